@@ -1,0 +1,33 @@
+//! Keys: their form, the secrets that vouch for it, and what is kept of them.
+//!
+//! A key reads `<prefix>_<env>_<32 base62 random><8 base62 tag>`, for example
+//! `ks_live_…`. The tag is a keyed hash of all that stands before it, so a
+//! made-up key is refused without a lookup. What is kept at rest is a digest,
+//! never the key.
+
+mod bounds;
+mod config;
+mod digest;
+mod form;
+mod lifecycle;
+mod record;
+mod ring;
+mod secret_file;
+
+pub use bounds::{
+    MAX_ENTRIES, MAX_METADATA_NAME_BYTES, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_BYTES,
+    MAX_NAME_BYTES, MAX_REQUIRED_SCOPES, NetworkError, RightsError, parse_network, stored_network,
+};
+pub use config::KeysConfig;
+pub use digest::{Digest, DigestError};
+pub use form::{Environment, Prefix, PrefixError};
+pub use lifecycle::{Action, LifecycleError, Successor};
+pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
+pub use ring::{ApiKey, Credential, Fingerprint, KeyRing, Malformed, Minted, RingError, Secret};
+pub use secret_file::{SecretFile, SecretFileError};
+
+/// The longest credential that is looked at, in bytes.
+///
+/// Twice the longest key of the vendors whose forms are public (GitHub 255,
+/// Stripe 107 bytes); anything longer is no API key.
+pub const MAX_CREDENTIAL_BYTES: usize = 512;

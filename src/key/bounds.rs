@@ -1,0 +1,336 @@
+//! How much a key may carry, and what a network in it may look like. The one
+//! place for these bounds: the command line, an import and a request obey them
+//! all.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::Rights;
+
+/// The longest principal, name, scope or audience, in bytes, in a key and in a
+/// request.
+///
+/// Enough for a URL, a SPIFFE ID of the usual length or an e-mail address (254
+/// bytes at most, RFC 5321), and short enough that any of them fits a header.
+pub const MAX_NAME_BYTES: usize = 256;
+
+/// The most scopes that one request may need. A request that needs more than
+/// this many rights at once is a mistake.
+pub const MAX_REQUIRED_SCOPES: usize = 64;
+
+/// The most scopes, networks or audiences of one key, of each. Every check of
+/// the key compares against all of them, and every answer carries the scopes.
+pub const MAX_ENTRIES: usize = 256;
+
+/// The most pairs of metadata. Every answer carries them: with the two bounds
+/// below at most 36 KiB.
+pub const MAX_METADATA_PAIRS: usize = 32;
+
+/// The longest name of a piece of metadata, in bytes.
+pub const MAX_METADATA_NAME_BYTES: usize = 128;
+
+/// The longest value of a piece of metadata, in bytes.
+pub const MAX_METADATA_VALUE_BYTES: usize = 1024;
+
+/// Rights that no key may have: what is wrong, and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RightsError {
+    /// Nothing is there where something must be.
+    #[error("{what} is empty; write 1 to {max} bytes")]
+    Empty {
+        /// Of what.
+        what: &'static str,
+        /// How long it may be.
+        max: usize,
+    },
+    /// Longer than it may be.
+    #[error("{what} is {bytes} bytes long; {max} are allowed, so shorten it")]
+    TooLong {
+        /// Of what.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
+    /// A name with white space in it.
+    #[error("{what} {name:?} has white space in it; give each one by itself")]
+    WhiteSpace {
+        /// Of what.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A control character, which neither a header nor a terminal can show.
+    #[error("{what} has a control character in it; remove it")]
+    Control {
+        /// Of what.
+        what: &'static str,
+    },
+    /// More than there may be.
+    #[error("there are {count} {what}; {max} are allowed, so spread them over several keys")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// It ends before it begins.
+    #[error("it expires before it becomes valid; let `not_before` be the earlier of the two")]
+    NeverValid,
+}
+
+/// A text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// Not an address with a length of its prefix.
+    #[error("{0:?} is no network; write one such as 10.0.0.0/8 or 2001:db8::/32")]
+    NotANetwork(String),
+    /// Bits are set beyond the prefix, so that one of the two is a slip.
+    #[error(
+        "{given} has bits set beyond its prefix; did you mean {given_meant}, or {host} alone?",
+        given_meant = .given.trunc(), host = .given.addr()
+    )]
+    HostBits {
+        /// What was given.
+        given: IpNet,
+    },
+}
+
+/// Reads a network, or one address, as a network that a client's address is
+/// compared with: an IPv4-mapped one is its IPv4 network.
+pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
+    let network = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
+        (Ok(network), _) => network,
+        (Err(_), Ok(address)) => IpNet::from(address),
+        (Err(_), Err(_)) => {
+            return Err(NetworkError::NotANetwork(text.chars().take(MAX_SHOWN).collect()));
+        }
+    };
+    let network = unmapped(network);
+    if network.addr() == network.network() {
+        Ok(network)
+    } else {
+        Err(NetworkError::HostBits { given: network })
+    }
+}
+
+/// Reads a network as somebody else has stored it, with plain SQL or in a table
+/// that was brought along, as [`parse_network`] would have it: an IPv4-mapped one
+/// is its IPv4 network, an address is a network of one, and bits beyond the
+/// prefix do not count. `None` when it is no network.
+#[must_use]
+pub fn stored_network(text: &str) -> Option<IpNet> {
+    let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
+    network.ok().map(|network| unmapped(network).trunc())
+}
+
+/// How much of a text that is no network is repeated, in characters: the
+/// longest network has 49.
+const MAX_SHOWN: usize = 64;
+
+fn unmapped(network: IpNet) -> IpNet {
+    /// The length of `::ffff:0:0`.
+    const MAPPED: u8 = 96;
+    let IpNet::V6(v6) = network else {
+        return network;
+    };
+    let mapped = v6.addr().to_ipv4_mapped().zip(v6.prefix_len().checked_sub(MAPPED));
+    mapped
+        .and_then(|(address, length)| Ipv4Net::new(address, length).ok())
+        .map_or(network, IpNet::V4)
+}
+
+impl Rights {
+    /// Whether a key may have these rights. Says the first thing that is wrong.
+    pub fn check(&self) -> Result<(), RightsError> {
+        named("the principal", &self.principal)?;
+        text("the name", &self.name, MAX_NAME_BYTES)?;
+        at_most("scopes", self.scopes.len(), MAX_ENTRIES)?;
+        self.scopes.iter().try_for_each(|scope| word("the scope", scope))?;
+        at_most("networks", self.allowed_networks.len(), MAX_ENTRIES)?;
+        at_most("audiences", self.audiences.len(), MAX_ENTRIES)?;
+        self.audiences.iter().try_for_each(|audience| word("the audience", audience))?;
+        at_most("pairs of metadata", self.metadata.len(), MAX_METADATA_PAIRS)?;
+        for (name, value) in &self.metadata {
+            filled("a name of metadata", name, MAX_METADATA_NAME_BYTES)?;
+            text("a name of metadata", name, MAX_METADATA_NAME_BYTES)?;
+            text("a value of metadata", value, MAX_METADATA_VALUE_BYTES)?;
+        }
+        let begins_after_end =
+            self.not_before.zip(self.expires_at).is_some_and(|(start, end)| end <= start);
+        if begins_after_end { Err(RightsError::NeverValid) } else { Ok(()) }
+    }
+}
+
+/// A name that must be there.
+fn named(what: &'static str, name: &str) -> Result<(), RightsError> {
+    filled(what, name, MAX_NAME_BYTES)?;
+    text(what, name, MAX_NAME_BYTES)
+}
+
+/// A name that is compared as a whole, and listed with a space between.
+fn word(what: &'static str, name: &str) -> Result<(), RightsError> {
+    named(what, name)?;
+    if name.contains(char::is_whitespace) {
+        return Err(RightsError::WhiteSpace { what, name: name.to_owned() });
+    }
+    Ok(())
+}
+
+fn filled(what: &'static str, value: &str, max: usize) -> Result<(), RightsError> {
+    if value.is_empty() { Err(RightsError::Empty { what, max }) } else { Ok(()) }
+}
+
+fn text(what: &'static str, value: &str, max: usize) -> Result<(), RightsError> {
+    if value.len() > max {
+        return Err(RightsError::TooLong { what, bytes: value.len(), max });
+    }
+    if value.contains(char::is_control) { Err(RightsError::Control { what }) } else { Ok(()) }
+}
+
+fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), RightsError> {
+    if count > max { Err(RightsError::TooMany { what, count, max }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn acme() -> Rights {
+        Rights { principal: "acme".to_owned(), ..Rights::default() }
+    }
+
+    fn refused(change: impl FnOnce(&mut Rights)) -> String {
+        let mut rights = acme();
+        change(&mut rights);
+        rights.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_at_its_bound_is_allowed() {
+        let name = "é".repeat(MAX_NAME_BYTES / 2);
+        let metadata = (0..MAX_METADATA_PAIRS).map(|i| {
+            let name = format!("{i:0MAX_METADATA_NAME_BYTES$}");
+            (name, "v".repeat(MAX_METADATA_VALUE_BYTES))
+        });
+        let rights = Rights {
+            principal: name.clone(),
+            name: name.clone(),
+            scopes: vec![name.clone(); MAX_ENTRIES],
+            audiences: vec![name; MAX_ENTRIES],
+            allowed_networks: vec![parse_network("::/0").unwrap(); MAX_ENTRIES],
+            metadata: metadata.collect(),
+            not_before: Some(Timestamp::UNIX_EPOCH),
+            expires_at: Some(Timestamp::MAX),
+        };
+        assert_eq!(rights.check(), Ok(()));
+        assert_eq!(acme().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_past_its_bound_is_refused_with_the_bound() {
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        for error in [
+            refused(|r| r.principal.clone_from(&long)),
+            refused(|r| r.name.clone_from(&long)),
+            refused(|r| r.scopes.push(long.clone())),
+            refused(|r| r.audiences.push(long.clone())),
+        ] {
+            assert!(error.contains("257 bytes long; 256"), "{error}");
+        }
+        let pair = |name: usize, value: usize| ("n".repeat(name), "v".repeat(value));
+        assert!(refused(|r| r.metadata.extend([pair(129, 1)])).contains("129 bytes long; 128"));
+        assert!(refused(|r| r.metadata.extend([pair(1, 1025)])).contains("1025 bytes long; 1024"));
+        let many = (0..33).map(|i| (i.to_string(), String::new()));
+        assert!(refused(|r| r.metadata.extend(many)).contains("33 pairs of metadata; 32"));
+        let scopes = vec!["s".to_owned(); MAX_ENTRIES + 1];
+        assert!(refused(|r| r.scopes = scopes).contains("257 scopes; 256"));
+    }
+
+    #[test]
+    fn what_is_empty_or_cannot_be_shown_is_refused() {
+        assert!(refused(|r| r.principal.clear()).contains("the principal is empty"));
+        assert!(refused(|r| r.scopes.push(String::new())).contains("the scope is empty"));
+        let unnamed = (String::new(), "value".to_owned());
+        assert!(refused(|r| r.metadata.extend([unnamed])).contains("a name of metadata is empty"));
+        for bad in ["a\nb", "a\0b", "\x1b[31m"] {
+            assert!(refused(|r| r.principal = bad.to_owned()).contains("control character"));
+            assert!(refused(|r| r.name = bad.to_owned()).contains("control character"));
+        }
+    }
+
+    #[test]
+    fn a_scope_or_an_audience_is_one_word() {
+        let error = refused(|r| r.scopes.push("read write".to_owned()));
+        assert_eq!(
+            error,
+            "the scope \"read write\" has white space in it; give each one by itself"
+        );
+        assert!(refused(|r| r.audiences.push("a\u{a0}b".to_owned())).contains("white space"));
+    }
+
+    #[test]
+    fn a_key_that_ends_before_it_begins_is_refused() {
+        let error = refused(|r| {
+            r.not_before = Some(Timestamp::UNIX_EPOCH);
+            r.expires_at = Some(Timestamp::UNIX_EPOCH);
+        });
+        assert!(error.contains("expires before it becomes valid"), "{error}");
+    }
+
+    #[test]
+    fn a_network_is_read_as_it_is_compared() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(parse_network(text).map(|n| n.to_string()), Ok(network.to_owned()));
+        }
+        for text in ["", "10.0.0.0/33", "example.net", "10.0.0.0/8 ", "10.0.0/8"] {
+            let error = parse_network(text).unwrap_err().to_string();
+            assert!(error.contains("is no network; write one such as"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stored_network_is_read_as_it_is_compared() {
+        for (text, network) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("2001:db8::1/32", "2001:db8::/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(stored_network(text).map(|n| n.to_string()), Some(network.to_owned()));
+        }
+        for text in ["", "10.0.0.0/33", "example.net", "10.0.0.0/8 ", "10.0.0/8"] {
+            assert_eq!(stored_network(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_with_host_bits_is_refused_with_what_was_probably_meant() {
+        let error = parse_network("10.1.2.3/8").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "10.1.2.3/8 has bits set beyond its prefix; did you mean 10.0.0.0/8, or 10.1.2.3 alone?"
+        );
+    }
+}

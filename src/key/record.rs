@@ -1,0 +1,236 @@
+//! What is kept of a key.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Digest, Fingerprint, Minted, form};
+
+/// The public name of a key: `key_` and 22 random base62 digits (131 bits).
+/// Not secret; it stands for the key in logs, lists and answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct KeyId(String);
+
+/// A text that is no key id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a key id is 1 to 128 visible ASCII characters, such as key_…; `keystead keys list` shows them"
+)]
+pub struct KeyIdError;
+
+impl KeyId {
+    const MAX_LEN: usize = 128;
+    const RANDOM_LEN: usize = 22;
+
+    /// A new id. Fails only when the operating system gives no randomness.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        let digits = form::random_digits(Self::RANDOM_LEN, getrandom::fill)?;
+        Ok(Self(format!("key_{digits}")))
+    }
+
+    /// The id as it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Any visible ASCII, not only our own form: a table that was brought along
+/// (`store.relation`) has ids of its own.
+impl FromStr for KeyId {
+    type Err = KeyIdError;
+
+    fn from_str(text: &str) -> Result<Self, KeyIdError> {
+        let visible = text.bytes().all(|b| b.is_ascii_graphic());
+        if visible && !text.is_empty() && text.len() <= Self::MAX_LEN {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(KeyIdError)
+        }
+    }
+}
+
+/// The number of a change. Store-wide, and only grows: of two readings of the
+/// same record the one with the greater revision is newer. 0 is before the
+/// first change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Revision(pub i64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Whether the owner of a key lets it be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It may be used.
+    #[default]
+    Active,
+    /// It may not be used until it is enabled again.
+    Disabled,
+    /// It may never be used again.
+    Revoked,
+}
+
+/// A text that names no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a state is `active`, `disabled` or `revoked`, not `{0}`")]
+pub struct UnknownState(pub String);
+
+impl State {
+    /// The text in the store and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownState> {
+        [Self::Active, Self::Disabled, Self::Revoked]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| UnknownState(text.to_owned()))
+    }
+}
+
+/// Whose key it is and what it may do: all that its owner decides.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Rights {
+    /// Whose key it is. Never empty.
+    pub principal: String,
+    /// What people call the key. May be empty.
+    pub name: String,
+    /// What it may do. Compared as whole strings.
+    pub scopes: Vec<String>,
+    /// From where it may be used; empty means from anywhere.
+    pub allowed_networks: Vec<IpNet>,
+    /// For which services it may be used; empty means for any.
+    pub audiences: Vec<String>,
+    /// What is handed to the caller with every answer.
+    pub metadata: BTreeMap<String, String>,
+    /// Before this instant the key is not yet valid.
+    pub not_before: Option<Timestamp>,
+    /// From this instant on the key is no longer valid.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key as the store knows it. Holds nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyRecord {
+    /// The public name of the key.
+    pub id: KeyId,
+    /// Prefix, environment and last four digits, or what an import gave.
+    pub hint: String,
+    /// The secret that the key was minted with; absent for an imported key.
+    #[serde(serialize_with = "fingerprint_as_text")]
+    pub secret: Option<Fingerprint>,
+    /// What its owner decided.
+    #[serde(flatten)]
+    pub rights: Rights,
+    /// Whether it may be used.
+    pub state: State,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// When it was last used, to about a minute; absent means never.
+    pub last_used_at: Option<Timestamp>,
+    /// The number of the last change.
+    pub revision: Revision,
+}
+
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn fingerprint_as_text<S: serde::Serializer>(
+    fingerprint: &Option<Fingerprint>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    fingerprint.map(|f| f.to_string()).serialize(serializer)
+}
+
+/// A key that is about to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey {
+    /// The public name of the key.
+    pub id: KeyId,
+    /// Under what it is looked up.
+    pub digest: Digest,
+    /// The secret that the digest was made with; absent for an imported key.
+    pub secret: Option<Fingerprint>,
+    /// Prefix, environment and last four digits; empty for an imported key.
+    pub hint: String,
+    /// What its owner decides.
+    pub rights: Rights,
+    /// Whether it may be used at once.
+    pub state: State,
+}
+
+impl NewKey {
+    /// An active key, just minted.
+    #[must_use]
+    pub fn minted(minted: &Minted, rights: Rights) -> Self {
+        Self {
+            id: minted.id.clone(),
+            digest: minted.digest,
+            secret: Some(minted.secret),
+            hint: minted.key.hint(),
+            rights,
+            state: State::Active,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_id_reads_back() {
+        let id = KeyId::generate().unwrap();
+        assert!(id.as_str().starts_with("key_"));
+        assert_eq!(id.as_str().len(), 26);
+        assert_eq!(id.as_str().parse(), Ok(id));
+    }
+
+    #[test]
+    fn a_record_as_json_is_flat_and_has_its_times_in_rfc_3339() {
+        let record = KeyRecord {
+            id: "key_1".parse().unwrap(),
+            hint: "ks_live_…abcd".to_owned(),
+            secret: Some("0011223344556677".parse().unwrap()),
+            rights: Rights { principal: "acme".to_owned(), ..Rights::default() },
+            state: State::Active,
+            created_at: Timestamp::UNIX_EPOCH,
+            last_used_at: None,
+            revision: Revision(7),
+        };
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(json["id"], "key_1");
+        assert_eq!(json["principal"], "acme");
+        assert_eq!(json["secret"], "0011223344556677");
+        assert_eq!(json["created_at"], "1970-01-01T00:00:00Z");
+        assert_eq!(json["revision"], 7);
+        assert!(json["expires_at"].is_null());
+    }
+}

@@ -1,0 +1,179 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SECRET_A: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const SECRET_B: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
+
+fn ring(secrets: &[&str]) -> KeyRing {
+    KeyRing::parse(&secrets.join("\n"), Prefix::default(), true).unwrap()
+}
+
+fn environment() -> impl Strategy<Value = Environment> {
+    prop_oneof![Just(Environment::Live), Just(Environment::Test)]
+}
+
+proptest! {
+    #[test]
+    fn any_minted_key_is_read_as_ours(environment in environment()) {
+        let ring = ring(&[SECRET_A]);
+        let minted = ring.mint(environment).unwrap();
+        prop_assert_eq!(
+            ring.read(minted.key.expose().as_bytes()),
+            Ok(Credential::Ours(minted.digest))
+        );
+    }
+
+    /// Up to and with its underscore the prefix decides whether a credential
+    /// claims to be ours; behind it every byte is under the tag.
+    #[test]
+    fn any_change_of_one_character_behind_the_prefix_is_refused_without_a_lookup(
+        environment in environment(),
+        at in 3_usize..48,
+        to in 0x21_u8..0x7f,
+    ) {
+        let ring = ring(&[SECRET_A, SECRET_B]);
+        let mut key = ring.mint(environment).unwrap().key.expose().as_bytes().to_vec();
+        prop_assume!(key[at] != to);
+        key[at] = to;
+        prop_assert_eq!(ring.read(&key), Err(Malformed(())));
+    }
+
+    #[test]
+    fn any_change_of_one_character_is_refused_without_a_lookup_where_nothing_is_imported(
+        at in 0_usize..48,
+        to: u8,
+    ) {
+        let ring = KeyRing::parse(SECRET_A, Prefix::default(), false).unwrap();
+        let mut key = ring.mint(Environment::Live).unwrap().key.expose().as_bytes().to_vec();
+        prop_assume!(key[at] != to);
+        key[at] = to;
+        prop_assert_eq!(ring.read(&key), Err(Malformed(())));
+    }
+
+    #[test]
+    fn a_changed_prefix_can_only_be_an_imported_key(at in 0_usize..3, to in 0x21_u8..0x7f) {
+        let ring = ring(&[SECRET_A]);
+        let minted = ring.mint(Environment::Live).unwrap();
+        let mut key = minted.key.expose().as_bytes().to_vec();
+        prop_assume!(key[at] != to);
+        key[at] = to;
+        prop_assert_eq!(ring.read(&key), Ok(Credential::Foreign(Digest::sha256_of(&key))));
+    }
+
+    #[test]
+    fn a_key_cut_short_or_added_to_is_refused(cut in 3_usize..48, more in "[0-9A-Za-z]{1,40}") {
+        let ring = ring(&[SECRET_A]);
+        let minted = ring.mint(Environment::Live).unwrap();
+        let key = minted.key.expose();
+        prop_assert_eq!(ring.read(&key.as_bytes()[..cut]), Err(Malformed(())));
+        prop_assert_eq!(ring.read(format!("{key}{more}").as_bytes()), Err(Malformed(())));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = ring(&[SECRET_A]).read(&bytes);
+    }
+
+    #[test]
+    fn nothing_that_begins_like_a_key_makes_the_reader_panic(
+        env in "(live|test|)_?",
+        rest in prop::collection::vec(any::<u8>(), 0..50),
+    ) {
+        let bytes = [b"ks_", env.as_bytes(), &rest].concat();
+        prop_assert_eq!(ring(&[SECRET_A]).read(&bytes), Err(Malformed(())));
+    }
+}
+
+#[test]
+fn a_minted_key_has_the_form_that_scanners_look_for() {
+    let key = ring(&[SECRET_A]).mint(Environment::Test).unwrap().key;
+    let digits = key.expose().strip_prefix("ks_test_").unwrap();
+    assert_eq!(digits.len(), 40);
+    assert!(digits.bytes().all(|b| b.is_ascii_alphanumeric()));
+}
+
+/// Computed with Python's `hmac` and `hashlib`, so that another implementation
+/// can be written from the documentation alone.
+#[test]
+fn tag_and_digest_are_those_of_the_documented_formula() {
+    let body = b"ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUV";
+    let secret = Secret::from_hex(SECRET_A).unwrap();
+    assert_eq!(std::str::from_utf8(&secret.tag(body)), Ok("Dyq36RzI"));
+    let whole = [&body[..], b"Dyq36RzI"].concat();
+    let Ok(Credential::Ours(digest)) = ring(&[SECRET_A]).read(&whole) else {
+        panic!("the tag is right");
+    };
+    assert_eq!(digest.to_hex(), "e8a9a7d12e6cc348654b9aec2fbcb7c73679b7fdac70989a5cc51e13bb623b44");
+}
+
+#[test]
+fn what_is_empty_too_long_or_not_visible_ascii_is_malformed() {
+    let ring = ring(&[SECRET_A]);
+    let longest = [b'x'; MAX_CREDENTIAL_BYTES];
+    assert!(matches!(ring.read(&longest), Ok(Credential::Foreign(_))));
+    let too_long = [b'x'; MAX_CREDENTIAL_BYTES + 1];
+    for bad in [&b""[..], &too_long, b"a b", b"a\tb", b"a\x7f", b"a\x00", "é".as_bytes()] {
+        assert_eq!(ring.read(bad), Err(Malformed(())), "{bad:?}");
+    }
+}
+
+#[test]
+fn every_secret_of_the_ring_verifies_and_the_first_mints() {
+    let old = ring(&[SECRET_A]);
+    let rotated = ring(&[SECRET_B, SECRET_A]);
+    let done = ring(&[SECRET_B]);
+
+    let before = old.mint(Environment::Live).unwrap();
+    let after = rotated.mint(Environment::Live).unwrap();
+    assert_eq!(rotated.fingerprints().next(), Some(after.secret));
+    assert_eq!(old.fingerprints().next(), Some(before.secret));
+
+    let before = before.key.expose().as_bytes();
+    let after = after.key.expose().as_bytes();
+    assert!(rotated.read(before).is_ok() && rotated.read(after).is_ok());
+    assert_eq!(done.read(before), Err(Malformed(())));
+    assert!(done.read(after).is_ok());
+}
+
+#[test]
+fn a_secret_file_with_a_flaw_is_refused_by_line_without_repeating_it() {
+    let parse = |text: &str| KeyRing::parse(text, Prefix::default(), true).map(|_| ());
+    assert_eq!(parse(""), Err(RingError::Empty));
+    assert_eq!(parse(&format!("{SECRET_A}\nhunter2")), Err(RingError::NotASecret(2)));
+    assert_eq!(parse(&format!("\n{SECRET_A}")), Err(RingError::NotASecret(1)));
+    assert_eq!(parse(&format!("{SECRET_A}\r\n{SECRET_A}\r\n")), Err(RingError::Repeated(2)));
+    let many: Vec<String> = (0..9).map(|i| format!("{i:064x}")).collect();
+    assert_eq!(parse(&many.join("\n")), Err(RingError::TooMany));
+    assert_eq!(parse(&many[..8].join("\n")), Ok(()));
+    assert!(!RingError::NotASecret(2).to_string().contains("hunter2"));
+}
+
+#[test]
+fn debug_of_everything_secret_is_redacted() {
+    let ring = ring(&[SECRET_A]);
+    let minted = ring.mint(Environment::Live).unwrap();
+    let shown = format!("{ring:?} {minted:?}");
+    assert!(!shown.contains(minted.key.expose()));
+    assert!(!shown.contains(&SECRET_A[..16]));
+}
+
+#[test]
+fn the_hint_shows_four_digits_of_the_tag_alone() {
+    let minted = ring(&[SECRET_A]).mint(Environment::Live).unwrap();
+    let key = minted.key.expose();
+    assert_eq!(minted.key.hint(), format!("ks_live_…{}", &key[44..]));
+}
+
+#[test]
+fn a_minted_key_is_put_together_without_growing() {
+    let random = "r".repeat(form::RANDOM_LEN);
+    let address = std::cell::Cell::new(std::ptr::null());
+    let key = tagged(&["ks", "_", "live", "_", &random], |body| {
+        address.set(body.as_ptr());
+        [b't'; form::TAG_LEN]
+    });
+    assert_eq!(key, format!("ks_live_{random}tttttttt"));
+    // The conversion into a secret shrinks what is larger, and so copies it too.
+    assert_eq!((key.as_ptr(), key.capacity()), (address.get(), key.len()));
+}

@@ -1,0 +1,112 @@
+//! The clocks by which keys are judged: ages on the monotonic clock, expiry on
+//! the wall clock. Time-outs and measurements are on tokio's clock directly,
+//! which is the same monotonic clock.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use tokio::time::Instant;
+
+/// Where the time comes from.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The clocks of the machine.
+    #[default]
+    System,
+    /// A wall clock that stands until it is set, for tests; the monotonic clock
+    /// is tokio's, which tests may pause.
+    Manual(ManualClock),
+}
+
+/// A wall clock that stands until it is set.
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<AtomicI64>);
+
+impl ManualClock {
+    /// A clock that stands at the given instant, to the microsecond.
+    #[must_use]
+    pub fn at(start: Timestamp) -> Self {
+        Self(Arc::new(AtomicI64::new(start.as_microsecond())))
+    }
+
+    /// Sets the clock forward.
+    pub fn advance(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        self.0.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+impl Clock {
+    /// The wall-clock time.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        match self {
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+            Self::System => Timestamp::now(),
+            Self::Manual(ManualClock(micros)) => {
+                Timestamp::from_microsecond(micros.load(Ordering::Relaxed))
+                    .unwrap_or(Timestamp::MAX)
+            }
+        }
+    }
+
+    /// The monotonic time.
+    #[must_use]
+    pub fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// Spreads a duration evenly over ±`share` of itself, so that what was started
+/// together does not end together.
+///
+/// `share` is between 0 and 1. Without randomness from the operating system the
+/// duration is returned as it is.
+#[must_use]
+pub fn jittered(duration: Duration, share: f64) -> Duration {
+    debug_assert!((0.0..=1.0).contains(&share));
+    let Ok(random) = getrandom::u32() else {
+        return duration;
+    };
+    let unit = f64::from(random) / f64::from(u32::MAX);
+    duration.mul_f64(1.0 + share * (2.0 * unit - 1.0))
+}
+
+/// How a length of time is written in the configuration. It stands for
+/// `Duration` in the schema, and is nothing else.
+pub(crate) enum DurationText {}
+
+impl JsonSchema for DurationText {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "title": "a length of time",
+            "description": "Numbers with units, such as `100ms`, `30s`, `5m` or `1h 30m`.",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_within_its_share_and_is_not_constant() {
+        let base = Duration::from_secs(10);
+        let drawn: Vec<_> = (0..200).map(|_| jittered(base, 0.1)).collect();
+        assert!(drawn.iter().all(|d| (9.0..=11.0).contains(&d.as_secs_f64())));
+        assert!(drawn.iter().any(|d| *d < base) && drawn.iter().any(|d| *d > base));
+    }
+}
