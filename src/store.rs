@@ -1,0 +1,211 @@
+//! Where keys are kept: one narrow trait, and the two engines behind it.
+
+mod answer;
+mod config;
+mod error;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod postgres;
+pub mod sqlite;
+mod url;
+
+use std::num::NonZeroU32;
+
+use jiff::Timestamp;
+
+pub use answer::{Absence, Answer, Known, Lookup};
+pub use config::StoreConfig;
+pub use error::{StoreError, StoreErrorKind, WriteError};
+pub use url::{StoreUrl, StoreUrlError};
+
+use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor};
+
+/// A place where keys are kept.
+///
+/// Every call ends by itself within the time-outs that the engine was built
+/// with, and may be cancelled at any point: a reading leaves nothing behind, a
+/// writing is done wholly or not at all. All engines pass the same suite,
+/// `tests/it/conformance.rs`.
+pub trait Store: Send + Sync + 'static {
+    /// Reads the records of all given digests in one query.
+    fn find(&self, digests: &[Digest]) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
+
+    /// The changes after a revision, oldest first, at most `limit` of them.
+    ///
+    /// Numbers are given out in the order in which changes become visible, so
+    /// that a reader who goes on from the last one that it saw misses none.
+    fn changes(
+        &self,
+        after: Revision,
+        limit: NonZeroU32,
+    ) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
+
+    /// The revision of the newest change; 0 before the first.
+    fn head(&self) -> impl Future<Output = Result<Revision, StoreError>> + Send;
+
+    /// Reads one record by its public id.
+    fn get(&self, id: &KeyId)
+    -> impl Future<Output = Result<Option<KeyRecord>, StoreError>> + Send;
+
+    /// A page of records, in the order of their ids.
+    fn list(&self, page: &Page) -> impl Future<Output = Result<Vec<StoredKey>, StoreError>> + Send;
+
+    /// Stores all keys or none, with an entry in the audit log for each.
+    fn insert(
+        &self,
+        keys: &[NewKey],
+        by: &Provenance,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Does something to one key, and stores its successor if there is one, in
+    /// one transaction with the entries in the audit log. Returns the record as
+    /// it is afterwards.
+    fn act(
+        &self,
+        id: &KeyId,
+        action: Action,
+        successor: Option<&Successor>,
+        by: &Provenance,
+    ) -> impl Future<Output = Result<KeyRecord, WriteError>> + Send;
+
+    /// Notes when keys were last used. A time that is not later than the one
+    /// that is stored changes nothing; an id that is not stored is passed over.
+    /// Not a change in the sense of [`Store::changes`].
+    fn touch(
+        &self,
+        uses: &[(KeyId, Timestamp)],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// One numbered change of what is stored for a digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its number.
+    pub revision: Revision,
+    /// What it is about.
+    pub digest: Digest,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// What happened to a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// A record was stored for it.
+    Created,
+    /// Its record was changed.
+    Updated,
+    /// Its record was deleted.
+    Deleted,
+}
+
+impl ChangeKind {
+    /// The word in the change table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, StoreError> {
+        [Self::Created, Self::Updated, Self::Deleted]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| StoreError::unreadable(format!("`{text}` is no kind of change")))
+    }
+}
+
+/// A record together with the digest that it is stored under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Under what it is looked up.
+    pub digest: Digest,
+    /// The record.
+    pub record: KeyRecord,
+}
+
+/// Which part of all records to list.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Only keys of this principal.
+    pub principal: Option<String>,
+    /// Only keys with an id greater than this.
+    pub after: Option<KeyId>,
+    /// At most so many.
+    pub limit: NonZeroU32,
+}
+
+/// Who changes something, from where and when: what the audit log keeps.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// Who, for example `cli:alice`.
+    pub actor: String,
+    /// From where, for example the name of a host.
+    pub origin: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// One of the engines. An enum and not a trait object, so that a check is
+/// dispatched statically.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each process")]
+pub enum AnyStore {
+    /// A server, shared by many instances.
+    Postgres(postgres::PostgresStore),
+    /// The embedded default.
+    Sqlite(sqlite::SqliteStore),
+}
+
+/// Calls the same method on whichever engine it is.
+macro_rules! on_engine {
+    ($self:ident.$method:ident($($argument:expr),*)) => {
+        match $self {
+            AnyStore::Postgres(store) => store.$method($($argument),*).await,
+            AnyStore::Sqlite(store) => store.$method($($argument),*).await,
+        }
+    };
+}
+
+impl Store for AnyStore {
+    async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
+        on_engine!(self.find(digests))
+    }
+
+    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
+        on_engine!(self.changes(after, limit))
+    }
+
+    async fn head(&self) -> Result<Revision, StoreError> {
+        on_engine!(self.head())
+    }
+
+    async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        on_engine!(self.get(id))
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<StoredKey>, StoreError> {
+        on_engine!(self.list(page))
+    }
+
+    async fn insert(&self, keys: &[NewKey], by: &Provenance) -> Result<(), WriteError> {
+        on_engine!(self.insert(keys, by))
+    }
+
+    async fn act(
+        &self,
+        id: &KeyId,
+        action: Action,
+        successor: Option<&Successor>,
+        by: &Provenance,
+    ) -> Result<KeyRecord, WriteError> {
+        on_engine!(self.act(id, action, successor, by))
+    }
+
+    async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
+        on_engine!(self.touch(uses))
+    }
+}

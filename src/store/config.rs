@@ -1,0 +1,66 @@
+//! Which store, and the bounds of the connections to it.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::StoreUrl;
+use crate::{guard::GuardConfig, time::DurationText};
+
+/// The store: where keys are kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Where keys are kept: `sqlite:PATH` for a file that is made on first
+    /// start, or `postgres://USER:PASSWORD@HOST/DATABASE`. A password in it is
+    /// never shown; it is better given in the environment than in a file.
+    pub url: StoreUrl,
+    /// A table or view of your own that keys are read from, `NAME` or
+    /// `SCHEMA.NAME`, with the columns that Keystead reads. As in SQL, a name with
+    /// capitals, spaces or other special characters stands in double quotes:
+    /// `'"Billing"."API Keys"'` in a TOML file. It is never written to and needs
+    /// no migrations. PostgreSQL only.
+    #[schemars(title = "a name such as `public.api_keys`")]
+    pub relation: Option<String>,
+    /// Whether statements are prepared once for each connection, which saves the
+    /// server work. Set it to `false` behind a pooler that hands out another
+    /// connection for every transaction and does not follow prepared
+    /// statements. PostgreSQL only.
+    pub prepared_statements: bool,
+    /// How long making one connection may take for each host in the URL, with its
+    /// TLS handshake and its login. A check does not wait that long: it ends
+    /// after `store.guard.query_timeout` as `STORE_TIMEOUT`, and the connection is
+    /// there for the next. PostgreSQL only.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
+    pub connect_timeout: Duration,
+    /// How long data that was sent may stay unacknowledged before the kernel
+    /// ends the connection, so that a server that vanished is noticed.
+    /// PostgreSQL only.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
+    pub tcp_user_timeout: Duration,
+    /// How often the store is asked whether it answers: about how long the end
+    /// of an outage may go unnoticed where no check asks for the store. One
+    /// small query each time, on every instance.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
+    pub probe_every: Duration,
+    /// The bounds of the guard before the store.
+    pub guard: GuardConfig,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            url: StoreUrl::default(),
+            relation: None,
+            prepared_statements: true,
+            connect_timeout: Duration::from_secs(2),
+            tcp_user_timeout: Duration::from_secs(2),
+            probe_every: Duration::from_secs(1),
+            guard: GuardConfig::default(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A store for the tests of the tiers above: it answers, fails or hangs as it
+//! is told, and counts.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::{
+    Change, ChangeKind, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey,
+    WriteError,
+};
+use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor};
+
+/// How the store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Answers,
+    Fails(StoreErrorKind),
+    /// Until the mood changes.
+    Hangs,
+    Panics,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct FakeStore {
+    records: Arc<Mutex<HashMap<Digest, KeyRecord>>>,
+    changes: Arc<Mutex<Vec<Change>>>,
+    touched: Arc<Mutex<Vec<(KeyId, Timestamp)>>>,
+    mood: watch::Sender<Mood>,
+    queries: Arc<AtomicUsize>,
+    at_once: Arc<AtomicUsize>,
+    most_at_once: Arc<AtomicUsize>,
+}
+
+impl FakeStore {
+    pub(crate) fn new(mood: Mood) -> Self {
+        Self {
+            records: Arc::default(),
+            changes: Arc::default(),
+            touched: Arc::default(),
+            mood: watch::Sender::new(mood),
+            queries: Arc::default(),
+            at_once: Arc::default(),
+            most_at_once: Arc::default(),
+        }
+    }
+
+    pub(crate) fn put(&self, digest: Digest, record: KeyRecord) {
+        self.records.lock().unwrap().insert(digest, record);
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        self.mood.send_replace(mood);
+    }
+
+    /// Adds a numbered change.
+    pub(crate) fn announce(&self, revision: i64, digest: Digest, kind: ChangeKind) {
+        let revision = Revision(revision);
+        self.changes.lock().unwrap().push(Change { revision, digest, kind });
+    }
+
+    /// Loses all changes, as a store does that is restored from a backup.
+    pub(crate) fn lose_changes(&self) {
+        self.changes.lock().unwrap().clear();
+    }
+
+    /// All uses that were stored.
+    pub(crate) fn touched(&self) -> Vec<(KeyId, Timestamp)> {
+        self.touched.lock().unwrap().clone()
+    }
+
+    async fn mood(&self) -> Result<(), StoreError> {
+        let mood = *self.mood.subscribe().wait_for(|mood| *mood != Mood::Hangs).await.unwrap();
+        match mood {
+            Mood::Answers | Mood::Hangs => Ok(()),
+            Mood::Fails(kind) => Err(StoreError::new(kind, "as it was told")),
+            Mood::Panics => panic!("as it was told"),
+        }
+    }
+
+    /// How many queries have begun.
+    pub(crate) fn queries(&self) -> usize {
+        self.queries.load(Ordering::SeqCst)
+    }
+
+    /// The most queries that were under way at the same time.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.most_at_once.load(Ordering::SeqCst)
+    }
+}
+
+/// A record of an active key with the given principal.
+pub(crate) fn record(principal: &str, revision: i64) -> KeyRecord {
+    KeyRecord {
+        id: format!("key_{principal}").parse().unwrap(),
+        hint: String::new(),
+        secret: None,
+        rights: Rights { principal: principal.to_owned(), ..Rights::default() },
+        state: State::Active,
+        created_at: Timestamp::UNIX_EPOCH,
+        last_used_at: None,
+        revision: Revision(revision),
+    }
+}
+
+struct Leaving<'a>(&'a AtomicUsize);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Store for FakeStore {
+    /// Reads the records first and answers them when the mood lets it, as a
+    /// database does that is slow to send what it has read.
+    async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
+        self.queries.fetch_add(1, Ordering::SeqCst);
+        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        let _leaving = Leaving(&self.at_once);
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        let rows: Vec<_> = {
+            let records = self.records.lock().unwrap();
+            digests.iter().filter_map(|d| Some((*d, records.get(d)?.clone()))).collect()
+        };
+        self.mood().await?;
+        Ok(Lookup::answered(digests, rows))
+    }
+
+    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
+        self.mood().await?;
+        let changes = self.changes.lock().unwrap();
+        let newer = changes.iter().filter(|change| change.revision > after);
+        Ok(newer.take(usize::try_from(limit.get()).unwrap()).cloned().collect())
+    }
+
+    async fn head(&self) -> Result<Revision, StoreError> {
+        self.mood().await?;
+        let changes = self.changes.lock().unwrap();
+        Ok(changes.last().map_or(Revision(0), |change| change.revision))
+    }
+
+    async fn get(&self, _: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        Ok(None)
+    }
+
+    async fn list(&self, _: &Page) -> Result<Vec<StoredKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn insert(&self, _: &[NewKey], _: &Provenance) -> Result<(), WriteError> {
+        Err(WriteError::ReadOnly("the fake".to_owned()))
+    }
+
+    async fn act(
+        &self,
+        _: &KeyId,
+        _: Action,
+        _: Option<&Successor>,
+        _: &Provenance,
+    ) -> Result<KeyRecord, WriteError> {
+        Err(WriteError::ReadOnly("the fake".to_owned()))
+    }
+
+    async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
+        self.mood().await?;
+        self.touched.lock().unwrap().extend_from_slice(uses);
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! Opening the file, and noticing when it is no longer the same one.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rusqlite::OpenFlags;
+use tokio::time::Instant;
+
+use super::{error, lane::Term, schema};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long opening the store waits for other processes that write to the same
+/// file, a migration among them. SQLite's own default.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After how many steps of its virtual machine SQLite asks whether to go on:
+/// some ten microseconds, so that a call ends in time, and too rare to be
+/// measurable.
+const STEPS_BETWEEN_QUESTIONS: i32 = 1000;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Reader,
+    Writer,
+}
+
+/// One connection to the file.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) db: rusqlite::Connection,
+}
+
+impl Connection {
+    /// Makes the calls that follow end with the term.
+    pub(super) fn obey(&mut self, term: &Arc<Term>) -> rusqlite::Result<()> {
+        let running = Arc::clone(term);
+        self.db.progress_handler(STEPS_BETWEEN_QUESTIONS, Some(move || running.is_over()))?;
+        let waiting = Arc::clone(term);
+        self.db.busy_handler(Some(move |tries| waiting.pause(tries)))
+    }
+}
+
+/// The place of the file, and which file it was when it was opened.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    file: FileId,
+}
+
+/// Tells two files apart, whatever their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|file| Self { device: file.dev(), inode: file.ino() })
+    }
+}
+
+impl Source {
+    /// Creates the file if there is none, and brings its schema up to date.
+    /// Returns the writing connection that did so as well.
+    pub(super) fn prepare(path: &Path) -> Result<(Self, Connection), StoreError> {
+        // An absolute path is never one of the names that SQLite takes for
+        // something else, such as `:memory:` or `file:…`.
+        let path = std::path::absolute(path).map_err(|e| error::of_file(path, &e))?;
+        create(&path)?;
+        let file = FileId::of(&path).map_err(|e| error::of_file(&path, &e))?;
+        let source = Self { path, file };
+
+        let term = Term::starting(Instant::now(), OPEN_TIMEOUT);
+        let mut connection = source.connect(Role::Writer, &term)?;
+        schema::bring_up_to_date(&mut connection.db, &source.path, &term)?;
+        Ok((source, connection))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fails when the file is gone, or another one has taken its place.
+    ///
+    /// Another file is never adopted, however whole it is: an empty one, made by
+    /// mistake, would say of every key that there is none.
+    pub(super) fn unchanged(&self) -> Result<(), StoreError> {
+        let file = FileId::of(&self.path).map_err(|e| error::of_file(&self.path, &e))?;
+        if file == self.file {
+            return Ok(());
+        }
+        let path = self.path.display();
+        let detail = format!(
+            "another file has taken the place of {path} while it was in use; put the old one back, \
+             or stop every keystead, remove {path}-wal if it is the old one's, and start again"
+        );
+        Err(StoreError::new(StoreErrorKind::Unreachable, detail))
+    }
+
+    /// Opens a connection. The file must be there.
+    pub(super) fn connect(&self, role: Role, term: &Arc<Term>) -> Result<Connection, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = rusqlite::Connection::open_with_flags(&self.path, flags)
+            .map(|db| Connection { db })
+            .and_then(|mut connection| {
+                connection.obey(term)?;
+                connection.db.execute_batch(role.pragmas())?;
+                schema::read(&connection.db)?;
+                Ok(connection)
+            })
+            .map_err(|e| error::of_opening(&self.path, &e))?;
+        // SQLite makes do with reading when it may not write.
+        if connection.db.is_readonly(rusqlite::MAIN_DB).unwrap_or(true) {
+            return Err(error::forbidden(&self.path));
+        }
+
+        Ok(connection)
+    }
+}
+
+impl Role {
+    const fn pragmas(self) -> &'static str {
+        match self {
+            Self::Reader => "PRAGMA query_only = ON;",
+            // The cache, in KiB, keeps a large import from writing its indexes
+            // again and again; the log, in bytes, is cut back after one.
+            Self::Writer => {
+                "PRAGMA synchronous = FULL;
+                 PRAGMA cache_size = -65536;
+                 PRAGMA journal_size_limit = 67108864;"
+            }
+        }
+    }
+}
+
+/// An empty file is an empty database. SQLite gives the files beside it the
+/// same mode.
+fn create(path: &Path) -> Result<(), StoreError> {
+    // An existing file is not opened here: closing it would release the locks
+    // that SQLite holds on it elsewhere in this process.
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(error::of_file(path, &e)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::types::Value;
+
+    use super::*;
+
+    #[test]
+    fn commits_are_flushed_to_the_disk_and_readers_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let (source, writer) = Source::prepare(&directory.path().join("keystead.db")).unwrap();
+        let term = Term::starting(Instant::now(), OPEN_TIMEOUT);
+        let reader = source.connect(Role::Reader, &term).unwrap();
+        let pragma = |connection: &Connection, name: &str| -> Value {
+            connection.db.pragma_query_value(None, name, |row| row.get(0)).unwrap()
+        };
+        assert_eq!(pragma(&writer, "journal_mode"), Value::Text("wal".to_owned()));
+        // 2 is FULL.
+        assert_eq!(pragma(&writer, "synchronous"), Value::Integer(2));
+        assert_eq!(pragma(&reader, "query_only"), Value::Integer(1));
+        reader.db.execute_batch("DELETE FROM api_keys").unwrap_err();
+    }
+}

@@ -1,0 +1,168 @@
+//! The changes. Each is one transaction, with its entries in the audit log.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Result, Transaction, TransactionBehavior, ffi, named_params};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::reads;
+use crate::{
+    key::{Action, KeyId, KeyRecord, NewKey, Successor},
+    store::{Provenance, WriteError},
+};
+
+/// What the audit log calls storing a key.
+const CREATE: &str = "create";
+
+/// Stores `count` keys, which come in parts. When fewer come, their caller has
+/// gone, and none is stored.
+pub(super) fn insert(
+    db: &mut Connection,
+    mut keys: mpsc::Receiver<Vec<NewKey>>,
+    count: usize,
+    by: &Provenance,
+) -> Result<Result<(), WriteError>> {
+    let transaction = begin(db)?;
+    let mut duplicates = Vec::new();
+    let mut position = 0;
+    while let Some(part) = keys.blocking_recv() {
+        for key in part {
+            if !store(&transaction, &key, by)? {
+                duplicates.push(position);
+            }
+            position += 1;
+        }
+    }
+    if position < count {
+        let interrupted = ffi::Error::new(ffi::SQLITE_INTERRUPT);
+        return Err(rusqlite::Error::SqliteFailure(interrupted, None));
+    }
+    if !duplicates.is_empty() {
+        return Ok(Err(WriteError::Duplicates(duplicates)));
+    }
+    transaction.commit()?;
+    Ok(Ok(()))
+}
+
+pub(super) fn act(
+    db: &mut Connection,
+    id: &KeyId,
+    action: Action,
+    successor: Option<&Successor>,
+    by: &Provenance,
+) -> Result<Result<KeyRecord, WriteError>> {
+    let transaction = begin(db)?;
+    let Some(before) = reads::get(&transaction, id)? else {
+        return Ok(Err(WriteError::NotFound(id.clone())));
+    };
+    let (state, expires_at) = match action.apply(&before, by.at) {
+        Ok(afterwards) => afterwards,
+        Err(reason) => return Ok(Err(WriteError::Refused { id: id.clone(), reason })),
+    };
+    transaction
+        .prepare_cached(
+            "UPDATE api_keys SET state = :state, expires_at = :expires_at WHERE id = :id",
+        )?
+        .execute(named_params! {
+            ":id": id.as_str(),
+            ":state": state.as_str(),
+            ":expires_at": expires_at.map(Timestamp::as_microsecond),
+        })?;
+    let after = read_back(&transaction, id)?;
+    audit(&transaction, by, action.as_str(), Some(&before), &after)?;
+
+    if let Some(successor) = successor
+        && !store(&transaction, &successor.inherit(&before), by)?
+    {
+        return Ok(Err(WriteError::Duplicates(vec![0])));
+    }
+    transaction.commit()?;
+    Ok(Ok(after))
+}
+
+pub(super) fn touch(db: &mut Connection, uses: &[(KeyId, Timestamp)]) -> Result<()> {
+    let transaction = begin(db)?;
+    let mut update = transaction.prepare_cached(
+        "UPDATE api_keys SET last_used_at = :at
+         WHERE id = :id AND (last_used_at IS NULL OR last_used_at < :at)",
+    )?;
+    for (id, at) in uses {
+        update.execute(named_params! { ":id": id.as_str(), ":at": at.as_microsecond() })?;
+    }
+    drop(update);
+    transaction.commit()
+}
+
+/// Takes the write lock at once: a transaction that read first and then wanted
+/// to write would fail when another process had written in between.
+fn begin(db: &mut Connection) -> Result<Transaction<'_>> {
+    db.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// Stores a key. False when its digest or its id is stored already.
+fn store(transaction: &Transaction<'_>, key: &NewKey, by: &Provenance) -> Result<bool> {
+    let rights = &key.rights;
+    let stored = transaction
+        .prepare_cached(
+            "INSERT INTO api_keys (id, digest, secret, hint, principal, name, scopes,
+                 allowed_networks, audiences, metadata, state, not_before, expires_at, created_at)
+             VALUES (:id, :digest, :secret, :hint, :principal, :name, :scopes,
+                 :allowed_networks, :audiences, :metadata, :state, :not_before, :expires_at, :at)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(named_params! {
+            ":id": key.id.as_str(),
+            ":digest": key.digest.as_bytes(),
+            ":secret": key.secret.map(|fingerprint| fingerprint.to_string()),
+            ":hint": key.hint,
+            ":principal": rights.principal,
+            ":name": rights.name,
+            ":scopes": json(&rights.scopes)?,
+            ":allowed_networks": json(&rights.allowed_networks)?,
+            ":audiences": json(&rights.audiences)?,
+            ":metadata": json(&rights.metadata)?,
+            ":state": key.state.as_str(),
+            ":not_before": rights.not_before.map(Timestamp::as_microsecond),
+            ":expires_at": rights.expires_at.map(Timestamp::as_microsecond),
+            ":at": by.at.as_microsecond(),
+        })?;
+    if stored == 0 {
+        return Ok(false);
+    }
+    let after = read_back(transaction, &key.id)?;
+    audit(transaction, by, CREATE, None, &after)?;
+    Ok(true)
+}
+
+/// The record as the triggers have left it.
+fn read_back(transaction: &Transaction<'_>, id: &KeyId) -> Result<KeyRecord> {
+    reads::get(transaction, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+fn audit(
+    transaction: &Transaction<'_>,
+    by: &Provenance,
+    action: &str,
+    before: Option<&KeyRecord>,
+    after: &KeyRecord,
+) -> Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO audit_log (at, actor, origin, action, key_id, before, after)
+             VALUES (:at, :actor, :origin, :action, :key_id, :before, :after)",
+        )?
+        .execute(named_params! {
+            ":at": by.at.as_microsecond(),
+            ":actor": by.actor,
+            ":origin": by.origin,
+            ":action": action,
+            ":key_id": after.id.as_str(),
+            ":before": before.map(json).transpose()?,
+            ":after": json(after)?,
+        })?;
+    Ok(())
+}
+
+fn json(value: &(impl Serialize + ?Sized)) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
+}
