@@ -1,0 +1,307 @@
+//! PostgreSQL: a table of our own or one that was brought along, directly or
+//! through PgBouncer.
+
+mod call;
+mod connections;
+mod error;
+mod migrate;
+mod relation;
+mod rows;
+mod tls;
+mod url;
+mod write;
+
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::{Row, types::Type};
+
+pub(crate) use self::relation::Relation;
+use self::{call::Pace, connections::Connections, rows::KEY_COLUMNS};
+use super::{Change, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError};
+use crate::{
+    key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor},
+    tasks::Tasks,
+};
+
+/// How to reach a database, and the bounds of reaching it.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database?sslmode=…`. `sslmode` and `sslrootcert` mean what they mean to
+    /// libpq; without `sslrootcert` (or with `sslrootcert=system`), `verify-ca`
+    /// and `verify-full` trust what the operating system trusts. A certificate
+    /// that names no authority but itself cannot be its own root.
+    pub url: SecretString,
+    /// A table or view that is read instead of `keystead.api_keys`: `table` or
+    /// `schema.table`, in double quotes where SQL needs them.
+    pub relation: Option<String>,
+    /// Whether statements are prepared once for each connection. Unset it behind
+    /// PgBouncer in transaction mode: every call is then a transaction with
+    /// unnamed statements, still in one round trip.
+    pub prepared_statements: bool,
+    /// How many connections there are at most. Made when they are needed.
+    pub max_connections: NonZeroUsize,
+    /// How long making a connection may take for each host in the URL: name
+    /// resolution, TCP, TLS, authentication and the first statement. Not bound to the time of the
+    /// call that wants it.
+    pub connect_timeout: Duration,
+    /// How long a lookup may take, once it has a connection. The server is told
+    /// nine tenths of it, so that a statement that is merely slow ends there and
+    /// its connection is kept.
+    pub query_timeout: Duration,
+    /// How long what was sent may stay unacknowledged before the kernel ends the
+    /// connection. Bounds how long a connection to a vanished host lives on; a
+    /// call that waits on it ends by `query_timeout` long before.
+    pub tcp_user_timeout: Duration,
+}
+
+/// Keys in PostgreSQL.
+///
+/// With [`PostgresConfig::relation`] the keys are somebody else's: they are read
+/// from that table or view, which offers the columns of `keystead.api_keys`
+/// (NULL is read as empty where that makes sense). Changing a key is then
+/// [`WriteError::ReadOnly`], there are no numbered changes ([`Store::changes`] is
+/// empty, [`Store::head`] is 0), and [`Store::touch`] does nothing.
+///
+/// Lookups, changes and touches end within the connect time-out, while there is
+/// no connection, and the query time-out. What people ask for (get, list, insert,
+/// act) may take 30 s a statement, migrating five minutes. What is cancelled while
+/// the server works ends its connection; the server undoes it when it notices, at
+/// the latest when the statement's time-out has passed.
+pub struct PostgresStore {
+    connections: Connections,
+    query_timeout: Duration,
+    prepared_statements: bool,
+    relation: Option<Relation>,
+    statements: Statements,
+    remedy: Arc<str>,
+}
+
+/// A configuration that cannot be used. Shows nothing secret.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresConfigError {
+    /// The URL cannot be read.
+    #[error("`store.url` is no PostgreSQL URL (postgres://USER:PASSWORD@HOST/DATABASE): {0}")]
+    Url(String),
+    /// Not a known `sslmode`.
+    #[error(
+        "`sslmode` in `store.url` is disable, prefer, require, verify-ca or verify-full, not `{0}`"
+    )]
+    SslMode(String),
+    /// The file of roots cannot be used.
+    #[error("`sslrootcert` in `store.url` names {}, which cannot be used: {reason}", path.display())]
+    RootCert {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The operating system trusts nobody.
+    #[error(
+        "no root certificates were found on this machine ({0}); name a file with `sslrootcert=…` \
+         in `store.url`"
+    )]
+    NoSystemRoots(String),
+    /// Not the name of a table.
+    #[error("`store.relation` is `table` or `schema.table`, not `{0}`")]
+    Relation(String),
+    /// TLS or the pool refuse their settings.
+    #[error("connections cannot be set up: {0}")]
+    Setup(String),
+}
+
+impl PostgresConfigError {
+    fn url(reason: impl Into<String>) -> Self {
+        Self::Url(reason.into())
+    }
+}
+
+/// The server's part of the query time-out: nine tenths, and at least a
+/// millisecond, as 0 would mean no limit.
+fn statement_timeout(query_timeout: Duration) -> Duration {
+    (query_timeout * 9 / 10).max(Duration::from_millis(1))
+}
+
+impl PostgresStore {
+    /// A store without a connection. Reads the root certificates that the URL
+    /// names and does no other I/O: the server may be down.
+    pub fn new(config: &PostgresConfig, tasks: Tasks) -> Result<Self, PostgresConfigError> {
+        let parse = |text: &String| {
+            Relation::parse(text).ok_or_else(|| PostgresConfigError::Relation(text.clone()))
+        };
+        let relation = config.relation.as_ref().map(parse).transpose()?;
+        let remedy: Arc<str> = match &relation {
+            None => "run `keystead migrate`".into(),
+            Some(relation) => format!(
+                "`store.relation` must name a table or view with the columns of \
+                 keystead.api_keys, and is {relation}"
+            )
+            .into(),
+        };
+        let url = config.url.expose_secret();
+        Ok(Self {
+            connections: Connections::new(config, url, Arc::clone(&remedy), tasks)?,
+            query_timeout: config.query_timeout,
+            prepared_statements: config.prepared_statements,
+            statements: Statements::on(&relation.clone().unwrap_or_else(Relation::own)),
+            relation,
+            remedy,
+        })
+    }
+
+    /// Brings the schema up to date; returns the names of the migrations that
+    /// were applied, none if it was. Several may run at once, one of them works.
+    ///
+    /// Wants a role that owns the schema `keystead`, or that may create it.
+    pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        migrate::run(self).await
+    }
+
+    /// Refuses to change keys that are not ours.
+    fn writable(&self) -> Result<(), WriteError> {
+        match &self.relation {
+            None => Ok(()),
+            Some(relation) => Err(WriteError::ReadOnly(relation.to_string())),
+        }
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("relation", &self.relation)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reading statements, with the relation in them.
+struct Statements {
+    find: String,
+    get: String,
+    list: String,
+    list_of_principal: String,
+}
+
+impl Statements {
+    fn on(relation: &Relation) -> Self {
+        let select = format!("SELECT {KEY_COLUMNS} FROM {relation}");
+        let page = r#"id::text COLLATE "C" > $1 ORDER BY id::text COLLATE "C" LIMIT $2"#;
+        Self {
+            find: format!("{select} WHERE digest = ANY($1::bytea[])"),
+            get: format!("{select} WHERE id::text = $1"),
+            list: format!("{select} WHERE {page}"),
+            list_of_principal: format!("{select} WHERE principal = $3 AND {page}"),
+        }
+    }
+}
+
+const CHANGES: &str = "SELECT revision, digest, kind FROM keystead.key_changes \
+    WHERE revision > $1 ORDER BY revision LIMIT $2";
+
+/// The newest row is never deleted: a trigger keeps it.
+const HEAD: &str = "SELECT COALESCE(max(revision), 0) FROM keystead.key_changes";
+
+/// Locked in the order of their ids, so that two servers that note the same keys
+/// do not wait for each other.
+const TOUCH: &str = "\
+    WITH used AS ( \
+        SELECT id, max(at) AS at FROM unnest($1::text[], $2::timestamptz[]) AS u (id, at) \
+        GROUP BY id \
+    ), locked AS ( \
+        SELECT k.id, used.at FROM keystead.api_keys AS k JOIN used USING (id) \
+        WHERE k.last_used_at IS NULL OR k.last_used_at < used.at \
+        ORDER BY k.id FOR NO KEY UPDATE OF k \
+    ) \
+    UPDATE keystead.api_keys AS k SET last_used_at = locked.at FROM locked \
+    WHERE k.id = locked.id AND (k.last_used_at IS NULL OR k.last_used_at < locked.at)";
+
+impl Store for PostgresStore {
+    async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
+        if digests.is_empty() {
+            return Ok(Lookup::answered(&[], []));
+        }
+        let asked: Vec<&[u8]> = digests.iter().map(|digest| &digest.as_bytes()[..]).collect();
+        let params = [call::param(&asked, Type::BYTEA_ARRAY)];
+        let rows = self.query(&self.statements.find, &params, Pace::Lookup).await?;
+        let keys = rows.iter().map(rows::stored_key).collect::<Result<Vec<_>, _>>()?;
+        rows::each_digest_once(&keys)?;
+        Ok(Lookup::answered(digests, keys.into_iter().map(|key| (key.digest, key.record))))
+    }
+
+    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
+        if self.relation.is_some() {
+            return Ok(Vec::new());
+        }
+        let limit = i64::from(limit.get());
+        let params = [call::param(&after.0, Type::INT8), call::param(&limit, Type::INT8)];
+        let rows = self.query(CHANGES, &params, Pace::Lookup).await?;
+        rows.iter().map(rows::change).collect()
+    }
+
+    async fn head(&self) -> Result<Revision, StoreError> {
+        if self.relation.is_some() {
+            return Ok(Revision(0));
+        }
+        let rows = self.query(HEAD, &[], Pace::Lookup).await?;
+        rows.first().map_or(Ok(Revision(0)), rows::revision)
+    }
+
+    async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let id = id.as_str();
+        let params = [call::param(&id, Type::TEXT)];
+        let rows = self.query(&self.statements.get, &params, Pace::Patient).await?;
+        let record = |row: &Row| rows::stored_key(row).map(|key| key.record);
+        rows.first().map(record).transpose()
+    }
+
+    async fn list(&self, page: &Page) -> Result<Vec<StoredKey>, StoreError> {
+        // Every id is greater than the empty text.
+        let after = page.after.as_ref().map_or("", KeyId::as_str);
+        let limit = i64::from(page.limit.get());
+        let mut params = vec![call::param(&after, Type::TEXT), call::param(&limit, Type::INT8)];
+        let statement = match &page.principal {
+            None => &self.statements.list,
+            Some(principal) => {
+                params.push(call::param(principal, Type::TEXT));
+                &self.statements.list_of_principal
+            }
+        };
+        let rows = self.query(statement, &params, Pace::Patient).await?;
+        rows.iter().map(rows::stored_key).collect()
+    }
+
+    async fn insert(&self, keys: &[NewKey], by: &Provenance) -> Result<(), WriteError> {
+        self.writable()?;
+        write::insert(self, keys, by).await
+    }
+
+    async fn act(
+        &self,
+        id: &KeyId,
+        action: Action,
+        successor: Option<&Successor>,
+        by: &Provenance,
+    ) -> Result<KeyRecord, WriteError> {
+        self.writable()?;
+        write::act(self, id, action, successor, by).await
+    }
+
+    async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
+        if uses.is_empty() || self.relation.is_some() {
+            return Ok(());
+        }
+        let (ids, times): (Vec<&str>, Vec<Timestamp>) =
+            uses.iter().map(|(id, at)| (id.as_str(), *at)).unzip();
+        let params =
+            [call::param(&ids, Type::TEXT_ARRAY), call::param(&times, Type::TIMESTAMPTZ_ARRAY)];
+        self.query(TOUCH, &params, Pace::Lookup).await.map(drop)
+    }
+}

@@ -1,0 +1,218 @@
+//! The pool of connections.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
+    RecyclingMethod, Runtime, TimeoutType, Timeouts,
+};
+use futures::FutureExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::timeout,
+};
+
+use super::{PostgresConfig, PostgresConfigError, error, statement_timeout, tls, url};
+use crate::{
+    store::{StoreError, StoreErrorKind},
+    tasks::Tasks,
+};
+
+/// How long a connection may be silent before the kernel asks whether the
+/// server is still there. Well below the five minutes after which common
+/// firewalls and load balancers forget an idle connection.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// How long between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many of them may stay unanswered. So a silent server is given up after
+/// 30 + 3 × 5 = 45 s, if `tcp_user_timeout` does not end it earlier.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Longest that taking an idle connection out of the pool may take. With
+/// [`RecyclingMethod::Fast`] it does no I/O, so that this is never reached; it is
+/// set because deadpool's default is to wait for ever.
+const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The pool, and the places in it.
+///
+/// Connecting is not bound to the patience of a caller: a caller that finds no
+/// idle connection waits for a task that makes one, and when the caller has gone
+/// by then, the connection is there for the next. Otherwise a server that takes
+/// longer to connect to than a lookup may last could never be used.
+///
+/// Idle connections are taken as they are ([`RecyclingMethod::Fast`]), without
+/// the round trip of asking the server first. That is safe because a connection
+/// comes back only after the server has answered all that was asked on it (see
+/// [`Connection`]), and because one that has been closed meanwhile is recognised
+/// as such. One that has died without a word costs one failed call, and then is
+/// gone.
+pub(super) struct Connections {
+    pool: Pool,
+    /// One permit for each connection that is lent or being made: what bounds
+    /// the tasks that make connections. The pool itself is never waited for.
+    places: Arc<Semaphore>,
+    /// Longest making of a connection, with its first statement.
+    create: Duration,
+    /// Longest wait for a place.
+    wait: Duration,
+    tasks: Tasks,
+    remedy: Arc<str>,
+}
+
+impl Connections {
+    /// A pool without a connection in it. Does no network I/O.
+    pub(super) fn new(
+        config: &PostgresConfig,
+        text: &str,
+        remedy: Arc<str>,
+        tasks: Tasks,
+    ) -> Result<Self, PostgresConfigError> {
+        let url::Target { mut driver, verification } = url::read(text)?;
+        prepare(&mut driver, config);
+        let connector = tls::connector(&verification)?;
+
+        // The first host may cost the whole connect time-out before the next is
+        // tried. Bounds name resolution, TCP, TLS, authentication and the first
+        // statement together.
+        let hosts = driver.get_hosts().len().max(driver.get_hostaddrs().len());
+        let create = config.connect_timeout * u32::try_from(hosts).unwrap_or(u32::MAX);
+        // A place is held for as long as a connection is being made, or a call
+        // lasts, which is less; whoever waits longer than that waits in vain.
+        let wait = create;
+
+        let recycling_method = RecyclingMethod::Fast;
+        let manager = Manager::from_config(driver, connector, ManagerConfig { recycling_method });
+        let size = config.max_connections.get();
+        let mut pool = Pool::builder(manager);
+        // Behind PgBouncer in transaction mode the setting would stay on somebody
+        // else's connection; there, each transaction sets its own.
+        if config.prepared_statements {
+            pool = pool.post_create(limits_statements(config.query_timeout));
+        }
+        let pool = pool
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts {
+                wait: Some(wait),
+                create: Some(create),
+                recycle: Some(RECYCLE_TIMEOUT),
+            })
+            .build()
+            .map_err(|reason| PostgresConfigError::Setup(reason.to_string()))?;
+        let places = Arc::new(Semaphore::new(size));
+        Ok(Self { pool, places, create, wait, tasks, remedy })
+    }
+
+    /// An idle connection, or else a new one.
+    ///
+    /// May be cancelled: a connection that is being made goes on to the pool.
+    pub(super) async fn get(&self) -> Result<Connection, StoreError> {
+        let place = timeout(self.wait, Arc::clone(&self.places).acquire_owned())
+            .await
+            .map_err(|_| error::no_place())?
+            .map_err(|_| stopping())?;
+        let (pool, create) = (self.pool.clone(), self.create);
+        let mut getting = Box::pin(async move {
+            // The pool's own time-out does not bound the first statement.
+            let got = timeout(create, pool.get()).await;
+            let object = got.unwrap_or(Err(PoolError::Timeout(TimeoutType::Create)))?;
+            Ok(Connection { object: Some(object), answer_pending: false, _place: place })
+        });
+        // An idle connection is there at once; only making one needs a task.
+        let got = match (&mut getting).now_or_never() {
+            Some(got) => got,
+            None => self.in_a_task(getting).await?,
+        };
+        got.map_err(|reason| error::from_pool(reason, &self.remedy))
+    }
+
+    async fn in_a_task(
+        &self,
+        getting: impl Future<Output = Result<Connection, PoolError>> + Send + 'static,
+    ) -> Result<Result<Connection, PoolError>, StoreError> {
+        let (hand_over, taken) = oneshot::channel();
+        self.tasks.spawn_until_stopped("connect", async move {
+            // A connection that nobody takes goes back to the pool.
+            if let Err(Err(error)) = hand_over.send(getting.await) {
+                tracing::debug!(%error, "could not connect, and nobody waits any more");
+            }
+        });
+        taken.await.map_err(|_| stopping())
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("pool", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+/// What every connection is made with.
+fn prepare(driver: &mut tokio_postgres::Config, config: &PostgresConfig) {
+    driver
+        // Bounds the TCP connection to each address, so that a dead first host
+        // leaves time for the second.
+        .connect_timeout(config.connect_timeout)
+        .tcp_user_timeout(config.tcp_user_timeout)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES);
+    if driver.get_application_name().is_none() {
+        driver.application_name("keystead");
+    }
+}
+
+/// Sets the time-out that lookups have at the server, on every new connection.
+/// With a statement, as PgBouncer refuses a connection that sets it in its
+/// start-up message.
+fn limits_statements(query_timeout: Duration) -> Hook {
+    let limit = statement_timeout(query_timeout).as_millis();
+    let set: Arc<str> = format!("SET statement_timeout = {limit}").into();
+    Hook::async_fn(move |client, _| {
+        let set = Arc::clone(&set);
+        async move { client.batch_execute(&set).await.map_err(HookError::Backend) }.boxed()
+    })
+}
+
+fn stopping() -> StoreError {
+    StoreError::new(StoreErrorKind::Unreachable, "the service is stopping")
+}
+
+/// A connection out of the pool.
+///
+/// When dropped it goes back there, unless an answer is still to come on it: a
+/// call that was dropped or timed out in the middle, or that failed, leaves the
+/// connection in a state that nobody knows, and takes it out of the pool and
+/// closes it.
+pub(super) struct Connection {
+    object: Option<Object>,
+    answer_pending: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// The client, to ask something. Unless [`Connection::settled`] is called
+    /// afterwards, the connection ends with this value.
+    pub(super) fn client(&mut self) -> &mut ClientWrapper {
+        self.answer_pending = true;
+        self.object.as_deref_mut().expect("only `drop` takes it")
+    }
+
+    /// All that was asked has been answered.
+    pub(super) fn settled(&mut self) {
+        self.answer_pending = false;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.answer_pending
+            && let Some(object) = self.object.take()
+        {
+            drop(Object::take(object));
+        }
+    }
+}

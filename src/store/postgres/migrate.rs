@@ -1,0 +1,114 @@
+//! Bringing the schema up to date.
+
+use std::time::Duration;
+
+use refinery::{Report, error::Kind};
+use tokio::time::timeout;
+use tokio_postgres::{Client, error::SqlState};
+
+use super::{PostgresStore, error};
+use crate::store::{StoreError, StoreErrorKind};
+
+mod embedded {
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// Where it is noted which migrations have been applied.
+const HISTORY: &str = "keystead.refinery_schema_history";
+
+/// How often it is tried when somebody else migrates at the same time. Whoever
+/// comes second fails on what the first has made, and finds it done when it
+/// looks again. Two would do; the third is for a third.
+const ATTEMPTS: usize = 3;
+
+/// How long a migration may take altogether. On a table of millions of keys an
+/// index is built in well under a minute; past this something is in the way.
+const TIME_LIMIT: Duration = Duration::from_mins(5);
+
+pub(super) async fn run(store: &PostgresStore) -> Result<Vec<String>, StoreError> {
+    let mut attempt = 1;
+    loop {
+        match run_once(store).await {
+            Err(Failure::Overtaken) if attempt < ATTEMPTS => attempt += 1,
+            Err(Failure::Overtaken) => {
+                let detail = "somebody else is migrating; run `keystead migrate` again";
+                return Err(StoreError::new(StoreErrorKind::Schema, detail));
+            }
+            Err(Failure::Store(error)) => return Err(error),
+            Ok(report) => {
+                return Ok(report.applied_migrations().iter().map(ToString::to_string).collect());
+            }
+        }
+    }
+}
+
+enum Failure {
+    /// Somebody else has just made what was to be made.
+    Overtaken,
+    Store(StoreError),
+}
+
+async fn run_once(store: &PostgresStore) -> Result<Report, Failure> {
+    // Never settled: the connection has another statement time-out afterwards,
+    // and is closed.
+    let mut connection = store.connections.get().await.map_err(Failure::Store)?;
+    let work = async {
+        let client: &mut Client = connection.client();
+        prepare(client, store).await.map_err(|reason| failure(&reason, store))?;
+        let mut runner = embedded::migrations::runner();
+        runner.set_migration_table_name(HISTORY);
+        // All of them in one transaction: the schema is old or new, nothing between.
+        let runner = runner.set_grouped(true);
+        runner.run_async(client).await.map_err(|reason| refused(&reason, store))
+    };
+    let done = timeout(TIME_LIMIT, work).await;
+    done.unwrap_or_else(|_| Err(Failure::Store(error::no_answer(TIME_LIMIT))))
+}
+
+async fn prepare(client: &Client, store: &PostgresStore) -> Result<(), tokio_postgres::Error> {
+    // Behind PgBouncer the setting would outlive us on somebody else's connection.
+    if store.prepared_statements {
+        let limit = TIME_LIMIT.as_millis();
+        client.batch_execute(&format!("SET statement_timeout = {limit}")).await?;
+    }
+    // Asked first, as `IF NOT EXISTS` wants the right to create even if it does.
+    let found = client.query_typed("SELECT to_regnamespace('keystead') IS NOT NULL", &[]).await?;
+    let exists = found.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
+    if !exists {
+        client.batch_execute("CREATE SCHEMA IF NOT EXISTS keystead").await?;
+    }
+    Ok(())
+}
+
+fn refused(reason: &refinery::Error, store: &PostgresStore) -> Failure {
+    match reason.kind() {
+        Kind::Connection(_, source) => match source.downcast_ref() {
+            Some(reason) => failure(reason, store),
+            None => schema(reason),
+        },
+        // The database has a migration that this program does not know, or knows
+        // otherwise.
+        _ => schema(reason),
+    }
+}
+
+fn schema(reason: &refinery::Error) -> Failure {
+    let detail =
+        format!("{reason}; the database belongs to another version of keystead, use that one");
+    Failure::Store(StoreError::new(StoreErrorKind::Schema, detail))
+}
+
+fn failure(reason: &tokio_postgres::Error, store: &PostgresStore) -> Failure {
+    const MADE_MEANWHILE: [&SqlState; 5] = [
+        &SqlState::DUPLICATE_SCHEMA,
+        &SqlState::DUPLICATE_TABLE,
+        &SqlState::DUPLICATE_OBJECT,
+        &SqlState::DUPLICATE_FUNCTION,
+        &SqlState::UNIQUE_VIOLATION,
+    ];
+    if reason.code().is_some_and(|code| MADE_MEANWHILE.contains(&code)) {
+        Failure::Overtaken
+    } else {
+        Failure::Store(error::translate(reason, &store.remedy))
+    }
+}

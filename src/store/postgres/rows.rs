@@ -1,0 +1,228 @@
+//! Rows, read as keys and changes.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use tokio_postgres::{
+    Row,
+    types::{FromSql, FromSqlOwned, Type},
+};
+
+use super::error;
+use crate::{
+    key::{Digest, KeyId, KeyRecord, Revision, Rights, stored_network},
+    store::{Change, ChangeKind, StoreError, StoreErrorKind, StoredKey},
+};
+
+/// The columns of a key, in the order in which [`stored_key`] reads them.
+///
+/// Cast, so that a table that was brought along may use an enum for the state,
+/// `inet[]` for networks or `json` for metadata, and so that every column is of
+/// a built-in type, which the driver reads without asking the server about it.
+pub(super) const KEY_COLUMNS: &str = "\
+    id::text, digest, secret::text, hint::text, principal::text, name::text, scopes::text[], \
+    allowed_networks::text[], audiences::text[], metadata::text, state::text, not_before, \
+    expires_at, created_at, last_used_at, revision::bigint";
+
+/// Reads a row of [`KEY_COLUMNS`].
+///
+/// Empty where a table that was brought along has NULL: hint, name, scopes,
+/// networks, audiences, metadata. What cannot be read is an error that names the
+/// key; nothing of a key is ever guessed.
+pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
+    let id: String = column(row, 0, "?")?;
+    let id: KeyId =
+        id.parse().map_err(|reason| StoreError::unreadable(format!("key {id:?}: {reason}")))?;
+    let reader = Reader { row, id: &id };
+
+    let record = KeyRecord {
+        hint: reader.or_empty(3)?,
+        secret: reader.get::<Option<String>>(2)?.map(|s| reader.parse("secret", &s)).transpose()?,
+        rights: reader.rights()?,
+        state: reader.parse("state", &reader.get::<String>(10)?)?,
+        created_at: reader.get::<Moment>(13)?.saturated(),
+        last_used_at: reader.get::<Option<Moment>>(14)?.and_then(Moment::unless_before_all),
+        revision: Revision(reader.get(15)?),
+        id: id.clone(),
+    };
+    let digest = Digest::try_from(reader.get::<&[u8]>(1)?)
+        .map_err(|reason| reader.unreadable("digest", reason))?;
+    Ok(StoredKey { digest, record })
+}
+
+/// Reads `revision, digest, kind`.
+pub(super) fn change(row: &Row) -> Result<Change, StoreError> {
+    let revision = revision(row)?;
+    let digest = Digest::try_from(column::<&[u8]>(row, 1, "?")?)
+        .map_err(|reason| StoreError::unreadable(format!("change {revision}: {reason}")))?;
+    let kind = ChangeKind::parse(column(row, 2, "?")?)?;
+    Ok(Change { revision, digest, kind })
+}
+
+/// Reads one number.
+pub(super) fn revision(row: &Row) -> Result<Revision, StoreError> {
+    column(row, 0, "?").map(Revision)
+}
+
+/// A view that was brought along may show a digest twice. Which of the rows
+/// counts cannot be told, so that neither does.
+pub(super) fn each_digest_once(keys: &[StoredKey]) -> Result<(), StoreError> {
+    let mut seen = HashMap::with_capacity(keys.len());
+    for StoredKey { digest, record } in keys {
+        if let Some(other) = seen.insert(*digest, &record.id) {
+            let ids = format!("keys {other} and {} have the same digest", record.id);
+            return Err(StoreError::unreadable(ids));
+        }
+    }
+    Ok(())
+}
+
+struct Reader<'a> {
+    row: &'a Row,
+    id: &'a KeyId,
+}
+
+impl<'a> Reader<'a> {
+    fn rights(&self) -> Result<Rights, StoreError> {
+        let principal: Option<String> = self.get(4)?;
+        let networks: Vec<String> = self.or_empty(7)?;
+        let metadata: Option<&str> = self.get(9)?;
+        Ok(Rights {
+            principal: principal
+                .filter(|text| !text.is_empty())
+                .ok_or_else(|| self.unreadable("principal", "it is empty"))?,
+            name: self.or_empty(5)?,
+            scopes: self.or_empty(6)?,
+            allowed_networks: networks
+                .iter()
+                .map(|text| self.network(text))
+                .collect::<Result<_, _>>()?,
+            audiences: self.or_empty(8)?,
+            metadata: metadata.map_or_else(|| Ok(BTreeMap::new()), |text| self.metadata(text))?,
+            not_before: self.get::<Option<Moment>>(11)?.and_then(Moment::unless_before_all),
+            expires_at: self.get::<Option<Moment>>(12)?.and_then(Moment::unless_after_all),
+        })
+    }
+
+    fn get<T: FromSql<'a>>(&self, index: usize) -> Result<T, StoreError> {
+        column(self.row, index, self.id.as_str())
+    }
+
+    fn or_empty<T: FromSqlOwned + Default>(&self, index: usize) -> Result<T, StoreError> {
+        self.get::<Option<T>>(index).map(Option::unwrap_or_default)
+    }
+
+    fn parse<T: std::str::FromStr<Err: ToString>>(
+        &self,
+        what: &str,
+        text: &str,
+    ) -> Result<T, StoreError> {
+        text.parse().map_err(|reason: T::Err| self.unreadable(what, reason))
+    }
+
+    fn network(&self, text: &str) -> Result<IpNet, StoreError> {
+        stored_network(text)
+            .ok_or_else(|| self.unreadable("allowed_networks", format!("{text:?} is no network")))
+    }
+
+    fn metadata(&self, text: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        serde_json::from_str(text)
+            .map_err(|_| self.unreadable("metadata", "it is no object of strings"))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "shorter where it is called")]
+    fn unreadable(&self, what: &str, reason: impl ToString) -> StoreError {
+        let reason = reason.to_string();
+        StoreError::unreadable(format!("key {}: `{what}` cannot be read: {reason}", self.id))
+    }
+}
+
+/// One column. A type that does not fit is the schema's fault, a value that
+/// does not fit is the row's.
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize, key: &str) -> Result<T, StoreError> {
+    row.try_get(index).map_err(|reason| {
+        let column = &row.columns()[index];
+        match error::translate(&reason, "").kind() {
+            StoreErrorKind::Schema => StoreError::new(
+                StoreErrorKind::Schema,
+                format!("column `{}` has the unfitting type {}", column.name(), column.type_()),
+            ),
+            _ => StoreError::unreadable(format!(
+                "key {key}: `{}` cannot be read: {}",
+                column.name(),
+                error::chain(&reason)
+            )),
+        }
+    })
+}
+
+/// A `timestamptz`, which may lie outside all time.
+///
+/// PostgreSQL knows `infinity` and `-infinity`, and years that [`Timestamp`]
+/// does not. An expiry that never comes is no expiry; one that lies before all
+/// time has come. Both ways the key is neither wider nor narrower than its row
+/// says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    BeforeAll,
+    At(Timestamp),
+    AfterAll,
+}
+
+impl Moment {
+    /// From microseconds since 2000-01-01 00:00 UTC, as they are on the wire.
+    fn from_wire(micros: i64) -> Self {
+        const EPOCH: Timestamp = Timestamp::constant(946_684_800, 0);
+        match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
+            Ok(at) => Self::At(at),
+            Err(_) if micros < 0 => Self::BeforeAll,
+            Err(_) => Self::AfterAll,
+        }
+    }
+
+    fn saturated(self) -> Timestamp {
+        match self {
+            Self::BeforeAll => Timestamp::MIN,
+            Self::At(at) => at,
+            Self::AfterAll => Timestamp::MAX,
+        }
+    }
+
+    fn unless_before_all(self) -> Option<Timestamp> {
+        (self != Self::BeforeAll).then(|| self.saturated())
+    }
+
+    fn unless_after_all(self) -> Option<Timestamp> {
+        (self != Self::AfterAll).then(|| self.saturated())
+    }
+}
+
+impl<'a> FromSql<'a> for Moment {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self::from_wire(i64::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        *of == Type::TIMESTAMPTZ
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_outside_all_time_is_never_or_long_ago() {
+        assert_eq!(Moment::from_wire(i64::MAX).unless_after_all(), None);
+        assert_eq!(Moment::from_wire(i64::MIN).unless_after_all(), Some(Timestamp::MIN));
+        assert_eq!(Moment::from_wire(i64::MIN).unless_before_all(), None);
+        assert_eq!(Moment::from_wire(i64::MAX).unless_before_all(), Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn the_wire_counts_microseconds_from_the_year_2000() {
+        let at = "2000-01-01T00:00:01.000002Z".parse().unwrap();
+        assert_eq!(Moment::from_wire(1_000_002), Moment::At(at));
+    }
+}

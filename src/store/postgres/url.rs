@@ -1,0 +1,188 @@
+//! The URL of the database: what the driver reads of it, and what it does not.
+//!
+//! The driver knows only three of libpq's `sslmode`s and no `sslrootcert`. Both
+//! are taken out here, and the rest is left to the driver.
+
+use std::{borrow::Cow, path::PathBuf};
+
+use tokio_postgres::config::{Host, SslMode};
+
+use super::{
+    PostgresConfigError,
+    tls::{Roots, Verification},
+};
+
+/// What a URL says.
+pub(super) struct Target {
+    /// Hosts, user, password and the rest, with the driver's part of `sslmode`.
+    pub(super) driver: tokio_postgres::Config,
+    /// What is checked of the server's certificate.
+    pub(super) verification: Verification,
+}
+
+/// Reads `postgres://…` or `postgresql://…`. No error shows the text, as it holds
+/// the password.
+pub(super) fn read(text: &str) -> Result<Target, PostgresConfigError> {
+    let Split { rest, sslmode, sslrootcert } =
+        split(text).ok_or_else(|| PostgresConfigError::url("it is not well-formed"))?;
+    let mut driver: tokio_postgres::Config =
+        rest.parse().map_err(|error| PostgresConfigError::url(complaint(&error)))?;
+    check_hosts(&driver)?;
+
+    let roots = sslrootcert.map(|path| match path.as_str() {
+        "system" => Roots::System,
+        _ => Roots::File(PathBuf::from(path)),
+    });
+    let (mode, verification) = meaning(sslmode.as_deref(), roots)?;
+    // As with libpq, `sslmode` does not matter over a Unix socket.
+    let local = driver.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
+        && driver.get_hostaddrs().is_empty();
+    driver.ssl_mode(if local { SslMode::Disable } else { mode });
+    Ok(Target { driver, verification })
+}
+
+/// What libpq means by each `sslmode`, <https://www.postgresql.org/docs/current/libpq-ssl.html>.
+fn meaning(
+    sslmode: Option<&str>,
+    roots: Option<Roots>,
+) -> Result<(SslMode, Verification), PostgresConfigError> {
+    let checked = |roots: Option<Roots>| roots.unwrap_or(Roots::System);
+    Ok(match sslmode.unwrap_or("prefer") {
+        "disable" => (SslMode::Disable, Verification::None),
+        "prefer" => (SslMode::Prefer, Verification::None),
+        "require" => match roots {
+            None => (SslMode::Require, Verification::None),
+            Some(roots) => (SslMode::Require, Verification::Chain(roots)),
+        },
+        "verify-ca" => (SslMode::Require, Verification::Chain(checked(roots))),
+        "verify-full" => (SslMode::Require, Verification::ChainAndName(checked(roots))),
+        other => return Err(PostgresConfigError::SslMode(other.to_owned())),
+    })
+}
+
+fn check_hosts(driver: &tokio_postgres::Config) -> Result<(), PostgresConfigError> {
+    let (hosts, addresses) = (driver.get_hosts().len(), driver.get_hostaddrs().len());
+    if hosts == 0 && addresses == 0 {
+        return Err(PostgresConfigError::url("it names no host"));
+    }
+    if hosts != 0 && addresses != 0 && hosts != addresses {
+        return Err(PostgresConfigError::url("`host` and `hostaddr` are not equally many"));
+    }
+    let ports = driver.get_ports().len();
+    if ports > 1 && ports != hosts.max(addresses) {
+        return Err(PostgresConfigError::url("hosts and ports are not equally many"));
+    }
+    Ok(())
+}
+
+/// What the driver has against a text, as far as it cannot hold a piece of the
+/// password: a password with an unescaped character may be read as an option.
+fn complaint(error: &tokio_postgres::Error) -> String {
+    let said = super::error::chain(error);
+    let option = said.split('`').nth(1).unwrap_or_default();
+    if said.contains("invalid value for option") {
+        format!("the value of `{option}` is not understood")
+    } else if said.contains("unknown option") && LIBPQ_ONLY.contains(&option) {
+        format!("the option `{option}` is not supported")
+    } else {
+        "it is not well-formed; characters such as @ : / ? # in a password are written \
+         as %40 %3A %2F %3F %23"
+            .to_owned()
+    }
+}
+
+/// Options of libpq that the driver does not know.
+const LIBPQ_ONLY: [&str; 17] = [
+    "client_encoding",
+    "fallback_application_name",
+    "gssencmode",
+    "gsslib",
+    "krbsrvname",
+    "passfile",
+    "replication",
+    "requirepeer",
+    "service",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcompression",
+    "sslcrl",
+    "sslkey",
+    "sslpassword",
+    "sslsni",
+];
+
+/// A text without the two options.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Split {
+    rest: String,
+    sslmode: Option<String>,
+    sslrootcert: Option<String>,
+}
+
+impl Split {
+    /// Keeps a value if it is one of ours. The last one counts, as with libpq.
+    fn take(&mut self, key: &str, value: Cow<'_, str>) -> bool {
+        let place = match key {
+            "sslmode" => &mut self.sslmode,
+            "sslrootcert" => &mut self.sslrootcert,
+            _ => return false,
+        };
+        *place = Some(value.into_owned());
+        true
+    }
+}
+
+/// Finds the query where the driver does: after the first `@`, which ends the
+/// password, the first `?`. `None` when the text is no URL, which the driver would
+/// read as libpq's `key=value` form.
+fn split(text: &str) -> Option<Split> {
+    if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
+        return None;
+    }
+    let authority = text.find('@').unwrap_or(0);
+    let Some(mark) = text[authority..].find('?').map(|at| authority + at) else {
+        return Some(Split { rest: text.to_owned(), ..Split::default() });
+    };
+    let mut split = Split::default();
+    let mut kept = Vec::new();
+    for pair in text[mark + 1..].split('&') {
+        let ours = match pair.split_once('=') {
+            Some((key, value)) => split.take(key, percent_decoded(value)?),
+            None => false,
+        };
+        if !ours {
+            kept.push(pair);
+        }
+    }
+    text[..mark].clone_into(&mut split.rest);
+    if !kept.is_empty() {
+        split.rest.push('?');
+        split.rest.push_str(&kept.join("&"));
+    }
+    Some(split)
+}
+
+fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(text.into());
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'%' {
+            let (digits, after) = tail.split_at_checked(2)?;
+            let mut byte = [0];
+            hex::decode_to_slice(digits, &mut byte).ok()?;
+            bytes.push(byte[0]);
+            rest = after;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests;

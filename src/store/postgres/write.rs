@@ -1,0 +1,230 @@
+//! Changing keys: one transaction each, with what the audit log keeps of it.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use tokio_postgres::types::Type;
+
+use super::{
+    PostgresStore,
+    call::{Transaction, param},
+    rows::{self, KEY_COLUMNS},
+};
+use crate::{
+    key::{Action, Digest, KeyId, KeyRecord, NewKey, Rights, State, Successor},
+    store::{Provenance, StoreError, StoredKey, WriteError},
+};
+
+/// How many keys one statement stores. Bounds what it needs in memory here beside
+/// the keys themselves: its text, the rows that come back and the text for the
+/// audit log, some megabytes for typical keys and some hundred for keys that are
+/// all at the bounds of what a key may carry. Keeps a statement far below its time-out; larger is not
+/// measurably faster.
+const CHUNK: usize = 5_000;
+
+/// What the audit log calls the storing of a new key.
+const CREATE: &str = "create";
+
+/// Stores all keys or none.
+pub(super) async fn insert(
+    store: &PostgresStore,
+    keys: &[NewKey],
+    by: &Provenance,
+) -> Result<(), WriteError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let mut transaction = store.begin().await?;
+    let mut duplicates = Vec::new();
+    for (number, chunk) in keys.chunks(CHUNK).enumerate() {
+        let stored = insert_chunk(&mut transaction, chunk, by).await?;
+        let refused = positions_missing(chunk, &stored);
+        duplicates.extend(refused.into_iter().map(|position| number * CHUNK + position));
+        if duplicates.is_empty() {
+            let created: Vec<_> = stored.iter().map(|key| (CREATE, None, &key.record)).collect();
+            audit(&mut transaction, &created, by).await?;
+        }
+    }
+    if duplicates.is_empty() {
+        return transaction.commit().await;
+    }
+    transaction.roll_back().await?;
+    Err(WriteError::Duplicates(duplicates))
+}
+
+/// Does something to one key.
+pub(super) async fn act(
+    store: &PostgresStore,
+    id: &KeyId,
+    action: Action,
+    successor: Option<&Successor>,
+    by: &Provenance,
+) -> Result<KeyRecord, WriteError> {
+    let mut transaction = store.begin().await?;
+    let Some(before) = lock(&mut transaction, id).await? else {
+        transaction.roll_back().await?;
+        return Err(WriteError::NotFound(id.clone()));
+    };
+    let (state, expires_at) = match action.apply(&before, by.at) {
+        Ok(change) => change,
+        Err(reason) => {
+            transaction.roll_back().await?;
+            return Err(WriteError::Refused { id: id.clone(), reason });
+        }
+    };
+    let after = update(&mut transaction, id, state, expires_at).await?;
+
+    let successor = successor.map(|successor| successor.inherit(&before));
+    let created = match &successor {
+        None => Vec::new(),
+        Some(key) => insert_chunk(&mut transaction, std::slice::from_ref(key), by).await?,
+    };
+    if successor.is_some() && created.is_empty() {
+        transaction.roll_back().await?;
+        return Err(WriteError::Duplicates(vec![0]));
+    }
+
+    let mut entries = vec![(action.as_str(), Some(&before), &after)];
+    entries.extend(created.iter().map(|key| (CREATE, None, &key.record)));
+    audit(&mut transaction, &entries, by).await?;
+    transaction.commit().await?;
+    Ok(after)
+}
+
+async fn lock(
+    transaction: &mut Transaction<'_>,
+    id: &KeyId,
+) -> Result<Option<KeyRecord>, StoreError> {
+    let sql = format!("SELECT {KEY_COLUMNS} FROM keystead.api_keys WHERE id = $1 FOR UPDATE");
+    let id = id.as_str();
+    let rows = transaction.query(&sql, &[param(&id, Type::TEXT)]).await?;
+    rows.first().map(|row| rows::stored_key(row).map(|key| key.record)).transpose()
+}
+
+async fn update(
+    transaction: &mut Transaction<'_>,
+    id: &KeyId,
+    state: State,
+    expires_at: Option<jiff::Timestamp>,
+) -> Result<KeyRecord, StoreError> {
+    let sql = format!(
+        "UPDATE keystead.api_keys SET state = $2, expires_at = $3 WHERE id = $1 \
+         RETURNING {KEY_COLUMNS}"
+    );
+    let (id, state) = (id.as_str(), state.as_str());
+    let params =
+        [param(&id, Type::TEXT), param(&state, Type::TEXT), param(&expires_at, Type::TIMESTAMPTZ)];
+    let rows = transaction.query(&sql, &params).await?;
+    let row = rows.first().ok_or_else(|| {
+        StoreError::unreadable(format!("key {id}: a rule or trigger of the table hides its update"))
+    })?;
+    rows::stored_key(row).map(|key| key.record)
+}
+
+/// A key as the statement reads it.
+#[derive(Serialize)]
+struct NewRow<'a> {
+    id: &'a KeyId,
+    digest: String,
+    secret: Option<String>,
+    hint: &'a str,
+    #[serde(flatten)]
+    rights: &'a Rights,
+    state: State,
+}
+
+/// Stores keys and returns those that were stored: not those whose digest or id
+/// is taken, by a key that is stored or by one that stands before it.
+async fn insert_chunk(
+    transaction: &mut Transaction<'_>,
+    keys: &[NewKey],
+    by: &Provenance,
+) -> Result<Vec<StoredKey>, StoreError> {
+    // One JSON text, as arrays of arrays do not fit the parameters of a
+    // statement. A network with bits beyond its mask loses them in the cast.
+    let sql = format!(
+        "INSERT INTO keystead.api_keys ( \
+             id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences, \
+             metadata, state, not_before, expires_at, created_at) \
+         SELECT k.id, k.digest, k.secret, k.hint, k.principal, k.name, k.scopes, \
+             k.allowed_networks::cidr[], k.audiences, k.metadata, k.state, k.not_before, \
+             k.expires_at, $2 \
+         FROM json_to_recordset($1::json) AS k ( \
+             id text, digest bytea, secret text, hint text, principal text, name text, \
+             scopes text[], allowed_networks inet[], audiences text[], metadata jsonb, \
+             state text, not_before timestamptz, expires_at timestamptz) \
+         ON CONFLICT DO NOTHING RETURNING {KEY_COLUMNS}"
+    );
+    let new: Vec<_> = keys.iter().map(NewRow::from).collect();
+    let json = to_json(&new)?;
+    let params = [param(&json, Type::TEXT), param(&by.at, Type::TIMESTAMPTZ)];
+    let rows = transaction.query(&sql, &params).await?;
+    rows.iter().map(rows::stored_key).collect()
+}
+
+impl<'a> From<&'a NewKey> for NewRow<'a> {
+    fn from(key: &'a NewKey) -> Self {
+        Self {
+            id: &key.id,
+            digest: format!(r"\x{}", key.digest.to_hex()),
+            secret: key.secret.map(|secret| secret.to_string()),
+            hint: &key.hint,
+            rights: &key.rights,
+            state: key.state,
+        }
+    }
+}
+
+/// Which of the keys were not stored.
+fn positions_missing(keys: &[NewKey], stored: &[StoredKey]) -> Vec<usize> {
+    let mut stored: HashMap<Digest, &KeyId> =
+        stored.iter().map(|key| (key.digest, &key.record.id)).collect();
+    let mut missing = Vec::new();
+    for (position, key) in keys.iter().enumerate() {
+        if stored.get(&key.digest) == Some(&&key.id) {
+            stored.remove(&key.digest);
+        } else {
+            missing.push(position);
+        }
+    }
+    missing
+}
+
+/// What the audit log keeps: the action, and the record before and after.
+type Entry<'a> = (&'static str, Option<&'a KeyRecord>, &'a KeyRecord);
+
+#[derive(Serialize)]
+struct AuditRow<'a> {
+    action: &'static str,
+    key_id: &'a KeyId,
+    before: Option<&'a KeyRecord>,
+    after: &'a KeyRecord,
+}
+
+async fn audit(
+    transaction: &mut Transaction<'_>,
+    entries: &[Entry<'_>],
+    by: &Provenance,
+) -> Result<(), StoreError> {
+    const SQL: &str = "\
+        INSERT INTO keystead.audit_log (at, actor, origin, action, key_id, before, after) \
+        SELECT $2, $3, $4, e.action, e.key_id, e.before, e.after \
+        FROM json_to_recordset($1::json) \
+            AS e (action text, key_id text, before jsonb, after jsonb)";
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|&(action, before, after)| AuditRow { action, key_id: &after.id, before, after })
+        .collect();
+    let json = to_json(&rows)?;
+    let params = [
+        param(&json, Type::TEXT),
+        param(&by.at, Type::TIMESTAMPTZ),
+        param(&by.actor, Type::TEXT),
+        param(&by.origin, Type::TEXT),
+    ];
+    transaction.query(SQL, &params).await.map(drop)
+}
+
+fn to_json(rows: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(rows).map_err(|reason| StoreError::unreadable(reason.to_string()))
+}
