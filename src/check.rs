@@ -1,0 +1,115 @@
+//! The decision: a credential, a record, and what the request needs.
+//!
+//! A denial is a value and rests on evidence; an outage is an error and says
+//! nothing about the key. The types keep the two apart: a [`Denial`] is made
+//! from a malformed credential, a record or the store's own absence, and from
+//! nothing else.
+//!
+//! ```
+//! use keystead::{check::Denial, store::Absence};
+//! fn evidence(absence: Absence) -> Denial {
+//!     Denial::from(absence)
+//! }
+//! ```
+//!
+//! A failure of the store does not convert into one:
+//!
+//! ```compile_fail,E0277
+//! use keystead::{check::Denial, store::StoreError};
+//! fn evidence(failure: StoreError) -> Denial {
+//!     Denial::from(failure)
+//! }
+//! ```
+//!
+//! nor does the error that callers are told about it:
+//!
+//! ```compile_fail,E0277
+//! use keystead::{check::Denial, outage::Unavailable};
+//! fn evidence(failure: Unavailable) -> Denial {
+//!     Denial::from(failure)
+//! }
+//! ```
+//!
+//! and a denial cannot be put together by hand:
+//!
+//! ```compile_fail,E0451
+//! use keystead::check::{Denial, Reason};
+//! let denial = Denial { reason: Reason::KeyUnknown, key: None };
+//! ```
+
+mod config;
+mod decision;
+mod evidence;
+
+use std::net::IpAddr;
+
+use tokio::time::Instant;
+
+pub use config::CheckConfig;
+pub use decision::{Decision, Grant};
+pub use evidence::{Denial, MissingCredential, Reason};
+
+use crate::{
+    key::KeyRing,
+    outage::Unavailable,
+    store::Answer,
+    tier::{Sighting, Tier},
+    time::Clock,
+};
+
+/// What a request presents and needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs<'a> {
+    /// All of these must have been granted.
+    pub scopes: &'a [String],
+    /// Where the client is; `None` if not known.
+    pub client_ip: Option<IpAddr>,
+    /// Which service asks; `None` if not told.
+    pub audience: Option<&'a str>,
+}
+
+/// Decides about keys.
+#[derive(Debug)]
+pub struct Checker<T> {
+    ring: KeyRing,
+    keys: T,
+    clock: Clock,
+}
+
+impl<T: Tier> Checker<T> {
+    /// A checker that verifies with `ring` and finds records in `keys`.
+    pub const fn new(ring: KeyRing, keys: T, clock: Clock) -> Self {
+        Self { ring, keys, clock }
+    }
+
+    /// Decides whether the key that was presented may be used for what is
+    /// needed. Does not wait at all when the key is in memory and fresh.
+    ///
+    /// Ends at `deadline` at the latest. May be cancelled at any point.
+    pub async fn check(
+        &self,
+        presented: &[u8],
+        needs: Needs<'_>,
+        deadline: Instant,
+    ) -> Result<Decision, Unavailable> {
+        let credential = match self.ring.read(presented) {
+            Ok(credential) => credential,
+            Err(malformed) => return Ok(Decision::Deny(malformed.into())),
+        };
+        let Sighting { answer, validated_at, freshness } =
+            self.keys.find(credential.digest(), deadline).await?;
+        let record = match answer {
+            Answer::Found(record) => record,
+            Answer::Absent(absence) => return Ok(Decision::Deny(absence.into())),
+        };
+        let now = self.clock.wall();
+        if let Some(denial) = evidence::against(&record, needs, now) {
+            return Ok(Decision::Deny(denial));
+        }
+        let age = self.clock.monotonic().saturating_duration_since(validated_at);
+        Ok(Decision::Allow(Grant { record, freshness, age }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! Denials, and the evidence that each is made from.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::Needs;
+use crate::{
+    key::{KeyId, KeyRecord, Malformed, State},
+    store::Absence,
+};
+
+/// Evidence that a client presented no credential at all. Made by the surface
+/// that looked for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingCredential;
+
+/// A refusal that rests on evidence.
+///
+/// Its fields are private, so that it can be made from evidence alone: by
+/// `From` for a missing credential, a malformed one or an absence, and in this
+/// file for a record that speaks against the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    reason: Reason,
+    key: Option<KeyId>,
+}
+
+/// Why a key is refused. Closed: a caller can match on all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No credential was presented.
+    CredentialMissing,
+    /// What was presented does not have the form of a key, or a wrong tag.
+    CredentialMalformed,
+    /// The store said that there is no such key.
+    KeyUnknown,
+    /// Its record says that it is revoked.
+    KeyRevoked,
+    /// Its record says that it is disabled.
+    KeyDisabled,
+    /// Its record says that its time is over.
+    KeyExpired,
+    /// Its record says that its time has not come.
+    KeyNotYetValid,
+    /// It was not granted a scope that is needed.
+    ScopeMissing,
+    /// It may not be used from where the client is.
+    ClientNetworkForbidden,
+    /// It may not be used for the service that asks.
+    AudienceForbidden,
+}
+
+impl Reason {
+    /// Every reason, in the order in which a check finds it.
+    pub const ALL: [Self; 10] = [
+        Self::CredentialMissing,
+        Self::CredentialMalformed,
+        Self::KeyUnknown,
+        Self::KeyRevoked,
+        Self::KeyDisabled,
+        Self::KeyExpired,
+        Self::KeyNotYetValid,
+        Self::ScopeMissing,
+        Self::ClientNetworkForbidden,
+        Self::AudienceForbidden,
+    ];
+}
+
+impl Denial {
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Which key, if there is a record of it.
+    #[must_use]
+    pub const fn key(&self) -> Option<&KeyId> {
+        self.key.as_ref()
+    }
+}
+
+impl From<MissingCredential> for Denial {
+    fn from(_: MissingCredential) -> Self {
+        Self { reason: Reason::CredentialMissing, key: None }
+    }
+}
+
+impl From<Malformed> for Denial {
+    fn from(_: Malformed) -> Self {
+        Self { reason: Reason::CredentialMalformed, key: None }
+    }
+}
+
+impl From<Absence> for Denial {
+    fn from(_: Absence) -> Self {
+        Self { reason: Reason::KeyUnknown, key: None }
+    }
+}
+
+/// What a record says against a request, if anything: first whether the key is
+/// valid at all, then whether it may do what is needed.
+pub(super) fn against(record: &KeyRecord, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
+    invalid(record, now)
+        .or_else(|| forbidden(record, needs))
+        .map(|reason| Denial { reason, key: Some(record.id.clone()) })
+}
+
+fn invalid(record: &KeyRecord, now: Timestamp) -> Option<Reason> {
+    match record.state {
+        State::Revoked => return Some(Reason::KeyRevoked),
+        State::Disabled => return Some(Reason::KeyDisabled),
+        State::Active => {}
+    }
+    if record.rights.expires_at.is_some_and(|end| end <= now) {
+        return Some(Reason::KeyExpired);
+    }
+    record.rights.not_before.is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
+}
+
+/// Restrictions fail closed: a restricted key is refused when the request does
+/// not tell what the restriction is about.
+fn forbidden(record: &KeyRecord, needs: Needs<'_>) -> Option<Reason> {
+    let rights = &record.rights;
+    if !needs.scopes.iter().all(|scope| rights.scopes.contains(scope)) {
+        return Some(Reason::ScopeMissing);
+    }
+    let from_allowed = |ip: IpAddr| {
+        let ip = ip.to_canonical();
+        rights.allowed_networks.iter().any(|network| network.contains(&ip))
+    };
+    if !rights.allowed_networks.is_empty() && !needs.client_ip.is_some_and(from_allowed) {
+        return Some(Reason::ClientNetworkForbidden);
+    }
+    let for_allowed = |name: &str| rights.audiences.iter().any(|audience| audience == name);
+    let audience_refused = !rights.audiences.is_empty() && !needs.audience.is_some_and(for_allowed);
+    audience_refused.then_some(Reason::AudienceForbidden)
+}

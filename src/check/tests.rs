@@ -1,0 +1,221 @@
+use std::{sync::Mutex, time::Duration};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use static_assertions::assert_not_impl_any;
+
+use super::*;
+use crate::{
+    key::{Digest, Environment, KeyRecord, Prefix, State},
+    store::{
+        Lookup, Store, StoreError, StoreErrorKind,
+        fake::{FakeStore, Mood, record},
+    },
+    tier::Freshness,
+    time::ManualClock,
+};
+
+assert_not_impl_any!(Denial: From<StoreError>, From<StoreErrorKind>, From<Unavailable>, Default);
+assert_not_impl_any!(Decision: From<StoreError>, From<StoreErrorKind>, From<Unavailable>, Default);
+
+const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// Asks the store each time, and counts.
+struct Direct {
+    store: FakeStore,
+    asked: Mutex<Vec<Digest>>,
+}
+
+impl Tier for Direct {
+    async fn find(&self, digest: Digest, _: Instant) -> Result<Sighting, Unavailable> {
+        self.asked.lock().unwrap().push(digest);
+        let lookup = self.store.find(&[digest]).await;
+        let lookup: Lookup = lookup.map_err(|error| Unavailable::from(&error))?;
+        Ok(Sighting {
+            answer: lookup.get(&digest).unwrap().clone(),
+            validated_at: Instant::now(),
+            freshness: Freshness::Fresh,
+        })
+    }
+}
+
+struct Bench {
+    store: FakeStore,
+    clock: ManualClock,
+    checker: Checker<Direct>,
+    key: String,
+    digest: Digest,
+}
+
+fn bench(change: impl FnOnce(&mut KeyRecord)) -> Bench {
+    let ring = KeyRing::parse(SECRET, Prefix::default(), true).unwrap();
+    let minted = ring.mint(Environment::Live).unwrap();
+    let store = FakeStore::new(Mood::Answers);
+    let mut record = record("acme", 1);
+    change(&mut record);
+    store.put(minted.digest, record);
+
+    let clock = ManualClock::at(NOW);
+    let keys = Direct { store: store.clone(), asked: Mutex::default() };
+    let checker = Checker::new(ring, keys, Clock::Manual(clock.clone()));
+    let key = minted.key.expose().to_owned();
+    Bench { store, clock, checker, key, digest: minted.digest }
+}
+
+impl Bench {
+    async fn check(&self, needs: Needs<'_>) -> Result<Decision, Unavailable> {
+        self.checker
+            .check(self.key.as_bytes(), needs, Instant::now() + Duration::from_secs(1))
+            .await
+    }
+
+    async fn reason(&self, needs: Needs<'_>) -> Option<Reason> {
+        match self.check(needs).await.unwrap() {
+            Decision::Allow(_) => None,
+            Decision::Deny(denial) => Some(denial.reason()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_valid_key_is_allowed_with_its_record() {
+    let bench = bench(|_| {});
+    let Ok(Decision::Allow(grant)) = bench.check(Needs::default()).await else {
+        panic!("it is valid");
+    };
+    assert_eq!(grant.record.rights.principal, "acme");
+    assert_eq!(*bench.checker.keys.asked.lock().unwrap(), [bench.digest]);
+}
+
+#[tokio::test]
+async fn a_forged_key_is_refused_without_asking_anyone() {
+    let mut bench = bench(|_| {});
+    bench.key.replace_range(20..21, if &bench.key[20..21] == "a" { "b" } else { "a" });
+    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::CredentialMalformed));
+    assert!(bench.checker.keys.asked.lock().unwrap().is_empty());
+    assert_eq!(bench.store.queries(), 0);
+}
+
+#[tokio::test]
+async fn a_foreign_key_is_asked_for_by_its_sha_256() {
+    let mut bench = bench(|_| {});
+    bench.key = "sk_legacy_1234".to_owned();
+    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::KeyUnknown));
+    bench.store.put(Digest::sha256_of(b"sk_legacy_1234"), record("legacy", 1));
+    assert_eq!(bench.reason(Needs::default()).await, None);
+}
+
+#[tokio::test]
+async fn no_failure_of_the_store_is_a_denial() {
+    for kind in StoreErrorKind::ALL {
+        let bench = bench(|_| {});
+        bench.store.set(Mood::Fails(kind));
+        assert_eq!(bench.check(Needs::default()).await, Err(Unavailable::Store(kind)));
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_a_record_is_told() {
+    let revoked = bench(|record| record.state = State::Revoked);
+    assert_eq!(revoked.reason(Needs::default()).await, Some(Reason::KeyRevoked));
+    let disabled = bench(|record| record.state = State::Disabled);
+    assert_eq!(disabled.reason(Needs::default()).await, Some(Reason::KeyDisabled));
+}
+
+#[tokio::test]
+async fn a_key_is_valid_from_its_start_until_just_before_its_end() {
+    let second = Duration::from_secs(1);
+    let bench = bench(|record| {
+        record.rights.not_before = Some(NOW + second);
+        record.rights.expires_at = Some(NOW + 3 * second);
+    });
+    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::KeyNotYetValid));
+    bench.clock.advance(second);
+    assert_eq!(bench.reason(Needs::default()).await, None);
+    bench.clock.advance(second);
+    assert_eq!(bench.reason(Needs::default()).await, None);
+    bench.clock.advance(second);
+    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::KeyExpired));
+}
+
+#[tokio::test]
+async fn all_scopes_must_have_been_granted() {
+    let bench = bench(|record| record.rights.scopes = vec!["read".into(), "write".into()]);
+    for (scopes, expected) in [
+        (&[][..], None),
+        (&["read"], None),
+        (&["write", "read"], None),
+        (&["read", "admin"], Some(Reason::ScopeMissing)),
+        (&["Read"], Some(Reason::ScopeMissing)),
+        (&["rea"], Some(Reason::ScopeMissing)),
+    ] {
+        let scopes: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+        let needs = Needs { scopes: &scopes, ..Needs::default() };
+        assert_eq!(bench.reason(needs).await, expected, "{scopes:?}");
+    }
+}
+
+#[tokio::test]
+async fn networks_fail_closed_and_take_mapped_addresses_as_ipv4() {
+    let bench = bench(|record| {
+        record.rights.allowed_networks =
+            vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
+    });
+    for (ip, allowed) in [
+        (None, false),
+        (Some("10.1.2.3"), true),
+        (Some("10.2.0.1"), false),
+        (Some("::ffff:10.1.2.3"), true),
+        (Some("::ffff:10.2.2.3"), false),
+        (Some("2001:db8::1"), true),
+        (Some("2001:db9::1"), false),
+    ] {
+        let client_ip = ip.map(|ip| ip.parse().unwrap());
+        let expected = (!allowed).then_some(Reason::ClientNetworkForbidden);
+        assert_eq!(bench.reason(Needs { client_ip, ..Needs::default() }).await, expected, "{ip:?}");
+    }
+}
+
+#[tokio::test]
+async fn audiences_fail_closed() {
+    let bench = bench(|record| record.rights.audiences = vec!["billing".into()]);
+    for (audience, allowed) in [(None, false), (Some("billing"), true), (Some("mail"), false)] {
+        let expected = (!allowed).then_some(Reason::AudienceForbidden);
+        assert_eq!(bench.reason(Needs { audience, ..Needs::default() }).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_valid_is_told_so_before_what_it_lacks() {
+    let bench = bench(|record| record.state = State::Revoked);
+    let scopes = ["admin".to_owned()];
+    let needs = Needs { scopes: &scopes, ..Needs::default() };
+    assert_eq!(bench.reason(needs).await, Some(Reason::KeyRevoked));
+}
+
+proptest! {
+    /// Whatever a record holds: revoked is refused, and so is what has ended.
+    #[test]
+    fn neither_a_revoked_nor_an_expired_key_is_ever_allowed(
+        state in prop_oneof![Just(State::Active), Just(State::Disabled), Just(State::Revoked)],
+        starts_in in -5_i64..5,
+        ends_in in -5_i64..5,
+        scopes in prop::collection::vec("[a-c]", 0..3),
+        needed in prop::collection::vec("[a-c]", 0..3),
+    ) {
+        let at = |seconds: i64| NOW + jiff::SignedDuration::from_secs(seconds);
+        let mut record = record("acme", 1);
+        record.state = state;
+        record.rights.not_before = Some(at(starts_in));
+        record.rights.expires_at = Some(at(ends_in));
+        record.rights.scopes = scopes.clone();
+        let needs = Needs { scopes: &needed, ..Needs::default() };
+        let allowed = evidence::against(&record, needs, NOW).is_none();
+        let expected = state == State::Active
+            && starts_in <= 0
+            && ends_in > 0
+            && needed.iter().all(|scope| scopes.contains(scope));
+        prop_assert_eq!(allowed, expected);
+    }
+}

@@ -1,0 +1,220 @@
+//! How well this instance stands, for routing, dashboards and alerts.
+
+mod watch;
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch::{Receiver, Sender};
+
+pub use watch::TierWatch;
+
+use crate::{
+    store::{StoreError, StoreErrorKind},
+    time::Clock,
+};
+
+/// The rungs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rung {
+    /// The store or the feed has not answered yet since the start.
+    Starting,
+    /// The store answers.
+    Normal,
+    /// The store is down. Keys that are in memory are served.
+    Degraded,
+    /// The instance is about to stop.
+    Draining,
+}
+
+impl Rung {
+    /// Every rung, for metrics that must exist from the start.
+    pub const ALL: [Self; 4] = [Self::Starting, Self::Normal, Self::Degraded, Self::Draining];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Normal => "normal",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Whether new checks should be sent here.
+    #[must_use]
+    pub const fn serves(self) -> bool {
+        match self {
+            Self::Normal | Self::Degraded => true,
+            Self::Starting | Self::Draining => false,
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an instance depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    /// The store, as lookups see it.
+    Store,
+    /// The changes of the store.
+    Feed,
+}
+
+impl Dependency {
+    /// The word for it in the log and in `/status`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Feed => "feed",
+        }
+    }
+}
+
+/// What is known of a dependency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TierState {
+    /// Nobody has asked it yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down {
+        /// Why, as of the last call.
+        cause: StoreErrorKind,
+        /// What it said, as of the last call.
+        detail: Arc<str>,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl TierState {
+    /// Whether it answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+}
+
+/// Where the instance stands, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The rung.
+    pub rung: Rung,
+    /// Since when.
+    pub since: Timestamp,
+    /// The store.
+    pub store: TierState,
+    /// The changes of the store.
+    pub feed: TierState,
+}
+
+impl Standing {
+    fn tier(&mut self, of: Dependency) -> &mut TierState {
+        match of {
+            Dependency::Store => &mut self.store,
+            Dependency::Feed => &mut self.feed,
+        }
+    }
+
+    /// The rung that follows from the state of the tiers. An instance serves
+    /// when both have answered once: from then on a key that is in the store
+    /// would be answered, and a change would be noticed. Later failures do not
+    /// take it back to the start.
+    fn rung_from_tiers(&self) -> Rung {
+        match (self.rung, &self.store) {
+            (Rung::Draining, _) => Rung::Draining,
+            (Rung::Starting, _) if !(self.store.is_up() && self.feed.is_up()) => Rung::Starting,
+            (Rung::Starting | Rung::Normal | Rung::Degraded, TierState::Down { .. }) => {
+                Rung::Degraded
+            }
+            (
+                Rung::Starting | Rung::Normal | Rung::Degraded,
+                TierState::Unknown | TierState::Up,
+            ) => Rung::Normal,
+        }
+    }
+}
+
+/// Takes in what happens and says where the instance stands. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Ladder {
+    standing: Sender<Standing>,
+    clock: Clock,
+}
+
+impl Ladder {
+    /// The ladder of an instance that has just started.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let standing = Standing {
+            rung: Rung::Starting,
+            since: clock.wall(),
+            store: TierState::Unknown,
+            feed: TierState::Unknown,
+        };
+        Self { standing: Sender::new(standing), clock }
+    }
+
+    /// Where the instance stands now.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Sees every change.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// The instance is about to stop. Final.
+    pub fn drain(&self) {
+        self.update(|standing| standing.rung = Rung::Draining);
+    }
+
+    fn is_up(&self, tier: Dependency) {
+        self.update(|standing| *standing.tier(tier) = TierState::Up);
+    }
+
+    fn is_down(&self, tier: Dependency, error: &StoreError) {
+        let now = self.clock.wall();
+        self.update(|standing| {
+            let state = standing.tier(tier);
+            let since = match state {
+                TierState::Down { since, .. } => *since,
+                TierState::Unknown | TierState::Up => now,
+            };
+            let (cause, detail) = (error.kind(), error.detail().into());
+            *state = TierState::Down { cause, detail, since };
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Standing)) {
+        let now = self.clock.wall();
+        self.standing.send_if_modified(|standing| {
+            let before = standing.clone();
+            change(standing);
+            standing.rung = standing.rung_from_tiers();
+            if standing.rung != before.rung {
+                standing.since = now;
+                let (from, to) = (before.rung, standing.rung);
+                tracing::info!(%from, %to, "the standing of this instance changed");
+            }
+            *standing != before
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! From the outcomes of regular calls to the state of a tier.
+
+use tokio::time::Instant;
+
+use super::{Dependency, Ladder};
+use crate::{store::StoreError, time::Clock};
+
+/// How many calls must fail one after the other before a tier counts as down:
+/// one failure may be a connection that broke, two are a state.
+const FAILURES_UNTIL_DOWN: u32 = 2;
+
+/// Takes in the outcomes of regular calls to a tier, tells the ladder, and logs
+/// each change once.
+#[derive(Debug)]
+pub struct TierWatch {
+    tier: Dependency,
+    ladder: Ladder,
+    failures: u32,
+    down_since: Option<Instant>,
+    clock: Clock,
+}
+
+impl TierWatch {
+    /// Watches a tier on behalf of `ladder`.
+    #[must_use]
+    pub const fn new(tier: Dependency, ladder: Ladder, clock: Clock) -> Self {
+        Self { tier, ladder, failures: 0, down_since: None, clock }
+    }
+
+    /// Takes in the outcome of one call.
+    pub fn observe(&mut self, outcome: Result<(), StoreError>) {
+        match outcome {
+            Ok(()) => self.answered(),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn answered(&mut self) {
+        self.failures = 0;
+        if let Some(since) = self.down_since.take() {
+            let down_for = humantime::format_duration(self.clock.monotonic() - since);
+            let tier = self.tier.as_str();
+            tracing::info!(tier, %down_for, "it answers again");
+        }
+        self.ladder.is_up(self.tier);
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures < FAILURES_UNTIL_DOWN {
+            return;
+        }
+        if self.down_since.is_none() {
+            self.down_since = Some(self.clock.monotonic());
+            let (tier, cause, detail) = (self.tier.as_str(), error.kind(), error.detail());
+            let what = match self.tier {
+                Dependency::Store => {
+                    "it gives no answer; keys in memory are served, others are told UNAVAILABLE"
+                }
+                Dependency::Feed => {
+                    "changes cannot be read; a revoked key is refused only when `cache.fresh_for` is over"
+                }
+            };
+            tracing::warn!(tier, %cause, detail, "{what}");
+        }
+        self.ladder.is_down(self.tier, error);
+    }
+}

@@ -1,0 +1,30 @@
+//! Why a check has no answer. Never a denial: see [`crate::check`].
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// A check that could not be decided.
+///
+/// It says nothing about the key. There is no way from here to a
+/// [`crate::check::Denial`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Unavailable {
+    /// The store could not be asked, or gave no usable answer. The kind says
+    /// which part of it failed.
+    #[error("the key store gave no answer ({})", .0.as_str())]
+    Store(StoreErrorKind),
+    /// More is waiting for the store than can be served in time.
+    #[error("too many checks are waiting for the key store")]
+    Overloaded,
+    /// This instance is about to stop.
+    #[error("this instance is shutting down")]
+    Draining,
+    /// A bug: the task that asked the store panicked.
+    #[error("internal error")]
+    Internal,
+}
+
+impl From<&StoreError> for Unavailable {
+    fn from(error: &StoreError) -> Self {
+        Self::Store(error.kind())
+    }
+}

@@ -1,0 +1,108 @@
+//! Background work: named, tracked, and joined before the process ends.
+
+use std::{panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+/// Spawns tasks and waits for them. Clones share the same tasks.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+    broken: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs a task to its end. A panic in it ends it alone.
+    pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let span = tracing::debug_span!("task", name);
+        self.tracker.spawn(AssertUnwindSafe(task).catch_unwind().map(drop).instrument(span));
+    }
+
+    /// Runs a task until it ends or [`Tasks::stop`] is called, whichever is
+    /// first. For loops that would go on for ever: when one dies of a panic, the
+    /// process is [broken](Tasks::is_broken).
+    pub fn spawn_until_stopped<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self { stop, broken, .. } = self.clone();
+        self.spawn(name, async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                ended = AssertUnwindSafe(task).catch_unwind() => if ended.is_err() {
+                    tracing::error!(task = name, "a task that must never end has died; restart this instance");
+                    broken.cancel();
+                },
+            }
+        });
+    }
+
+    /// Whether a loop has died of a panic, so that the process should be
+    /// replaced.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_cancelled()
+    }
+
+    /// Waits until a loop has died of a panic.
+    pub async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+
+    /// Ends the loops and waits for all tasks. False when some were still at
+    /// work after `limit`.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.stop.cancel();
+        self.tracker.close();
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_ends_loops_and_waits_for_the_rest() {
+        let tasks = Tasks::default();
+        let (tx, mut rx) = tokio::sync::oneshot::channel();
+        tasks.spawn_until_stopped("loop", std::future::pending());
+        tasks.spawn("work", async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = tx.send(());
+        });
+        assert!(tasks.stop(Duration::from_secs(2)).await);
+        assert_eq!(rx.try_recv(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_gives_up_at_its_limit() {
+        let tasks = Tasks::default();
+        tasks.spawn("stuck", std::future::pending());
+        assert!(!tasks.stop(Duration::from_secs(1)).await);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_task_alone() {
+        let tasks = Tasks::default();
+        tasks.spawn("bad", async { panic!("on purpose") });
+        assert!(tasks.stop(Duration::from_secs(5)).await);
+        assert!(!tasks.is_broken());
+    }
+
+    #[tokio::test]
+    async fn the_death_of_a_loop_breaks_the_process() {
+        let tasks = Tasks::default();
+        tasks.spawn_until_stopped("good", std::future::pending());
+        tasks.spawn_until_stopped("bad", async { panic!("on purpose") });
+        tasks.broken().await;
+        assert!(tasks.is_broken());
+        assert!(tasks.stop(Duration::from_secs(5)).await);
+    }
+}

@@ -1,0 +1,321 @@
+//! Every instrument of the service.
+//!
+//! They are OpenTelemetry instruments, read here by the Prometheus exporter.
+//! The exporter appends `_total` to counters and the unit to histograms, so
+//! that `keystead_checks` here is `keystead_checks_total` at `/metrics`.
+
+use std::{sync::Arc, time::Duration};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, MeterProvider, UpDownCounter},
+};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::time::Instant;
+
+use crate::{
+    key::Digest,
+    ladder::{Ladder, Rung},
+    store::{Answer, Lookup, StoreError},
+};
+
+/// Upper bounds of the histograms of durations, in seconds: from 10 µs, below
+/// the fastest check that can be timed through a socket, to 1 s, above every
+/// time-out that a check has by default.
+const DURATION_BOUNDS_SECONDS: [f64; 16] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.15, 0.25, 1.0,
+];
+
+/// The metrics could not be set up or read.
+#[derive(Debug, thiserror::Error)]
+#[error("the metrics cannot be exported: {0}")]
+pub struct MetricsError(String);
+
+/// What the cache knew about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// A record that is fresh.
+    Fresh,
+    /// An absence that is still believed.
+    Absent,
+    /// Nothing.
+    Miss,
+}
+
+impl CacheResult {
+    const ALL: [Self; 3] = [Self::Fresh, Self::Absent, Self::Miss];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Absent => "absent",
+            Self::Miss => "miss",
+        }
+    }
+}
+
+/// The instruments. One for each process, shared by all parts.
+#[derive(Debug)]
+pub struct Metrics {
+    provider: SdkMeterProvider,
+    checks: Counter<u64>,
+    check_duration: Histogram<f64>,
+    cache_lookups: Counter<u64>,
+    store_lookups: Counter<u64>,
+    store_queries: Counter<u64>,
+    store_query_duration: Histogram<f64>,
+    store_in_flight: UpDownCounter<i64>,
+}
+
+/// Reads the instruments in the Prometheus text format.
+#[derive(Debug, Clone)]
+pub struct Exposition(Registry);
+
+impl Exposition {
+    /// The media type of [`Exposition::text`].
+    pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+    /// All metrics, as Prometheus scrapes them.
+    pub fn text(&self) -> Result<Vec<u8>, MetricsError> {
+        let mut text = Vec::new();
+        TextEncoder::new()
+            .encode(&self.0.gather(), &mut text)
+            .map_err(|error| MetricsError(error.to_string()))?;
+        Ok(text)
+    }
+}
+
+impl Metrics {
+    /// Makes all instruments, and a view of them for Prometheus.
+    pub fn new() -> Result<(Arc<Self>, Exposition), MetricsError> {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .without_target_info()
+            .build()
+            .map_err(|error| MetricsError(error.to_string()))?;
+        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        let metrics = Self::with_provider(provider);
+        metrics.start_counters_at_zero();
+        Ok((Arc::new(metrics), Exposition(registry)))
+    }
+
+    fn with_provider(provider: SdkMeterProvider) -> Self {
+        let meter = provider.meter("keystead");
+        let counter =
+            |name, description| meter.u64_counter(name).with_description(description).build();
+        let duration = |name, description| {
+            meter
+                .f64_histogram(name)
+                .with_description(description)
+                .with_unit("s")
+                .with_boundaries(DURATION_BOUNDS_SECONDS.to_vec())
+                .build()
+        };
+        Self {
+            checks: counter("keystead_checks", "Checks answered, by status code and reason."),
+            check_duration: duration(
+                "keystead_check_duration",
+                "Time from a decoded request to its answer.",
+            ),
+            cache_lookups: counter("keystead_cache_lookups", "What the cache knew about a key."),
+            store_lookups: counter(
+                "keystead_store_lookups",
+                "Keys that the store was asked about, by what it said.",
+            ),
+            store_queries: counter("keystead_store_queries", "Lookup queries sent to the store."),
+            store_query_duration: duration(
+                "keystead_store_query_duration",
+                "Time that a lookup query took, with its failures.",
+            ),
+            store_in_flight: meter
+                .i64_up_down_counter("keystead_store_in_flight")
+                .with_description("Lookup queries that are at the store now.")
+                .build(),
+            provider,
+        }
+    }
+
+    /// A series that appears with its first event has no rate for it.
+    fn start_counters_at_zero(&self) {
+        for result in CacheResult::ALL {
+            self.cache_lookups.add(0, &[KeyValue::new("result", result.as_str())]);
+        }
+        for result in ["found", "absent", "error"] {
+            self.store_lookups.add(0, &[KeyValue::new("result", result)]);
+        }
+        self.store_queries.add(0, &[]);
+        self.store_in_flight.add(0, &[]);
+    }
+
+    /// Announces all outcomes that a surface may count.
+    pub fn expect_checks(
+        &self,
+        surface: &'static str,
+        outcomes: impl IntoIterator<Item = (&'static str, &'static str)>,
+    ) {
+        for (code, reason) in outcomes {
+            self.checks.add(0, &check_labels(surface, code, reason));
+        }
+    }
+
+    /// Counts a check that was answered, or refused before it was one.
+    pub fn check(&self, surface: &'static str, code: &'static str, reason: &'static str) {
+        self.checks.add(1, &check_labels(surface, code, reason));
+    }
+
+    /// Notes how long a check took, from its decoded request to its answer.
+    pub fn check_took(&self, surface: &'static str, took: Duration) {
+        self.check_duration.record(took.as_secs_f64(), &[KeyValue::new("surface", surface)]);
+    }
+
+    /// Counts what the cache knew.
+    pub fn cache_lookup(&self, result: CacheResult) {
+        self.cache_lookups.add(1, &[KeyValue::new("result", result.as_str())]);
+    }
+
+    /// Shows the size of the cache, read whenever the metrics are.
+    pub fn observe_cache_entries(&self, entries: impl Fn() -> usize + Send + Sync + 'static) {
+        self.provider
+            .meter("keystead")
+            .u64_observable_gauge("keystead_cache_entries")
+            .with_description("Records in the cache.")
+            .with_callback(move |gauge| {
+                gauge.observe(u64::try_from(entries()).unwrap_or(u64::MAX), &[]);
+            })
+            .build();
+    }
+
+    /// Shows how the instance stands, read whenever the metrics are.
+    pub fn observe_ladder(&self, ladder: Ladder) {
+        let meter = self.provider.meter("keystead");
+        let rungs = ladder.clone();
+        meter
+            .u64_observable_gauge("keystead_ladder")
+            .with_description("1 for the rung on which this instance stands, 0 for the others.")
+            .with_callback(move |gauge| {
+                let now = rungs.standing().rung;
+                for rung in Rung::ALL {
+                    gauge.observe(u64::from(rung == now), &[KeyValue::new("state", rung.as_str())]);
+                }
+            })
+            .build();
+        meter
+            .u64_observable_gauge("keystead_feed_connected")
+            .with_description("1 while changes of keys reach this instance.")
+            .with_callback(move |gauge| {
+                gauge.observe(u64::from(ladder.standing().feed.is_up()), &[]);
+            })
+            .build();
+    }
+
+    /// Counts a lookup query, which is at the store until the value is dropped.
+    #[must_use]
+    pub fn store_query_began(&self) -> InFlight<'_> {
+        self.store_queries.add(1, &[]);
+        self.store_in_flight.add(1, &[]);
+        InFlight { metrics: self, began: Instant::now() }
+    }
+
+    /// Counts what the store said about each key of a query.
+    pub fn store_lookups(&self, asked: &[Digest], answer: &Result<Lookup, StoreError>) {
+        let count = |result, n: usize| {
+            let n = u64::try_from(n).unwrap_or(u64::MAX);
+            self.store_lookups.add(n, &[KeyValue::new("result", result)]);
+        };
+        match answer {
+            Ok(lookup) => {
+                let found = |digest: &&Digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
+                let found = asked.iter().filter(found).count();
+                count("found", found);
+                count("absent", asked.len() - found);
+            }
+            Err(_) => count("error", asked.len()),
+        }
+    }
+}
+
+/// A query that is at the store until this is dropped, however it ends.
+#[derive(Debug)]
+pub struct InFlight<'a> {
+    metrics: &'a Metrics,
+    began: Instant,
+}
+
+impl InFlight<'_> {
+    /// The query has ended with an answer or a failure: notes how long it took.
+    pub fn ended(self) {
+        self.metrics.store_query_duration.record(self.began.elapsed().as_secs_f64(), &[]);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.metrics.store_in_flight.add(-1, &[]);
+    }
+}
+
+fn check_labels(surface: &'static str, code: &'static str, reason: &'static str) -> [KeyValue; 3] {
+    [
+        KeyValue::new("surface", surface),
+        KeyValue::new("code", code),
+        KeyValue::new("reason", reason),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Clock;
+
+    #[test]
+    fn every_series_exists_from_the_start_under_its_documented_name() {
+        let (metrics, exposition) = Metrics::new().unwrap();
+        metrics.expect_checks("authz", [("OK", ""), ("UNAVAILABLE", "STORE_TIMEOUT")]);
+        metrics.observe_cache_entries(|| 3);
+        metrics.observe_ladder(Ladder::new(Clock::System));
+        let text = String::from_utf8(exposition.text().unwrap()).unwrap();
+        for line in [
+            r#"keystead_checks_total{code="OK",reason="",surface="authz"} 0"#,
+            r#"keystead_checks_total{code="UNAVAILABLE",reason="STORE_TIMEOUT",surface="authz"} 0"#,
+            r#"keystead_cache_lookups_total{result="miss"} 0"#,
+            "keystead_cache_entries 3",
+            r#"keystead_store_lookups_total{result="error"} 0"#,
+            "keystead_store_queries_total 0",
+            "keystead_store_in_flight 0",
+            r#"keystead_ladder{state="starting"} 1"#,
+            r#"keystead_ladder{state="normal"} 0"#,
+            "keystead_feed_connected 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_took_time_is_in_the_histograms_under_their_documented_names() {
+        let (metrics, exposition) = Metrics::new().unwrap();
+        metrics.check_took("authz", Duration::from_micros(20));
+        metrics.store_query_began().ended();
+        let text = String::from_utf8(exposition.text().unwrap()).unwrap();
+        for line in [
+            r#"keystead_check_duration_seconds_count{surface="authz"} 1"#,
+            "keystead_store_query_duration_seconds_count 1",
+            "keystead_store_in_flight 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_query_is_no_longer_in_flight() {
+        let (metrics, exposition) = Metrics::new().unwrap();
+        let query = metrics.store_query_began();
+        let shown = || String::from_utf8(exposition.text().unwrap()).unwrap();
+        assert!(shown().contains("keystead_store_in_flight 1\n"));
+        drop(query);
+        assert!(shown().contains("keystead_store_in_flight 0\n"));
+    }
+}
