@@ -1,0 +1,184 @@
+//! The admin listener: HTTP for operators, probes and Prometheus.
+
+use std::{fmt::Write, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::get,
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{
+    ladder::{Ladder, Standing, TierState},
+    tasks::Tasks,
+    telemetry::Exposition,
+    time::Clock,
+};
+
+/// What the admin listener shows.
+#[derive(Debug, Clone)]
+pub struct AdminState {
+    /// The standing of the instance.
+    pub ladder: Ladder,
+    /// The metrics.
+    pub exposition: Exposition,
+    /// The tasks whose death makes the process broken.
+    pub tasks: Tasks,
+    /// For ages.
+    pub clock: Clock,
+}
+
+/// The routes of the admin listener.
+pub fn admin_routes(state: AdminState) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/status", get(status))
+        .with_state(state)
+}
+
+/// 200 while the process can make progress, else 503.
+async fn livez(State(state): State<AdminState>) -> Response {
+    if state.tasks.is_broken() {
+        (StatusCode::SERVICE_UNAVAILABLE, "broken: restart this instance\n").into_response()
+    } else {
+        (StatusCode::OK, "ok\n").into_response()
+    }
+}
+
+/// 200 while new checks should be sent here, else 503 with the reason.
+async fn readyz(State(state): State<AdminState>) -> Response {
+    let standing = state.ladder.standing();
+    if standing.rung.serves() {
+        (StatusCode::OK, "ok\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", standing.rung)).into_response()
+    }
+}
+
+async fn metrics(State(state): State<AdminState>) -> Response {
+    match state.exposition.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a scrape failed");
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+/// JSON, or a page for a browser.
+async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response {
+    let report = report(&state.ladder.standing(), &state.clock);
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        Html(page(&report)).into_response()
+    } else {
+        Json(report).into_response()
+    }
+}
+
+fn report(standing: &Standing, clock: &Clock) -> Value {
+    let now = clock.wall();
+    let tiers = [("store", &standing.store), ("feed", &standing.feed)];
+    let dominant_cause = tiers.iter().find_map(|(tier, state)| match state {
+        TierState::Down { cause, .. } => Some(json!({"tier": tier, "cause": cause.as_str()})),
+        TierState::Unknown | TierState::Up => None,
+    });
+    let tiers = tiers.map(|(tier, state)| (tier.to_owned(), report_of(state, now)));
+    json!({
+        "ladder": standing.rung,
+        "since": standing.since,
+        "for_seconds": seconds_between(standing.since, now),
+        "serving": standing.rung.serves(),
+        "dominant_cause": dominant_cause,
+        "tiers": Value::Object(tiers.into_iter().collect()),
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn report_of(state: &TierState, now: Timestamp) -> Value {
+    match state {
+        TierState::Unknown => json!({"state": "unknown"}),
+        TierState::Up => json!({"state": "up"}),
+        TierState::Down { cause, detail, since } => json!({
+            "state": "down",
+            "cause": cause.as_str(),
+            "detail": detail.as_ref(),
+            "since": since,
+            "for_seconds": seconds_between(*since, now),
+        }),
+    }
+}
+
+fn seconds_between(since: Timestamp, now: Timestamp) -> u64 {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default().as_secs()
+}
+
+/// The report as a page that needs nothing but itself.
+fn page(report: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut rows = vec![
+        ("Instance".to_owned(), text(&report["ladder"])),
+        ("Since".to_owned(), text(&report["since"])),
+        (
+            "New checks".to_owned(),
+            if report["serving"] == true { "welcome" } else { "not sent here" }.into(),
+        ),
+    ];
+    for (tier, state) in report["tiers"].as_object().into_iter().flatten() {
+        let shown = ["state", "cause", "detail", "since"].map(|field| (field, &state[field]));
+        for (field, value) in shown.into_iter().filter(|(_, value)| !value.is_null()) {
+            rows.push((format!("{tier}: {field}"), text(value)));
+        }
+    }
+    rows.push(("Version".to_owned(), text(&report["version"])));
+    let mut table = String::new();
+    for (name, value) in rows {
+        let value = escaped(&value);
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "<tr><th>{name}</th><td>{value}</td></tr>");
+    }
+    PAGE.replace("{rung}", &escaped(&text(&report["ladder"]))).replace("{rows}", &table)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+const PAGE: &str = include_str!("admin/status.html");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ladder::{Dependency, TierWatch},
+        store::{StoreError, StoreErrorKind},
+    };
+
+    #[test]
+    fn the_report_names_the_rung_the_tier_and_the_cause() {
+        let ladder = Ladder::new(Clock::System);
+        let watch = |tier| TierWatch::new(tier, ladder.clone(), Clock::System);
+        let (mut store, mut feed) = (watch(Dependency::Store), watch(Dependency::Feed));
+        store.observe(Ok(()));
+        feed.observe(Ok(()));
+        for _ in 0..2 {
+            store.observe(Err(StoreError::new(StoreErrorKind::Schema, "no <table>")));
+        }
+        let report = report(&ladder.standing(), &Clock::System);
+        assert_eq!(report["ladder"], "degraded");
+        assert_eq!(report["serving"], true);
+        assert_eq!(report["dominant_cause"], json!({"tier": "store", "cause": "schema"}));
+        let page = page(&report);
+        assert!(page.contains("no &lt;table&gt;") && !page.contains("no <table>"), "{page}");
+        assert!(!page.contains("{rung}") && !page.contains("{rows}"), "{page}");
+    }
+}

@@ -1,0 +1,107 @@
+//! Where the service listens, the bounds of its connections, and how it stops.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::time::DurationText;
+
+/// Where the service listens. On the loopback address unless told otherwise, so
+/// that nothing is open to a network by accident; port 0 takes any free port.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenConfig {
+    /// Checks and health, over gRPC. `0.0.0.0:50051` listens on all IPv4
+    /// addresses.
+    #[schemars(title = "an IP address and a port such as `127.0.0.1:50051`")]
+    pub grpc: SocketAddr,
+    /// Metrics, probes and status, over HTTP. Not for the public.
+    #[schemars(title = "an IP address and a port such as `127.0.0.1:9464`")]
+    pub admin: SocketAddr,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self {
+            grpc: (Ipv4Addr::LOCALHOST, 50_051).into(),
+            admin: (Ipv4Addr::LOCALHOST, 9464).into(),
+        }
+    }
+}
+
+/// The bounds of a gRPC connection.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// How many bytes a message may have. A longer one is refused before it is
+    /// decoded. A check takes a few hundred bytes; 65536 leave room for long
+    /// lists of scopes.
+    #[schemars(range(min = 1024, max = 16_777_216))]
+    pub max_message_bytes: NonZeroUsize,
+    /// How many bytes the headers of a request may have, counted as HTTP/2
+    /// counts them (RFC 9113, 10.5.1). A request with more is refused.
+    #[schemars(range(min = 1024, max = 1_048_576))]
+    pub max_header_bytes: NonZeroU32,
+    /// How long a connection lives before its client is asked to make a new one,
+    /// spread so that connections that were made together do not end together.
+    /// It lets clients move to new replicas; requests under way are finished.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1day"))]
+    pub max_connection_age: Duration,
+    /// How many connections may be open at once. More wait in the backlog of the
+    /// listener until one closes. A connection costs about 50 KB and a file
+    /// descriptor: keep it below the process's limit of open files.
+    #[schemars(range(max = 1_000_000))]
+    pub max_connections: NonZeroUsize,
+    /// How many requests one connection may have under way at once. HTTP/2 makes
+    /// a client wait with the next one. 1000 let a proxy send all that it has
+    /// over one connection, while none can claim all of `check.max_waiting`.
+    #[schemars(range(max = 100_000))]
+    pub max_concurrent_streams: NonZeroU32,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        const MAX_MESSAGE_BYTES: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
+        const MAX_HEADER_BYTES: NonZeroU32 = NonZeroU32::new(16 * 1024).unwrap();
+        const MAX_CONCURRENT_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+        const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+        Self {
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            max_header_bytes: MAX_HEADER_BYTES,
+            max_connection_age: Duration::from_mins(30),
+            max_connections: MAX_CONNECTIONS,
+            max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+        }
+    }
+}
+
+/// How the service stops.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainConfig {
+    /// How long after SIGTERM the service goes on as before, but says
+    /// `NOT_SERVING`, so that balancers send no more. SIGINT does not wait. At
+    /// least the time that your balancer takes to notice; `0s` does not wait.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "0s", "x-maximum" = "1h"))]
+    pub delay: Duration,
+    /// How long stopping may take in all, with `drain.delay`. What is not
+    /// finished then is cut off. Must be longer than `drain.delay`. Let your
+    /// supervisor wait a few seconds longer before it kills the process: with
+    /// Kubernetes `terminationGracePeriodSeconds`, which is 30 by default.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub timeout: Duration,
+}
+
+impl Default for DrainConfig {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(5), timeout: Duration::from_secs(30) }
+    }
+}

@@ -1,0 +1,223 @@
+//! Listeners: how connections are accepted, how old they may grow, and how they
+//! end.
+
+use std::{io, net::SocketAddr, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper::server::conn::{http1, http2};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::GrpcConfig;
+use crate::{tasks::Tasks, time::jittered};
+
+/// How far the age of connections is spread, so that clients that connected
+/// together do not reconnect together.
+const AGE_JITTER: f64 = 0.1;
+
+/// How long a connection that was asked to end may take to finish its requests:
+/// far longer than a check, and long enough for a client that streams, such as a
+/// health watch, to come back elsewhere.
+const GOODBYE: Duration = Duration::from_secs(30);
+
+/// How long a client may take from connecting to its first complete words: the
+/// HTTP/2 preface, or the headers of an HTTP/1 request. A few round trips, with
+/// packets lost on the way. It bounds for how long a client that says nothing
+/// holds a place.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
+
+/// The 24 bytes that begin every HTTP/2 connection (RFC 9113, 3.4).
+const PREFACE_LEN: usize = 24;
+
+/// How often it is looked whether a preface that came in parts is complete. One
+/// segment holds it, so that this is rare.
+const PREFACE_POLL: Duration = Duration::from_millis(20);
+
+/// A peer that is silent for this long is pinged, and given up when it does not
+/// answer the ping within [`KEEPALIVE_TIMEOUT`]: a peer that vanished without a
+/// word must not hold its place for ever. The values are those that gRPC
+/// servers use for connections across networks that forget idle flows.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long accepting pauses when the process is out of file descriptors. The
+/// backlog of the listener holds meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A bound listener with a bounded number of places for connections.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    places: Arc<Semaphore>,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy)]
+pub enum Protocol {
+    /// gRPC, over HTTP/2 that begins at once.
+    Grpc(GrpcConfig),
+    /// HTTP/1.1.
+    Http1,
+}
+
+impl Listener {
+    /// Binds the address. Fails when the port is in use or forbidden. Of more
+    /// than `max_connections` the rest waits in the backlog.
+    pub async fn bind(address: SocketAddr, max_connections: NonZeroUsize) -> io::Result<Self> {
+        let tcp = TcpListener::bind(address).await?;
+        let places = max_connections.get().min(Semaphore::MAX_PERMITS);
+        Ok(Self { tcp, places: Arc::new(Semaphore::new(places)) })
+    }
+
+    /// Where it listens: the port that was given, or the one that was found for
+    /// port 0.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `goodbye` is cancelled. Then the listener is closed, and
+    /// every connection is asked to end and does so when its last request has
+    /// been answered. Connections are tasks of `connections`: wait for those.
+    pub async fn serve(
+        self,
+        protocol: Protocol,
+        routes: Router,
+        connections: Tasks,
+        goodbye: CancellationToken,
+    ) {
+        let accepting = async {
+            loop {
+                let (stream, place) = self.accept().await;
+                let (routes, goodbye) = (routes.clone(), goodbye.clone());
+                connections.spawn("connection", async move {
+                    let _place = place;
+                    if let Err(error) = converse(protocol, stream, routes, goodbye).await {
+                        tracing::debug!(%error, "a connection broke");
+                    }
+                });
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = goodbye.cancelled() => {}
+        }
+    }
+
+    async fn accept(&self) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+        // The semaphore is never closed, so that there is always a permit.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let mut failing = false;
+        loop {
+            match self.tcp.accept().await {
+                Ok((stream, _)) => return (stream, place),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
+                    }
+                    failing = true;
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// An error of the connection that was about to be accepted, not of the
+/// listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Why a connection ended otherwise than as planned.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the client said nothing, or not HTTP")]
+    Mute,
+    #[error("the client did not let go within {}", humantime::format_duration(GOODBYE))]
+    Clinging,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+async fn converse(
+    protocol: Protocol,
+    stream: TcpStream,
+    routes: Router,
+    goodbye: CancellationToken,
+) -> Result<(), Broken> {
+    // Answers are small and final: nothing is gained by waiting for more.
+    stream.set_nodelay(true)?;
+    let service = TowerToHyperService::new(routes);
+    match protocol {
+        Protocol::Grpc(config) => {
+            tokio::select! {
+                said = first_words(&stream) => said?,
+                () = goodbye.cancelled() => return Ok(()),
+            }
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_header_list_size(config.max_header_bytes.get())
+                .max_concurrent_streams(config.max_concurrent_streams.get())
+                .keep_alive_interval(KEEPALIVE_INTERVAL)
+                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(connection);
+            let age = jittered(config.max_connection_age, AGE_JITTER);
+            tokio::select! {
+                ended = connection.as_mut() => return Ok(ended?),
+                () = sleep(age) => {}
+                () = goodbye.cancelled() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
+        }
+        Protocol::Http1 => {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(FIRST_WORDS)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => return Ok(ended?),
+                () = goodbye.cancelled() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the whole preface has come, without taking it.
+///
+/// hyper begins to watch over a connection when it has read the preface, and
+/// waits for that without a limit.
+async fn first_words(stream: &TcpStream) -> Result<(), Broken> {
+    let deadline = Instant::now() + FIRST_WORDS;
+    let mut preface = [0; PREFACE_LEN];
+    loop {
+        let peeked = timeout_at(deadline, stream.peek(&mut preface)).await;
+        match peeked.map_err(|_| Broken::Mute)?? {
+            PREFACE_LEN => return Ok(()),
+            0 => return Err(Broken::Mute),
+            _ if Instant::now() >= deadline => return Err(Broken::Mute),
+            _ => sleep(PREFACE_POLL).await,
+        }
+    }
+}

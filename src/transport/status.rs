@@ -1,0 +1,256 @@
+//! The one table of what a caller is told: code, reason, text, and when to come
+//! back.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status, metadata::MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::{
+    check::{Denial, Reason},
+    outage::Unavailable,
+    store::StoreErrorKind,
+    time::jittered,
+};
+
+/// The `domain` of every `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "keystead";
+
+/// The trailer that tells a gRPC client when to retry, in milliseconds (gRFC
+/// A6, "Pushback").
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// By how much the delay of a retry varies, so that callers who were refused
+/// together do not come back together.
+const RETRY_JITTER: f64 = 0.5;
+
+/// How long a store that has failed is left alone, on average: an outage lasts
+/// seconds at least, and a second is what a person does not yet give up in.
+const RETRY_STORE: Duration = Duration::from_secs(1);
+
+/// How long callers are kept off an instance that is full, on average: the time
+/// in which its queues empty, which are at most one check time-out long.
+const RETRY_OVERLOADED: Duration = Duration::from_millis(200);
+
+/// When to ask again after an instance that stops: at once, as another instance
+/// will answer; only spread a little.
+const RETRY_DRAINING: Duration = Duration::from_millis(20);
+
+/// A row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) reason: &'static str,
+    message: String,
+    /// The average delay of the retry that is asked for.
+    retry_after: Option<Duration>,
+    /// Further facts for a program: `key_id` or `cause`.
+    fact: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    const fn new(code: Code, reason: &'static str, message: String) -> Self {
+        Self { code, reason, message, retry_after: None, fact: None }
+    }
+
+    /// A request that makes no sense.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Code::InvalidArgument, "REQUEST_INVALID", message.into())
+    }
+
+    /// The answer as gRPC has it.
+    pub(super) fn into_status(self) -> Status {
+        let facts: HashMap<_, _> =
+            self.fact.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason, DOMAIN, facts);
+        let retry_after = self.retry_after.map(|average| jittered(average, RETRY_JITTER));
+        if let Some(delay) = retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        let mut status = Status::with_error_details(self.code, self.message, details);
+        if let Some(delay) = retry_after {
+            let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            status.metadata_mut().insert(RETRY_PUSHBACK, MetadataValue::from(millis));
+        }
+        status
+    }
+}
+
+impl From<&Denial> for Refusal {
+    fn from(denial: &Denial) -> Self {
+        let (code, reason, message) = denial_row(denial.reason());
+        let mut refusal = Self::new(code, reason, message.to_owned());
+        refusal.fact = denial.key().map(|id| ("key_id", id.to_string()));
+        refusal
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(outage: Unavailable) -> Self {
+        let (code, reason, retry_after) = outage_row(outage);
+        let message = match code {
+            Code::Unavailable => format!("{outage}; the key was not rejected, retry"),
+            _ => format!("{outage}; the key was not rejected"),
+        };
+        let mut refusal = Self::new(code, reason, message);
+        refusal.retry_after = retry_after;
+        if let Unavailable::Store(kind) = outage {
+            refusal.fact = Some(("cause", kind.to_string()));
+        }
+        refusal
+    }
+}
+
+const fn denial_row(reason: Reason) -> (Code, &'static str, &'static str) {
+    use Code::{PermissionDenied, Unauthenticated};
+    match reason {
+        Reason::CredentialMissing => {
+            (Unauthenticated, "CREDENTIAL_MISSING", "no API key was presented")
+        }
+        Reason::CredentialMalformed => {
+            (Unauthenticated, "CREDENTIAL_MALFORMED", "what was presented is not an API key")
+        }
+        Reason::KeyUnknown => (Unauthenticated, "KEY_UNKNOWN", "there is no such API key"),
+        Reason::KeyRevoked => (Unauthenticated, "KEY_REVOKED", "the API key is revoked"),
+        Reason::KeyDisabled => (Unauthenticated, "KEY_DISABLED", "the API key is disabled"),
+        Reason::KeyExpired => (Unauthenticated, "KEY_EXPIRED", "the API key has expired"),
+        Reason::KeyNotYetValid => {
+            (Unauthenticated, "KEY_NOT_YET_VALID", "the API key is not yet valid")
+        }
+        Reason::ScopeMissing => {
+            (PermissionDenied, "SCOPE_MISSING", "the API key lacks a scope that is required")
+        }
+        Reason::ClientNetworkForbidden => (
+            PermissionDenied,
+            "CLIENT_NETWORK_FORBIDDEN",
+            "the API key may not be used from this client address",
+        ),
+        Reason::AudienceForbidden => (
+            PermissionDenied,
+            "AUDIENCE_FORBIDDEN",
+            "the API key may not be used for this audience",
+        ),
+    }
+}
+
+const fn outage_row(outage: Unavailable) -> (Code, &'static str, Option<Duration>) {
+    match outage {
+        Unavailable::Store(kind) => (Code::Unavailable, store_reason(kind), Some(RETRY_STORE)),
+        Unavailable::Overloaded => (Code::Unavailable, "OVERLOADED", Some(RETRY_OVERLOADED)),
+        Unavailable::Draining => (Code::Unavailable, "DRAINING", Some(RETRY_DRAINING)),
+        Unavailable::Internal => (Code::Internal, "INTERNAL", None),
+    }
+}
+
+/// A store that refuses us, or whose tables or rows cannot be used, has given no
+/// answer either: the `cause` beside the reason tells which it was.
+const fn store_reason(kind: StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::Timeout => "STORE_TIMEOUT",
+        StoreErrorKind::Saturated => "STORE_SATURATED",
+        StoreErrorKind::Unreachable
+        | StoreErrorKind::Forbidden
+        | StoreErrorKind::Schema
+        | StoreErrorKind::Unreadable => "STORE_UNREACHABLE",
+    }
+}
+
+/// The name of a code, as the gRPC specification writes it.
+pub(crate) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Every outcome of a check, as the pair of labels that counts it.
+pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let denials = Reason::ALL.map(|reason| {
+        let (code, reason, _) = denial_row(reason);
+        (code, reason)
+    });
+    let outages = [
+        Unavailable::Store(StoreErrorKind::Unreachable),
+        Unavailable::Store(StoreErrorKind::Timeout),
+        Unavailable::Store(StoreErrorKind::Saturated),
+        Unavailable::Overloaded,
+        Unavailable::Draining,
+        Unavailable::Internal,
+    ]
+    .map(|outage| {
+        let (code, reason, _) = outage_row(outage);
+        (code, reason)
+    });
+    let invalid = "REQUEST_INVALID";
+    [(Code::Ok, ""), (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
+        .into_iter()
+        .chain(denials)
+        .chain(outages)
+        .map(|(code, reason)| (code_name(code), reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::MissingCredential;
+
+    fn status(outage: Unavailable) -> Status {
+        Refusal::from(outage).into_status()
+    }
+
+    #[test]
+    fn no_outage_is_told_as_a_denial() {
+        let kinds = StoreErrorKind::ALL.map(Unavailable::Store);
+        for outage in kinds.into_iter().chain([Unavailable::Overloaded, Unavailable::Draining]) {
+            let status = status(outage);
+            assert_eq!(status.code(), Code::Unavailable, "{outage:?}");
+            assert!(status.message().contains("the key was not rejected"), "{outage:?}");
+        }
+        assert_eq!(status(Unavailable::Internal).code(), Code::Internal);
+    }
+
+    #[test]
+    fn every_outage_says_when_to_retry_in_both_ways() {
+        for _ in 0..100 {
+            let status = status(Unavailable::Store(StoreErrorKind::Timeout));
+            let delay = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+            assert!((500..=1500).contains(&delay.as_millis()), "{delay:?}");
+            let pushback = status.metadata().get(RETRY_PUSHBACK).unwrap().to_str().unwrap();
+            assert_eq!(pushback.parse(), Ok(delay.as_millis()));
+        }
+    }
+
+    #[test]
+    fn denials_ask_for_no_retry() {
+        let status = Refusal::from(&Denial::from(MissingCredential)).into_status();
+        assert!(status.get_details_retry_info().is_none());
+        assert!(status.metadata().get(RETRY_PUSHBACK).is_none());
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("CREDENTIAL_MISSING", DOMAIN));
+    }
+
+    #[test]
+    fn each_outcome_is_counted_under_labels_of_its_own() {
+        let mut outcomes: Vec<_> = all_outcomes().collect();
+        let count = outcomes.len();
+        outcomes.sort_unstable();
+        outcomes.dedup();
+        assert_eq!(outcomes.len(), count);
+    }
+}
