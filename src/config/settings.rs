@@ -1,0 +1,265 @@
+//! The list of all settings, made from the schema of the configuration.
+
+use std::{fmt, ops::RangeInclusive, sync::LazyLock, time::Duration};
+
+use figment::{Figment, error::Kind as ErrorKind};
+use humantime::{format_duration, parse_duration};
+use schemars::schema_for;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Config, validate};
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+    let schema = schema_for!(Config).to_value();
+    let mut sections = Vec::new();
+    collect(&schema, &schema, String::new(), &mut sections);
+    Settings { sections }
+});
+
+/// The longest part of a wrong value that a message repeats, in characters.
+const MAX_SHOWN: usize = 80;
+
+/// All settings, in the order in which the structs declare them.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) sections: Vec<Section>,
+}
+
+/// Settings that belong together.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// For example `store.guard`.
+    pub(super) key: String,
+    /// What it is about.
+    pub(super) description: String,
+    /// Without those of sections within it.
+    pub(super) settings: Vec<Setting>,
+}
+
+/// One value that may be set.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// For example `store.guard.query_timeout`.
+    pub(super) key: String,
+    /// What it means.
+    pub(super) description: String,
+    /// As it is written in TOML; `None` if it is not set.
+    pub(super) default: Option<String>,
+    kind: Kind,
+    /// What is to be written, for a text.
+    title: String,
+    secret: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Boolean,
+    Integer(RangeInclusive<i64>),
+    Duration(RangeInclusive<Duration>),
+    Choice(Vec<(String, String)>),
+    Text,
+}
+
+/// A value as a source gives it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Raw {
+    Boolean(bool),
+    Integer(i64),
+    Text(String),
+    /// What no setting can be, in the words of a message.
+    Other(String),
+}
+
+impl Settings {
+    pub(super) fn all() -> &'static Self {
+        &SETTINGS
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.sections.iter().flat_map(|section| &section.settings)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Setting> {
+        self.iter().find(|setting| setting.key == key)
+    }
+
+    pub(super) fn has_section(&self, key: &str) -> bool {
+        self.sections.iter().any(|section| section.key == key)
+    }
+
+    /// The setting that someone who wrote `key` most likely meant: the one that
+    /// is most alike as a whole and in its last part, in the same section rather
+    /// than in another.
+    pub(super) fn nearest(&self, key: &str) -> Option<&Setting> {
+        const SAME_SECTION: f64 = 0.25;
+        let alike = strsim::normalized_damerau_levenshtein;
+        let (section, name) = parted(key);
+        let likeness = |setting: &Setting| {
+            let (its_section, its_name) = parted(&setting.key);
+            let bonus = if section == its_section { SAME_SECTION } else { 0.0 };
+            alike(key, &setting.key) + alike(name, its_name) + bonus
+        };
+        self.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+    }
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("KEYSTEAD_{}", self.key.to_ascii_uppercase().replace('.', "__"))
+    }
+
+    /// What may be written for it.
+    pub(super) fn expected(&self) -> String {
+        match &self.kind {
+            Kind::Boolean => "`true` or `false`".to_owned(),
+            Kind::Integer(range) => {
+                format!("a whole number from {} to {}", range.start(), range.end())
+            }
+            Kind::Duration(range) => {
+                let [from, to] = [range.start(), range.end()].map(|d| format_duration(*d));
+                format!("a length of time from `{from}` to `{to}`")
+            }
+            Kind::Choice(words) => {
+                let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+                format!("one of {}", words.join(", "))
+            }
+            Kind::Text => self.title.clone(),
+        }
+    }
+
+    /// The words that may be written, and what they mean, if it is a choice.
+    pub(super) fn choices(&self) -> &[(String, String)] {
+        if let Kind::Choice(words) = &self.kind { words } else { &[] }
+    }
+
+    /// Reads a text from a source that has nothing but texts. One that cannot be
+    /// read stays a text, which [`Setting::judge`] then refuses.
+    pub(super) fn read(&self, text: &str) -> Raw {
+        let read = match self.kind {
+            Kind::Boolean => text.parse().ok().map(Raw::Boolean),
+            Kind::Integer(_) => text.parse().ok().map(Raw::Integer),
+            Kind::Duration(_) | Kind::Choice(_) | Kind::Text => None,
+        };
+        read.unwrap_or_else(|| Raw::Text(text.to_owned()))
+    }
+
+    /// Says what is wrong with a value, and what to write instead.
+    pub(super) fn judge(&self, value: &Raw) -> Result<(), String> {
+        let (key, expected) = (&self.key, self.expected());
+        let shown = if self.secret { "wrong".to_owned() } else { value.to_string() };
+        if !self.kind.fits(value) {
+            return Err(format!("`{key}` is {shown}; write {expected}"));
+        }
+        match Figment::from((key.as_str(), value)).extract::<Config>() {
+            Ok(config) => validate::alone(key, &config).map_or(Ok(()), Err),
+            Err(figment::Error { kind: ErrorKind::Message(why), .. }) => {
+                Err(format!("`{key}` is {shown}: {why}; write {expected}"))
+            }
+            Err(_) => Err(format!("`{key}` is {shown}; write {expected}")),
+        }
+    }
+}
+
+impl Kind {
+    /// Whether a value has the right type and is within its bounds. Whether a
+    /// text can be read is left to the type of the setting.
+    fn fits(&self, value: &Raw) -> bool {
+        match (self, value) {
+            (Self::Integer(range), Raw::Integer(number)) => range.contains(number),
+            (Self::Duration(range), Raw::Text(text)) => {
+                parse_duration(text).is_ok_and(|duration| range.contains(&duration))
+            }
+            (Self::Choice(words), Raw::Text(text)) => words.iter().any(|(word, _)| word == text),
+            (Self::Boolean, Raw::Boolean(_)) | (Self::Text, Raw::Text(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Raw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Text(text) if text.chars().count() > MAX_SHOWN => {
+                write!(f, "{:?}…", text.chars().take(MAX_SHOWN).collect::<String>())
+            }
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Adds the section that `object` describes, and the sections within it.
+fn collect(root: &Value, object: &Value, key: String, sections: &mut Vec<Section>) {
+    let mut settings = Vec::new();
+    let mut within = Vec::new();
+    for (name, property) in object["properties"].as_object().into_iter().flatten() {
+        let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        let definition = definition(root, property);
+        if definition["properties"].is_object() {
+            collect(root, definition, key, &mut within);
+        } else {
+            settings.push(Setting::described(key, property, definition));
+        }
+    }
+    if !key.is_empty() {
+        sections.push(Section { key, description: text(&object["description"]), settings });
+    }
+    sections.append(&mut within);
+}
+
+/// A key as its section and its name.
+fn parted(key: &str) -> (&str, &str) {
+    key.rsplit_once('.').unwrap_or(("", key))
+}
+
+/// What a property refers to, or the property itself.
+fn definition<'a>(root: &'a Value, property: &'a Value) -> &'a Value {
+    let reference = property["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
+    reference.and_then(|pointer| root.pointer(pointer)).unwrap_or(property)
+}
+
+impl Setting {
+    fn described(key: String, property: &Value, definition: &Value) -> Self {
+        let either = |name| property.get(name).or_else(|| definition.get(name));
+        let duration = |name, or| {
+            let bound = property[name].as_str().and_then(|text| parse_duration(text).ok());
+            bound.unwrap_or(or)
+        };
+        let words = choices(definition);
+        let kind = match definition["type"].as_str() {
+            _ if !words.is_empty() => Kind::Choice(words),
+            Some("boolean") => Kind::Boolean,
+            Some("integer") => {
+                let bound = |name, or| property[name].as_i64().unwrap_or(or);
+                Kind::Integer(bound("minimum", 0)..=bound("maximum", i64::MAX))
+            }
+            _ if property.get("x-maximum").is_some() => Kind::Duration(
+                duration("x-minimum", Duration::ZERO)..=duration("x-maximum", Duration::MAX),
+            ),
+            _ => Kind::Text,
+        };
+        Self {
+            description: text(&property["description"]),
+            default: property.get("default").filter(|d| !d.is_null()).map(ToString::to_string),
+            title: either("title").map(text).unwrap_or_default(),
+            secret: either("writeOnly") == Some(&Value::Bool(true)),
+            key,
+            kind,
+        }
+    }
+}
+
+/// The words of an enumeration, with their descriptions.
+fn choices(definition: &Value) -> Vec<(String, String)> {
+    let variants = definition["oneOf"].as_array().into_iter().flatten();
+    variants.map(|variant| (text(&variant["const"]), text(&variant["description"]))).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
