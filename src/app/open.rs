@@ -1,0 +1,177 @@
+//! Opens what both the service and the commands on keys need: the store, and
+//! where keys are minted or checked the ring of secrets.
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::Config,
+    key::{KeyRing, RingError, SecretFile, SecretFileError},
+    store::{
+        AnyStore, Page, Store, StoreError, StoreUrl,
+        postgres::{PostgresConfig, PostgresConfigError, PostgresStore},
+        sqlite::{SqliteConfig, SqliteStore},
+    },
+    tasks::Tasks,
+};
+
+/// The name of the secret that is made beside an embedded store.
+const EMBEDDED_SECRET: &str = "keystead.secret";
+
+/// How many records are read at once in search of a minted key.
+const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
+/// A store, the secrets of its keys, and the tasks that run behind it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store. One that is reached over a network may be down.
+    pub store: AnyStore,
+    /// The secrets.
+    pub ring: KeyRing,
+    /// Tasks of the store.
+    pub tasks: Tasks,
+}
+
+/// The store or its secrets cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The embedded store cannot be opened.
+    #[error("cannot open the embedded store {path}: {error}", path = .path.display())]
+    Embedded {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        error: StoreError,
+    },
+    /// The configuration of PostgreSQL cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] PostgresConfigError),
+    /// The secret file cannot be read or made.
+    #[error(transparent)]
+    SecretFile(#[from] SecretFileError),
+    /// The secret file holds no usable secrets.
+    #[error("the secret file {path} cannot be used: {error}", path = .path.display())]
+    Ring {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: RingError,
+    },
+    /// Keys are there, but not the secret that they were minted with.
+    #[error(
+        "{store} holds keys that were minted with a secret, but {secret} is missing; restore it from \
+         a backup, or name the file that holds it in keys.secret_file",
+        store = .store.display(), secret = .secret.display()
+    )]
+    SecretLost {
+        /// The database file.
+        store: PathBuf,
+        /// Where the secret was expected.
+        secret: PathBuf,
+    },
+    /// There is no secret, and none may be made.
+    #[error(
+        "`keys.secret_file` is not set, and with PostgreSQL all instances must have the same one; \
+         make one with `keystead keys new-secret > FILE` and set `keys.secret_file`"
+    )]
+    SecretMissing,
+}
+
+/// Opens the store and the secrets that the configuration names.
+///
+/// An embedded store is created where there is none, with a secret beside it.
+/// PostgreSQL is not asked: it may be down.
+pub async fn open_store(config: &Config) -> Result<Opened, OpenError> {
+    let tasks = Tasks::default();
+    let store = open_store_alone(config, &tasks)?;
+    let ring = open_ring(config, &store).await?;
+    Ok(Opened { store, ring, tasks })
+}
+
+/// Opens the store without its secrets, for what neither mints nor checks: a
+/// job that migrates, or lists keys, need not hold them.
+///
+/// An embedded store is created where there is none. PostgreSQL is not asked.
+/// What the store does behind its calls runs in `tasks`.
+pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, OpenError> {
+    let url = match &config.store.url {
+        StoreUrl::Sqlite { path } => return open_embedded(config, path),
+        StoreUrl::Postgres(url) => url.clone(),
+    };
+    let postgres = PostgresConfig {
+        url,
+        relation: config.store.relation.clone(),
+        prepared_statements: config.store.prepared_statements,
+        max_connections: with_feed(config.store.guard.max_in_flight),
+        connect_timeout: config.store.connect_timeout,
+        query_timeout: config.store.guard.query_timeout,
+        tcp_user_timeout: config.store.tcp_user_timeout,
+    };
+    Ok(AnyStore::Postgres(PostgresStore::new(&postgres, tasks.clone())?))
+}
+
+/// Opens the secrets of the keys in `store`, which the same configuration names.
+///
+/// Beside an embedded store that holds no minted key, one is made where there is
+/// none.
+pub async fn open_ring(config: &Config, store: &AnyStore) -> Result<KeyRing, OpenError> {
+    let secrets = match (&config.keys.secret_file, &config.store.url) {
+        (Some(path), _) => SecretFile::read(path)?,
+        (None, StoreUrl::Sqlite { path }) => embedded_secret(store, path).await?,
+        (None, StoreUrl::Postgres(_)) => return Err(OpenError::SecretMissing),
+    };
+    let SecretFile { path, text } = secrets;
+    KeyRing::parse(&text, config.keys.prefix.clone(), config.keys.accept_imported)
+        .map_err(|error| OpenError::Ring { path, error })
+}
+
+fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
+    let sqlite = SqliteConfig {
+        path: path.to_owned(),
+        max_readers: with_feed(config.store.guard.max_in_flight),
+        query_timeout: config.store.guard.query_timeout,
+    };
+    SqliteStore::open(&sqlite)
+        .map(AnyStore::Sqlite)
+        .map_err(|error| OpenError::Embedded { path: path.to_owned(), error })
+}
+
+/// A connection for each place at the store, and one for the feed, which takes
+/// none.
+const fn with_feed(places: NonZeroUsize) -> NonZeroUsize {
+    places.saturating_add(1)
+}
+
+/// The secret beside an embedded store, made on the first start.
+///
+/// It is not made when the store holds a minted key: under a new secret all of
+/// them would be refused as malformed.
+async fn embedded_secret(store: &AnyStore, database: &Path) -> Result<SecretFile, OpenError> {
+    let path = database.with_file_name(EMBEDDED_SECRET);
+    if path.exists() {
+        return Ok(SecretFile::read(&path)?);
+    }
+    if holds_minted_key(store)
+        .await
+        .map_err(|error| OpenError::Embedded { path: database.to_owned(), error })?
+    {
+        return Err(OpenError::SecretLost { store: database.to_owned(), secret: path });
+    }
+    Ok(SecretFile::create(&path)?)
+}
+
+async fn holds_minted_key(store: &AnyStore) -> Result<bool, StoreError> {
+    let mut page = Page { principal: None, after: None, limit: PAGE };
+    loop {
+        let keys = store.list(&page).await?;
+        if keys.iter().any(|key| key.record.secret.is_some()) {
+            return Ok(true);
+        }
+        match keys.last() {
+            Some(last) => page.after = Some(last.record.id.clone()),
+            None => return Ok(false),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `keystead keys rotate`
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    once::{self, NewKeyJson},
+    options::{self, EnvironmentOption},
+    session::Session,
+    text,
+};
+use crate::{
+    cli::{Failure, GlobalOptions},
+    key::{Action, Environment, KeyRecord, NewKey, Rights, RightsError, Successor},
+    store::Store,
+};
+
+const EXAMPLES: &str = "\
+The old key ends when the grace is over, or when it would have anyway if that is
+earlier. With --json, stdout has one object as for `keys create`, and in it
+`replaces`: the record of the old key.
+
+Examples:
+  keystead keys rotate key_… --grace 24h
+  keystead keys rotate key_… --grace 0s --expires-in 90d --json";
+
+/// Mint a key that takes the place of another.
+///
+/// The new key has another id and the same rights; the old one goes on working
+/// for a while. A key that is disabled, revoked or expired cannot be rotated.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RotateArgs {
+    /// The id of the old key.
+    #[arg(value_name = "ID")]
+    id: String,
+    /// How long the old key goes on working. With 0s it ends at once.
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = options::duration)]
+    grace: Duration,
+    /// How long the new key is valid [default: until the old one would have
+    /// expired].
+    #[arg(long, value_name = "DURATION", value_parser = options::lifetime)]
+    expires_in: Option<Duration>,
+    /// Which environment the text of the new key names [default: that of the
+    /// old key, or live where it cannot be told].
+    #[arg(long = "env", value_enum)]
+    environment: Option<EnvironmentOption>,
+}
+
+#[derive(Serialize)]
+struct Replaces<'a> {
+    replaces: &'a KeyRecord,
+}
+
+pub(super) async fn run(args: &RotateArgs, options: &GlobalOptions) -> Result<(), Failure> {
+    let id = options::key_id(&args.id)?;
+    let session = Session::open(options)?;
+    let by = &session.by;
+    let before = session.record(&id).await?;
+    let minted = session.ring().await?.mint(args.environment_after(&before))?;
+    let expires_in = args.expires_in;
+    let successor = Successor {
+        key: NewKey::minted(&minted, Rights::default()),
+        expires_at: expires_in
+            .map(|time| options::after(by.at, time, "--expires-in"))
+            .transpose()?,
+    };
+    check(&successor.inherit(&before).rights, &before)?;
+    let retire_at = options::after(by.at, args.grace, "--grace")?;
+    let action = Action::Rotate { retire_at };
+    let rotated = session.store.act(&id, action, Some(&successor), by).await;
+    let old = rotated.map_err(|error| session.refused(&error, Some(&minted.id)))?;
+
+    let new = session.stored(successor.inherit(&before)).await;
+    if options.json {
+        let more = Replaces { replaces: &old };
+        once::print_json(&minted, &NewKeyJson { key: minted.key.expose(), record: &new, more })
+    } else {
+        let end = text::instant(old.rights.expires_at, "never");
+        let details = text::details(&new, by.at);
+        once::print_text(&minted, &format!("{details}\nIt replaces {id}, which ends at {end}."))
+    }
+}
+
+/// Whether the successor may have the rights that it inherits, of which plain
+/// SQL can have made anything.
+fn check(rights: &Rights, old: &KeyRecord) -> Result<(), Failure> {
+    let id = &old.id;
+    rights.check().map_err(|error| match error {
+        RightsError::NeverValid => {
+            let start = text::instant(rights.not_before, "at once");
+            Failure::new(format!(
+                "key {id} becomes valid at {start}, and its successor would have expired by then; \
+                 lengthen --expires-in"
+            ))
+        }
+        error => Failure::new(format!("key {id} has rights that no new key may have: {error}")),
+    })
+}
+
+impl RotateArgs {
+    fn environment_after(&self, old: &KeyRecord) -> Environment {
+        let chosen = self.environment.map(Environment::from);
+        chosen.or_else(|| options::environment_of(&old.hint)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{Timestamp, ToSpan};
+
+    use super::*;
+    use crate::store::fake;
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+    #[test]
+    fn a_successor_that_would_never_be_valid_is_refused() {
+        let mut old = fake::record("acme", 1);
+        old.rights.not_before = Some(NOW + 720.hours());
+        let refused = |hours: i64| {
+            let rights = Rights { expires_at: Some(NOW + hours.hours()), ..old.rights.clone() };
+            check(&rights, &old).err().map(|failure| failure.message)
+        };
+        let said = refused(24).unwrap();
+        assert!(said.contains("lengthen --expires-in"), "{said}");
+        assert!(refused(720).is_some());
+        assert_eq!(refused(721), None);
+    }
+
+    #[test]
+    fn rights_that_no_key_may_have_are_not_handed_on() {
+        let mut old = fake::record("acme", 1);
+        old.rights.scopes.push("read write".to_owned());
+        let said = check(&old.rights, &old).unwrap_err().message;
+        assert!(said.contains("white space"), "{said}");
+    }
+}

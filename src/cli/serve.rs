@@ -1,0 +1,218 @@
+//! `keystead serve`
+
+use std::{
+    env,
+    net::SocketAddr,
+    num::NonZeroU32,
+    panic,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Failure, OTHER, check, print, provenance};
+use crate::{
+    app::{App, Opened, Stop, open_store},
+    config::Config,
+    key::{Environment, Minted, NewKey, Rights},
+    store::{Page, Store, StoreUrl},
+    telemetry::init_log,
+    time::Clock,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  keystead serve
+  keystead serve --listen 0.0.0.0:50051 --store sqlite:/var/lib/keystead/keystead.db
+  keystead serve --config /etc/keystead.toml";
+
+/// Run the service until SIGTERM or SIGINT.
+///
+/// With no configuration it serves on loopback and keeps its keys in
+/// ./keystead.db, with the secret ./keystead.secret beside it. An embedded
+/// store that holds no key gets one, which is printed once.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ServeArgs {
+    /// Serve gRPC on this address [default: 127.0.0.1:50051].
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Serve metrics, probes and status on this address [default: 127.0.0.1:9464].
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+}
+
+impl ServeArgs {
+    pub(super) fn overrides(&self) -> Vec<(&'static str, String)> {
+        let listen = self.listen.clone().map(|address| ("listen.grpc", address));
+        let admin = self.admin.clone().map(|address| ("listen.admin", address));
+        listen.into_iter().chain(admin).collect()
+    }
+}
+
+pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
+    init_log(&config.log)?;
+    log_panics();
+    let mut signals = Signals::listen()?;
+    let app = App::build(&config, open_store(&config).await?, Clock::System).await?;
+    let (grpc, admin) = (app.grpc_addr()?, app.admin_addr()?);
+    if let Some(first) = first_key(&config).await? {
+        print(welcome(&first, grpc, &config.store.url))?;
+    }
+    tracing::info!(%grpc, %admin, store = %config.store.url, "serving");
+
+    let (stop, told) = tokio::sync::oneshot::channel();
+    let second_signal = async {
+        // The receiver lives as long as the app runs.
+        let _ = stop.send(signals.next().await);
+        signals.next().await;
+    };
+    // Whoever tells nothing any more has gone, and so do we.
+    let first_signal = async { told.await.unwrap_or(Stop::AtOnce) };
+    tokio::select! {
+        () = app.run(first_signal) => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = second_signal => {
+            tracing::warn!("ended at once by a second signal");
+            Ok(OTHER.into())
+        }
+    }
+}
+
+/// A panic is a bug: it goes to the log like everything else that an operator
+/// must act on, and never to a caller.
+fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(place, message, "a bug: please report it");
+    }));
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) -> Stop {
+        tokio::select! {
+            _ = self.terminate.recv() => {
+                tracing::info!("stopping on SIGTERM");
+                Stop::AfterDelay
+            }
+            _ = self.interrupt.recv() => {
+                tracing::info!("stopping on SIGINT");
+                Stop::AtOnce
+            }
+        }
+    }
+}
+
+/// Mints the first key of an embedded store that holds none. A server is left
+/// alone: several instances would each mint one, and what they print goes to a
+/// log.
+async fn first_key(config: &Config) -> Result<Option<Minted>, Failure> {
+    let StoreUrl::Sqlite { .. } = config.store.url else {
+        return Ok(None);
+    };
+    let Opened { store, ring, .. } = open_store(config).await?;
+    let any = Page { principal: None, after: None, limit: NonZeroU32::MIN };
+    if !store.list(&any).await?.is_empty() {
+        return Ok(None);
+    }
+    let minted = ring.mint(Environment::Live)?;
+    let rights = Rights {
+        principal: "first".to_owned(),
+        name: "made by `keystead serve` for an empty store".to_owned(),
+        ..Rights::default()
+    };
+    let by = provenance::of("serve".to_owned());
+    store.insert(&[NewKey::minted(&minted, rights)], &by).await?;
+    Ok(Some(minted))
+}
+
+fn welcome(Minted { id, key, .. }: &Minted, grpc: SocketAddr, store: &StoreUrl) -> String {
+    let program = program();
+    let program = shell_word(&program.to_string_lossy());
+    let server = check::server_flag(grpc);
+    let store = store_flag(store);
+    let key = key.expose();
+    format!(
+        "The store held no key, so one was made. It is shown this once:
+
+    {key}
+
+Check it from another terminal:
+
+    {program} check {key}{server}
+
+Change a letter of it to see a forged key refused; then revoke it, and check again:
+
+    {program} keys revoke {id}{store}
+
+"
+    )
+}
+
+/// ` --store URL` for a store that is not the default, however it was named,
+/// else nothing: all that a command on keys needs to find it.
+fn store_flag(store: &StoreUrl) -> String {
+    let store = store.to_string();
+    if store == StoreUrl::default().to_string() {
+        String::new()
+    } else {
+        format!(" --store {}", shell_word(&store))
+    }
+}
+
+/// A text as one word for a shell.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+/// How this program can be called from the folder that it was started in.
+fn program() -> PathBuf {
+    let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("keystead"));
+    let here = env::current_dir().unwrap_or_default();
+    let below = program.strip_prefix(&here).map(Path::to_owned);
+    below.unwrap_or(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{KeyRing, Prefix, Secret};
+
+    fn revoke_command(store: &str) -> String {
+        let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
+        let minted = ring.mint(Environment::Live).unwrap();
+        let grpc = Config::default().listen.grpc;
+        let text = welcome(&minted, grpc, &store.parse().unwrap());
+        let (_, command) = text.split_once(" keys revoke ").unwrap();
+        command.trim().replace(&minted.id.to_string(), "ID")
+    }
+
+    #[test]
+    fn the_commands_that_are_shown_find_the_same_store() {
+        assert_eq!(revoke_command("sqlite:keystead.db"), "ID");
+        assert_eq!(revoke_command("sqlite:/var/lib/k.db"), "ID --store sqlite:/var/lib/k.db");
+        assert_eq!(revoke_command("sqlite:my keys.db"), "ID --store 'sqlite:my keys.db'");
+        assert_eq!(revoke_command("sqlite:$(a)'b.db"), r"ID --store 'sqlite:$(a)'\''b.db'");
+    }
+}
