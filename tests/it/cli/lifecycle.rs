@@ -1,0 +1,213 @@
+//! `keystead keys list`, `show`, `disable`, `enable`, `revoke` and `rotate`
+
+use serde_json::{Value, json};
+
+use super::{is_key, list, mint, text};
+use crate::harness::keystead::Keystead;
+
+/// Does something to a key, and returns the record as it is afterwards.
+async fn act(keystead: &Keystead, action: &str, id: &str) -> Value {
+    keystead.run(["keys", action, id, "--json"]).await.json()
+}
+
+#[tokio::test]
+async fn a_disabled_key_can_be_enabled_and_a_revoked_one_never() {
+    let keystead = Keystead::new();
+    let created = mint(&keystead, &[]).await;
+    let id = text(&created, "id");
+    for (action, state) in [
+        ("disable", "disabled"),
+        ("disable", "disabled"),
+        ("enable", "active"),
+        ("revoke", "revoked"),
+        ("revoke", "revoked"),
+    ] {
+        assert_eq!(act(&keystead, action, id).await["state"], state);
+    }
+    for action in ["enable", "disable", "rotate"] {
+        let error = keystead.run(["keys", action, id]).await.failed(1);
+        assert!(error.contains("it is revoked, and that is final"), "{error}");
+        assert!(error.contains("`keystead keys create`"), "{error}");
+    }
+    let shown = keystead.run(["keys", "show", id, "--json"]).await.json();
+    assert_eq!(shown["state"], "revoked");
+}
+
+#[tokio::test]
+async fn a_change_prints_the_record_as_it_is_afterwards_in_one_line() {
+    let keystead = Keystead::new();
+    let created = mint(&keystead, &[]).await;
+    let id = text(&created, "id");
+    for (action, state) in [("disable", "disabled"), ("enable", "active"), ("revoke", "revoked")] {
+        let printed = keystead.run(["keys", action, id]).await.ok();
+        assert_eq!(printed, format!("{id} of acme is {state}\n"));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_id_is_an_error_that_says_how_to_find_the_right_one() {
+    let keystead = Keystead::new();
+    keystead.run(["migrate"]).await.ok();
+    for action in ["show", "disable", "enable", "revoke", "rotate"] {
+        let error = keystead.run(["keys", action, "key_x"]).await.failed(1);
+        let said = "keystead: there is no key key_x; `keystead keys list` shows all\n";
+        assert_eq!(error, said, "{action}");
+        let error = keystead.run(["keys", action, ""]).await.failed(1);
+        assert!(error.contains("a key id is 1 to 128 visible ASCII characters"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_in_place_of_its_id_is_refused_and_not_repeated() {
+    let keystead = Keystead::new();
+    let created = mint(&keystead, &[]).await;
+    let key = text(&created, "key");
+    for action in ["show", "disable", "enable", "revoke", "rotate"] {
+        let error = keystead.run(["keys", action, key]).await.failed(1);
+        assert!(error.contains("that is a key, not the id of one"), "{error}");
+        assert!(!error.contains(key), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_has_every_key_with_aligned_columns() {
+    let keystead = Keystead::new();
+    let named = ["--name", "größer als die anderen", "--scope", "read", "--scope", "write"];
+    mint(&keystead, &named).await;
+    mint(&keystead, &["--env", "test", "--expires-in", "90d"]).await;
+    let table = keystead.run(["keys", "list"]).await.ok();
+    let lines: Vec<Vec<char>> = table.lines().map(|line| line.chars().collect()).collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    let heads: String = lines[0].iter().collect();
+    for head in ["ID", "PRINCIPAL", "STATE", "EXPIRES", "LAST USED", "HINT", "SECRET", "NAME"] {
+        let start = heads.find(head).unwrap();
+        for line in &lines[1..] {
+            let edge: String = line[start.saturating_sub(2)..=start].iter().collect();
+            assert!(start == 0 || edge.starts_with("  ") && !edge.ends_with(' '), "{table}");
+        }
+    }
+    for said in ["größer als die anderen", "read write", "ks_test_…", "never"] {
+        assert!(table.contains(said), "{said} is missing in\n{table}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_list_is_no_table_and_says_how_to_make_a_key() {
+    let keystead = Keystead::new();
+    keystead.run(["migrate"]).await.ok();
+    let listed = keystead.run(["keys", "list"]).await;
+    assert_eq!(listed.stdout, "");
+    assert!(listed.stderr.contains("`keystead keys create --principal NAME`"), "{listed}");
+    let listed = keystead.run(["keys", "list", "--json"]).await;
+    assert_eq!((listed.stdout.as_str(), listed.stderr.as_str()), ("[]\n", ""));
+}
+
+#[tokio::test]
+async fn a_list_can_be_narrowed_to_a_principal_or_to_a_secret() {
+    let keystead = Keystead::new();
+    let old = mint(&keystead, &[]).await;
+    let secret = text(&old, "secret").to_owned();
+    let create = ["keys", "create", "--principal", "bob", "--json"];
+    keystead.run(create).await.json();
+    // A new secret mints from now on.
+    let fresh = keystead.run(["keys", "new-secret"]).await.ok();
+    let old_secret = std::fs::read_to_string(keystead.path("keystead.secret")).unwrap();
+    keystead.write("keystead.secret", format!("{fresh}{old_secret}"));
+    let new = keystead.run(create).await.json();
+    assert_ne!(new["secret"], old["secret"]);
+
+    let of_bob = keystead.run(["keys", "list", "--principal", "bob", "--json"]).await.json();
+    assert_eq!(of_bob.as_array().unwrap().len(), 2);
+    let left = ["keys", "list", "--secret", &secret, "--json"];
+    assert_eq!(keystead.run(left).await.json().as_array().unwrap().len(), 2);
+    let left = ["keys", "list", "--secret", &secret, "--principal", "bob", "--json"];
+    assert_eq!(keystead.run(left).await.json().as_array().unwrap().len(), 1);
+    let none = ["keys", "list", "--secret", "0000000000000000", "--json"];
+    assert_eq!(keystead.run(none).await.json(), json!([]));
+    let error = keystead.run(["keys", "list", "--secret", "x"]).await.failed(1);
+    assert!(error.contains("a fingerprint is 16 hex digits"), "{error}");
+}
+
+#[tokio::test]
+async fn show_has_everything_but_the_key() {
+    let keystead = Keystead::new();
+    let mut created = mint(&keystead, &["--metadata", "plan=gold"]).await;
+    let key = created.as_object_mut().unwrap().remove("key").unwrap();
+    let id = text(&created, "id");
+    let shown = keystead.run(["keys", "show", id]).await.ok();
+    for field in ["id", "hint", "secret", "principal", "state"] {
+        assert!(shown.contains(text(&created, field)), "{field} is missing in\n{shown}");
+    }
+    assert!(shown.contains("metadata    plan=gold"), "{shown}");
+    assert!(!shown.contains(key.as_str().unwrap()));
+    assert_eq!(keystead.run(["keys", "show", id, "--json"]).await.json(), created);
+}
+
+#[tokio::test]
+async fn a_rotated_key_has_a_successor_with_its_rights_and_ends_after_the_grace() {
+    let keystead = Keystead::new();
+    let args = ["--scope", "read", "--metadata", "plan=gold", "--env", "test"];
+    let old = mint(&keystead, &args).await;
+    let id = text(&old, "id");
+    let new = keystead.run(["keys", "rotate", id, "--grace", "2h", "--json"]).await.json();
+    assert!(is_key(text(&new, "key"), "test"), "the environment of the old key: {new}");
+    assert_ne!(new["id"], old["id"]);
+    assert_ne!(new["key"], old["key"]);
+    for field in ["principal", "scopes", "metadata", "expires_at", "secret", "state"] {
+        assert_eq!(new[field], old[field], "{field}");
+    }
+    let replaced = &new["replaces"];
+    assert_eq!(replaced["id"], old["id"]);
+    let end: jiff::Timestamp = text(replaced, "expires_at").parse().unwrap();
+    let now: jiff::Timestamp = text(&new, "created_at").parse().unwrap();
+    assert_eq!(now.duration_until(end).as_hours(), 2);
+    assert_eq!(list(&keystead).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_rotation_prints_the_new_key_alone_and_tells_both_ids_and_the_end_of_the_old() {
+    let keystead = Keystead::new();
+    let old = mint(&keystead, &[]).await;
+    let id = text(&old, "id");
+    let rotated = keystead.run(["keys", "rotate", id]).await;
+    let key = rotated.stdout.trim_end();
+    assert!(is_key(key, "live"), "{rotated}");
+    assert!(rotated.stderr.contains(&format!("It replaces {id}, which ends at 2")), "{rotated}");
+    assert!(!rotated.stderr.contains(key), "{rotated}");
+    let listed = list(&keystead).await;
+    let new = listed.iter().find(|key| key["id"] != old["id"]).unwrap();
+    assert!(rotated.stderr.contains(text(new, "id")), "{rotated}");
+}
+
+#[tokio::test]
+async fn a_rotation_without_grace_ends_the_old_key_at_once_and_the_new_one_as_told() {
+    let keystead = Keystead::new();
+    let old = mint(&keystead, &[]).await;
+    let id = text(&old, "id");
+    let rotate = ["keys", "rotate", id, "--grace", "0s", "--expires-in", "30d", "--env", "test"];
+    let new = keystead.run(rotate.iter().chain(&["--json"])).await.json();
+    assert!(is_key(text(&new, "key"), "test"));
+    let [now, end]: [jiff::Timestamp; 2] =
+        ["created_at", "expires_at"].map(|field| text(&new, field).parse().unwrap());
+    assert_eq!(now.duration_until(end).as_hours(), 30 * 24);
+    assert!(keystead.run(["keys", "show", id]).await.ok().contains("state       active, expired"));
+    assert!(keystead.run(["keys", "list"]).await.ok().contains("active, expired"));
+    let error = keystead.run(["keys", "rotate", id]).await.failed(1);
+    assert!(error.contains("it has expired; mint a new key"), "{error}");
+}
+
+#[tokio::test]
+async fn a_disabled_key_cannot_be_rotated_and_nothing_is_printed() {
+    let keystead = Keystead::new();
+    let created = mint(&keystead, &[]).await;
+    let id = text(&created, "id");
+    keystead.run(["keys", "disable", id]).await.ok();
+    let error = keystead.run(["keys", "rotate", id]).await.failed(1);
+    assert!(error.contains("it is disabled; enable it first"), "{error}");
+    assert_eq!(list(&keystead).await.len(), 1);
+    for grace in ["soon", "-1h"] {
+        let error = keystead.run(["keys", "rotate", id, &format!("--grace={grace}")]).await;
+        let error = error.failed(1);
+        assert!(error.contains("write a length of time such as 90d, 24h or 30m"), "{error}");
+    }
+}

@@ -1,0 +1,118 @@
+//! Keys to store, and looking at all that is stored.
+
+use std::num::NonZeroU32;
+
+use jiff::{SignedDuration, Timestamp};
+use keystead::{
+    key::{Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor},
+    store::{Answer, Change, ChangeKind, Page, Provenance, Store, StoredKey},
+};
+
+use super::{AuditEntry, Fixture};
+
+/// When everything here happens, to the microsecond.
+pub(super) const NOW: Timestamp = Timestamp::constant(1_800_000_000, 123_456_000);
+
+pub(super) const ALL: NonZeroU32 = NonZeroU32::MAX;
+
+pub(super) fn after_now(seconds: i64) -> Timestamp {
+    NOW + SignedDuration::from_secs(seconds)
+}
+
+pub(super) fn id(text: &str) -> KeyId {
+    text.parse().unwrap()
+}
+
+pub(super) fn digest(number: u32) -> Digest {
+    Digest::sha256_of(&number.to_be_bytes())
+}
+
+/// An active key of `acme`, different for each number.
+pub(super) fn key(number: u32) -> NewKey {
+    NewKey {
+        id: id(&format!("key_{number:06}")),
+        digest: digest(number),
+        secret: None,
+        hint: String::new(),
+        rights: Rights { principal: "acme".to_owned(), ..Rights::default() },
+        state: State::Active,
+    }
+}
+
+pub(super) fn successor(number: u32) -> Successor {
+    Successor { key: key(number), expires_at: None }
+}
+
+pub(super) fn by_alice() -> Provenance {
+    Provenance { actor: "cli:alice".to_owned(), origin: "laptop".to_owned(), at: NOW }
+}
+
+/// What a key looks like in the store.
+pub(super) fn record_of(key: &NewKey, revision: Revision) -> KeyRecord {
+    KeyRecord {
+        id: key.id.clone(),
+        hint: key.hint.clone(),
+        secret: key.secret,
+        rights: key.rights.clone(),
+        state: key.state,
+        created_at: NOW,
+        last_used_at: None,
+        revision,
+    }
+}
+
+pub(super) async fn store_keys(fixture: &impl Fixture, keys: &[NewKey]) {
+    fixture.store().insert(keys, &by_alice()).await.unwrap();
+}
+
+pub(super) async fn record(fixture: &impl Fixture, number: u32) -> KeyRecord {
+    fixture.store().get(&key(number).id).await.unwrap().unwrap()
+}
+
+/// The record that a lookup finds, if it does.
+pub(super) async fn lookup(fixture: &impl Fixture, digest: Digest) -> Option<KeyRecord> {
+    let lookup = fixture.store().find(&[digest]).await.unwrap();
+    match lookup.get(&digest).unwrap() {
+        Answer::Found(record) => Some(KeyRecord::clone(record)),
+        Answer::Absent(_) => None,
+    }
+}
+
+pub(super) async fn changes(fixture: &impl Fixture) -> Vec<Change> {
+    fixture.store().changes(Revision(0), ALL).await.unwrap()
+}
+
+/// Changes without their numbers, which only have to grow.
+pub(super) fn without_numbers(changes: &[Change]) -> Vec<(Digest, ChangeKind)> {
+    assert!(changes.is_sorted_by(|a, b| a.revision < b.revision), "{changes:?}");
+    changes.iter().map(|change| (change.digest, change.kind)).collect()
+}
+
+/// The changes after those that were seen, without their numbers.
+pub(super) async fn changes_since(
+    fixture: &impl Fixture,
+    seen: &[Change],
+) -> Vec<(Digest, ChangeKind)> {
+    let all = changes(fixture).await;
+    assert_eq!(&all[..seen.len()], seen);
+    without_numbers(&all)[seen.len()..].to_vec()
+}
+
+/// All that a store holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Holdings {
+    keys: Vec<StoredKey>,
+    changes: Vec<Change>,
+    head: Revision,
+    audit_log: Vec<AuditEntry>,
+}
+
+pub(super) async fn holdings(fixture: &impl Fixture) -> Holdings {
+    let page = Page { principal: None, after: None, limit: ALL };
+    Holdings {
+        keys: fixture.store().list(&page).await.unwrap(),
+        changes: changes(fixture).await,
+        head: fixture.store().head().await.unwrap(),
+        audit_log: fixture.audit_log().await,
+    }
+}

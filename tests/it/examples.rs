@@ -1,0 +1,172 @@
+//! What a caller pastes from `examples/`, and grpcurl, against the running
+//! service.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::harness::{
+    keystead::{Keystead, Ran, Server},
+    postgres::Postgres,
+};
+
+/// The two programs of `examples/`, which behave alike.
+#[derive(Debug, Clone, Copy)]
+enum Example {
+    Python,
+    Node,
+}
+
+/// A key as `keys create` prints it.
+struct Key {
+    secret: String,
+    id: String,
+}
+
+impl Example {
+    const BOTH: [Self; 2] = [Self::Python, Self::Node];
+
+    /// Asks about a key, which goes in by stdin, and must not come out.
+    async fn check(self, server: &str, key: &str, more: &[&str]) -> Ran {
+        let mut command = match self {
+            Self::Python => {
+                let mut command = Command::new(installed("target/venv/bin/python"));
+                command.env("PYTHONPATH", installed("target/python"));
+                command.arg(path("examples/python/check.py"));
+                command
+            }
+            Self::Node => {
+                installed("examples/node/node_modules");
+                let mut command = Command::new("node");
+                command.arg(path("examples/node/check.mjs"));
+                command
+            }
+        };
+        command.args(["-", "--server", server]).args(more);
+        let ran = Ran::of(command, format!("{key}\n")).await;
+        assert!(!ran.to_string().contains(key), "{self:?} shows the key: {ran}");
+        ran
+    }
+}
+
+fn path(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(below)
+}
+
+fn installed(below: &str) -> PathBuf {
+    let path = path(below);
+    assert!(path.exists(), "{below} is missing; make it with `scripts/test install`");
+    path
+}
+
+async fn create(keystead: &Keystead, more: &[&str]) -> Key {
+    let create = ["keys", "create", "--json", "--principal", "acme", "--scope", "read"];
+    let made = keystead.run(create.iter().chain(more)).await.json();
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    Key { secret: text("key"), id: text("id") }
+}
+
+fn forged(key: &Key) -> String {
+    let last = if key.secret.ends_with('0') { '1' } else { '0' };
+    format!("{}{last}", &key.secret[..key.secret.len() - 1])
+}
+
+async fn grpcurl(server: &Server, call: &[&str], data: &str) -> Ran {
+    let mut command = Command::new(installed("target/venv/bin/grpcurl"));
+    command.args(["-plaintext", "-d", "@"]).arg(server.grpc.to_string()).args(call);
+    Ran::of(command, data).await
+}
+
+#[tokio::test]
+async fn examples_print_whose_key_it_is() {
+    let keystead = Keystead::new();
+    let key = create(&keystead, &["--scope", "write"]).await;
+    let server = keystead.serve(&[]).await;
+    for example in Example::BOTH {
+        let needs = ["--scope", "read", "--scope", "write"];
+        let said = example.check(&server.grpc.to_string(), &key.secret, &needs).await.ok();
+        let id = &key.id;
+        let expected =
+            format!("valid\n  key        {id}\n  principal  acme\n  scopes     read write\n");
+        assert_eq!(said, expected, "{example:?}");
+    }
+}
+
+#[tokio::test]
+async fn examples_name_the_reason_of_a_denial() {
+    let keystead = Keystead::new();
+    let (key, revoked) = (create(&keystead, &[]).await, create(&keystead, &[]).await);
+    keystead.run(["keys", "revoke", &revoked.id]).await.ok();
+    let server = keystead.serve(&[]).await;
+    let cases = [
+        (forged(&key), 10, "CREDENTIAL_MALFORMED"),
+        ("minted-elsewhere".to_owned(), 10, "KEY_UNKNOWN"),
+        (revoked.secret, 10, "KEY_REVOKED"),
+        (key.secret, 11, "SCOPE_MISSING"),
+    ];
+    for (presented, code, reason) in cases {
+        for example in Example::BOTH {
+            let needs = ["--scope", "write"];
+            let ran = example.check(&server.url(), &presented, &needs).await;
+            assert_eq!(ran.code, Some(code), "{example:?}, {reason}: {ran}");
+            let first = format!("denied: {reason}\n");
+            assert!(ran.stdout.starts_with(&first), "{example:?}, {reason}: {ran}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn examples_say_that_a_dead_store_rejected_no_key() {
+    let mut postgres = Postgres::start_new().await;
+    let keystead = Keystead::new();
+    let secret = keystead.run(["keys", "new-secret"]).await.ok();
+    keystead.write("secret", secret);
+    let config = format!("store.url = '{}'\nkeys.secret_file = 'secret'\n", postgres.url());
+    keystead.write("keystead.toml", config);
+    let config = ["--config", "keystead.toml"];
+    keystead.run(["migrate"].iter().chain(&config)).await.ok();
+    let never_seen = create(&keystead, &config).await;
+    let server = keystead.serve(&config).await;
+    postgres.kill();
+
+    for example in Example::BOTH {
+        let ran = example.check(&server.url(), &never_seen.secret, &[]).await;
+        assert_eq!(ran.code, Some(12), "{example:?}: {ran}");
+        assert!(ran.stdout.starts_with("no answer: STORE_UNREACHABLE\n"), "{example:?}: {ran}");
+        let hint = "\n  the key was NOT rejected; ask again after ";
+        assert!(ran.stdout.contains(hint), "{example:?}: {ran}");
+    }
+}
+
+#[tokio::test]
+async fn examples_say_that_a_service_that_is_not_there_rejected_no_key() {
+    for example in Example::BOTH {
+        // Port 1 is below those that are given out.
+        let ran = example.check("127.0.0.1:1", "ks_live_whatever", &[]).await;
+        assert_eq!(ran.code, Some(12), "{example:?}: {ran}");
+        let hint = "\n  the key was NOT rejected; ask again with growing pauses\n";
+        assert!(ran.stdout.contains(hint), "{example:?}: {ran}");
+    }
+}
+
+#[tokio::test]
+async fn grpcurl_needs_nothing_but_the_address() {
+    let keystead = Keystead::new();
+    let key = create(&keystead, &[]).await;
+    let server = keystead.serve(&[]).await;
+
+    let services = grpcurl(&server, &["list"], "").await.ok();
+    for service in ["keystead.v1.Authz", "grpc.health.v1.Health"] {
+        assert!(services.lines().any(|line| line == service), "{service}: {services}");
+    }
+    let check = ["keystead.v1.Authz/Check"];
+    let request = |key: &str| format!(r#"{{"apiKey": "{key}", "requiredScopes": ["read"]}}"#);
+    let answer: Value = grpcurl(&server, &check, &request(&key.secret)).await.json();
+    assert_eq!(answer["keyId"], key.id.as_str());
+    assert_eq!(answer["principal"], "acme");
+    assert_eq!(answer["evidence"]["freshness"], "FRESHNESS_FRESH");
+
+    let refused = grpcurl(&server, &check, &request(&forged(&key))).await;
+    assert!(refused.failed(64 + 16).contains("Code: Unauthenticated"));
+}

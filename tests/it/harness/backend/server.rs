@@ -1,0 +1,97 @@
+//! A PostgreSQL server.
+
+use std::path::PathBuf;
+
+use keystead::{
+    app,
+    config::Config,
+    key::{Digest, Secret},
+    store::AnyStore,
+};
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use super::{Backend, patient};
+use crate::harness::postgres::Postgres;
+
+/// A PostgreSQL server of its own, and a secret.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) postgres: Postgres,
+    /// Holds a lock on the table while the store hangs.
+    lock: Option<Client>,
+    folder: TempDir,
+}
+
+impl Server {
+    fn secret_file(&self) -> PathBuf {
+        self.folder.path().join("keystead.secret")
+    }
+}
+
+impl Backend for Server {
+    const API_KEYS: &str = "keystead.api_keys";
+
+    async fn start() -> Self {
+        let postgres = Postgres::start_new().await;
+        let server = Self { postgres, lock: None, folder: tempfile::tempdir().unwrap() };
+        std::fs::write(server.secret_file(), Secret::generate().unwrap().as_bytes()).unwrap();
+        let opened = app::open_store(&server.config()).await.unwrap();
+        let AnyStore::Postgres(store) = opened.store else { panic!("{:?}", opened.store) };
+        store.migrate().await.unwrap();
+        server
+    }
+
+    fn config(&self) -> Config {
+        let mut config = patient();
+        config.store.url = self.postgres.url().parse().unwrap();
+        config.keys.secret_file = Some(self.secret_file());
+        config
+    }
+
+    async fn sql(&self, statements: &str) {
+        self.postgres.sql(statements).await;
+    }
+
+    fn digest(digest: &Digest) -> String {
+        format!(r"'\x{}'", digest.to_hex())
+    }
+
+    async fn hang(&mut self) {
+        let lock = self.postgres.client().await;
+        lock.batch_execute("BEGIN; LOCK TABLE keystead.api_keys IN ACCESS EXCLUSIVE MODE")
+            .await
+            .unwrap();
+        self.lock = Some(lock);
+    }
+
+    async fn slow_down(&mut self) {
+        self.sql(
+            "ALTER TABLE keystead.api_keys RENAME TO hidden_keys;
+             CREATE VIEW keystead.api_keys AS
+                 SELECT k.* FROM pg_sleep(0.5) AS nap, keystead.hidden_keys AS k;
+             ALTER VIEW keystead.api_keys OWNER TO keystead;",
+        )
+        .await;
+    }
+
+    async fn go_on(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            lock.batch_execute("ROLLBACK").await.unwrap();
+        } else {
+            self.sql(
+                "DROP VIEW keystead.api_keys;
+                 ALTER TABLE keystead.hidden_keys RENAME TO api_keys;",
+            )
+            .await;
+        }
+    }
+
+    async fn vanish(&mut self) {
+        self.postgres.kill();
+    }
+
+    async fn come_back(&mut self) {
+        self.postgres.start().await;
+    }
+}

@@ -1,0 +1,234 @@
+//! The program itself, as a user runs it: in a folder of its own, with nothing
+//! in its environment.
+
+use std::{
+    ffi::OsStr,
+    fmt,
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use super::{DEADLINE, eventually};
+
+/// How long a command may take. The longest, an import of 20,000 keys, takes 5 s
+/// without optimisation, and several times that beside other tests.
+const COMMAND_LIMIT: Duration = Duration::from_mins(4);
+
+/// A folder to run the program in. With no configuration it keeps its keys in
+/// `keystead.db` there.
+#[derive(Debug)]
+pub(crate) struct Keystead {
+    folder: TempDir,
+    /// The configuration file, if it has one.
+    config: Option<PathBuf>,
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ran {
+    /// The exit code; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A service that runs until it is stopped or dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    /// Where the data listener listens.
+    pub(crate) grpc: SocketAddr,
+    /// Where the admin listener listens.
+    pub(crate) admin: SocketAddr,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Keystead {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), config: None }
+    }
+
+    /// Writes a configuration file, which every command reads from then on.
+    pub(crate) fn configured_by(mut self, name: &str, text: impl AsRef<[u8]>) -> Self {
+        self.config = Some(self.write(name, text));
+        self
+    }
+
+    /// A file in the folder, whether it is there or not.
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file in the folder.
+    pub(crate) fn write(&self, name: impl AsRef<Path>, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The program with its arguments, ready to be spawned. It is killed when
+    /// its handle is dropped.
+    pub(crate) fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keystead"));
+        command.args(args).current_dir(self.folder.path()).env_clear().kill_on_drop(true);
+        command.envs(self.config.iter().map(|path| ("KEYSTEAD_CONFIG", path)));
+        command
+    }
+
+    /// Runs the program to its end, with an empty stdin.
+    pub(crate) async fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
+        Ran::of(self.command(args), "").await
+    }
+
+    /// Runs the program to its end, with `stdin` to read.
+    pub(crate) async fn run_with(
+        &self,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        stdin: impl AsRef<[u8]>,
+    ) -> Ran {
+        Ran::of(self.command(args), stdin).await
+    }
+
+    /// Starts the service on ports of its own, and returns when it serves.
+    pub(crate) async fn serve(&self, args: &[&str]) -> Server {
+        let listeners = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut command = self.command(listeners);
+        command.args(args);
+        Server::start(command, self.folder.path()).await
+    }
+}
+
+impl Ran {
+    /// Runs a command to its end. Panics when it does not end in time.
+    pub(crate) async fn of(mut command: Command, stdin: impl AsRef<[u8]>) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let feed = async move {
+            // A program that does not read all of it says so by its exit code.
+            let _ = pipe.write_all(stdin.as_ref()).await;
+        };
+        let both = async { tokio::join!(feed, child.wait_with_output()).1.unwrap() };
+        let ended = timeout(COMMAND_LIMIT, both).await;
+        ended.unwrap_or_else(|_| panic!("not ended within {COMMAND_LIMIT:?}: {command:?}")).into()
+    }
+
+    /// Runs a command whose stdout nobody reads: it is closed before it writes.
+    pub(crate) async fn unread(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let ended = timeout(COMMAND_LIMIT, child.wait_with_output()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("not ended: {command:?}"));
+        ended.unwrap().into()
+    }
+
+    /// What it printed. Panics unless it succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{self}");
+        self.stdout
+    }
+
+    /// What it printed, which is one JSON value. Panics unless it succeeded.
+    #[track_caller]
+    pub(crate) fn json(self) -> Value {
+        let stdout = self.ok();
+        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
+    }
+
+    /// What it said on stderr. Panics unless it ended with `code`, with nothing
+    /// on stdout.
+    #[track_caller]
+    pub(crate) fn failed(self, code: i32) -> String {
+        assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{self}");
+        self.stderr
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(Output { status, stdout, stderr }: Output) -> Self {
+        let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        Self { code: status.code(), stdout, stderr }
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, stdout, stderr } = self;
+        write!(f, "exit code {code:?}\nstdout:\n{stdout}\nstderr:\n{stderr}")
+    }
+}
+
+impl Server {
+    /// Starts `command`, whose stdout and stderr go to files in `folder`.
+    async fn start(mut command: Command, folder: &Path) -> Self {
+        let stdout = folder.join("serve.stdout");
+        let stderr = folder.join("serve.stderr");
+        command.stdin(Stdio::null());
+        command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
+        let mut child = command.spawn().unwrap();
+        let [grpc, admin] = eventually("the service serves", async || {
+            let log = fs::read_to_string(&stderr).unwrap();
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended instead of serving ({ended:?}): {log}");
+            log.lines().find_map(addresses)
+        })
+        .await;
+        Self { child, grpc, admin, stdout, stderr }
+    }
+
+    /// What `--server` takes.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn stdout(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap()
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it has not been waited for").to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
+        assert!(sent.success(), "kill -s {name} {pid}");
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = timeout(DEADLINE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("not ended: {}", self.log())).unwrap()
+    }
+
+    /// Stops it without the delay that SIGTERM has, and returns when it has
+    /// ended.
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        self.signal("INT").await;
+        self.ended().await
+    }
+}
+
+/// The addresses in the line of the log that tells them.
+fn addresses(line: &str) -> Option<[SocketAddr; 2]> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "serving")
+        .then(|| ["grpc", "admin"].map(|name| line[name].as_str().unwrap().parse().unwrap()))
+}

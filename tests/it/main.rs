@@ -1,0 +1,15 @@
+//! The tests that need a real part: a file, a server, a socket.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod answers;
+mod cli;
+mod conformance;
+mod examples;
+mod harness;
+mod lifecycle;
+mod outages;
+mod postgres;
+mod secrecy;
+mod sqlite;
+mod transport;

@@ -1,0 +1,10 @@
+//! What the network sees: bounds, health, the life and end of connections, and
+//! the admin listener.
+
+mod admin;
+mod connections;
+mod discovery;
+mod drain;
+mod health;
+mod start;
+mod traffic;

@@ -1,0 +1,157 @@
+//! The admin listener: probes, status and metrics.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tonic::Code;
+
+use crate::harness::{
+    admin::checks_total,
+    app::presenting,
+    backend::{Backend, Embedded, on_both_stores},
+    bench::Bench,
+    eventually,
+    keys::of_acme,
+    refusal::code_name,
+};
+
+on_both_stores! {
+    status_names_the_tier_and_the_cause_of_an_outage,
+}
+
+#[tokio::test]
+async fn probes_of_a_healthy_service_are_ok_and_other_paths_are_not_found() {
+    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    for probe in ["/livez", "/readyz"] {
+        let answer = service.admin.get(probe).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"), "{probe}");
+    }
+    for path in ["/", "/healthz", "/metrics/", "/status/x", "/livez?x=1/..", "/keys"] {
+        let expected = if path.starts_with("/livez") { 200 } else { 404 };
+        assert_eq!(service.admin.get(path).await.status, expected, "{path}");
+    }
+}
+
+async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend) {
+    let mut bench = Bench::new(backend).await;
+    let admin = bench.service.admin;
+    let answer = admin.get("/status").await;
+    assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, "application/json"));
+    let well: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(well["ladder"], "normal");
+    assert_eq!(well["serving"], true);
+    assert_eq!(well["dominant_cause"], Value::Null);
+    assert_eq!(well["tiers"]["store"]["state"], "up");
+    assert_eq!(well["version"], env!("CARGO_PKG_VERSION"));
+    assert!(well["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{well}");
+    assert!(well["for_seconds"].is_u64());
+
+    bench.backend.vanish().await;
+    let out = eventually("the outage is shown", async || {
+        let status = admin.status().await;
+        (status["ladder"] == "degraded").then_some(status)
+    })
+    .await;
+    assert_eq!(out["serving"], true);
+    assert_eq!(out["dominant_cause"]["tier"], "store");
+    assert_eq!(out["dominant_cause"]["cause"], "unreachable");
+    let store = &out["tiers"]["store"];
+    assert_eq!((&store["state"], &store["cause"]), (&"down".into(), &"unreachable".into()));
+    assert!(!store["detail"].as_str().unwrap().is_empty());
+    assert!(store["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{out}");
+
+    // A browser gets the same as a page.
+    let page = admin.get_accepting("/status", "text/html,application/xhtml+xml").await;
+    assert!(page.headers["content-type"].starts_with("text/html"), "{page:?}");
+    for shown in ["degraded", "unreachable", "down"] {
+        assert!(page.body.contains(shown), "{page:?}");
+    }
+    bench.backend.come_back().await;
+    eventually("all is well again", async || {
+        (admin.status().await["ladder"] == "normal").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
+    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let answer = service.admin.get("/metrics").await;
+    assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"), "{answer:?}");
+    service.admin.until_metric("keystead_feed_connected", 1.0).await;
+    let scrape = service.admin.scrape().await;
+
+    let labelled = |name: &str, result: &str| format!(r#"{name}{{result="{result}"}}"#);
+    let mut series: Vec<String> =
+        ["keystead_cache_entries", "keystead_store_in_flight", "keystead_store_queries_total"]
+            .map(str::to_owned)
+            .into();
+    series.extend(
+        ["absent", "fresh", "miss"].map(|result| labelled("keystead_cache_lookups_total", result)),
+    );
+    series.extend(
+        ["absent", "error", "found"].map(|result| labelled("keystead_store_lookups_total", result)),
+    );
+    series.extend(outcomes().map(|(code, reason)| checks_total(code_name(code), reason)));
+
+    for name in &series {
+        assert_eq!(scrape.get(name).to_bits(), 0, "{name}");
+    }
+    let rung = |state| format!(r#"keystead_ladder{{state="{state}"}}"#);
+    assert_eq!(scrape.get(&rung("normal")).to_bits(), 1_f64.to_bits());
+    series.extend(["starting", "normal", "degraded", "draining"].map(rung));
+    series.push("keystead_feed_connected".to_owned());
+    let theirs: BTreeSet<&str> = scrape.names().collect();
+    assert_eq!(theirs, series.iter().map(String::as_str).collect());
+}
+
+#[tokio::test]
+async fn durations_are_measured_from_the_first_check_on() {
+    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let key = keys.create(of_acme()).await;
+    for _ in 0..3 {
+        service.check_key(&key).await.unwrap();
+    }
+    service.check(presenting("ks_live_")).await.unwrap_err();
+    let scrape = service.admin.scrape().await;
+    for (series, expected) in [
+        (r#"keystead_check_duration_seconds_count{surface="authz"}"#, 4.0),
+        (r#"keystead_check_duration_seconds_bucket{surface="authz",le="+Inf"}"#, 4.0),
+        ("keystead_store_query_duration_seconds_count", 1.0),
+    ] {
+        assert_eq!(scrape.get(series).to_bits(), f64::to_bits(expected), "{series}");
+    }
+}
+
+/// Every outcome of a check that an alert may be made on.
+fn outcomes() -> impl Iterator<Item = (Code, &'static str)> {
+    let of = |code, reasons: &[&'static str]| reasons.iter().map(move |r| (code, *r)).collect();
+    [
+        of(Code::Ok, &[""]),
+        of(Code::InvalidArgument, &["REQUEST_INVALID"]),
+        of(Code::Unimplemented, &["REQUEST_INVALID"]),
+        of(
+            Code::Unauthenticated,
+            &[
+                "CREDENTIAL_MISSING",
+                "CREDENTIAL_MALFORMED",
+                "KEY_UNKNOWN",
+                "KEY_REVOKED",
+                "KEY_DISABLED",
+                "KEY_EXPIRED",
+                "KEY_NOT_YET_VALID",
+            ],
+        ),
+        of(
+            Code::PermissionDenied,
+            &["SCOPE_MISSING", "CLIENT_NETWORK_FORBIDDEN", "AUDIENCE_FORBIDDEN"],
+        ),
+        of(
+            Code::Unavailable,
+            &["STORE_UNREACHABLE", "STORE_TIMEOUT", "STORE_SATURATED", "OVERLOADED", "DRAINING"],
+        ),
+        of(Code::Internal, &["INTERNAL"]),
+    ]
+    .into_iter()
+    .flat_map(|rows: Vec<_>| rows)
+}

@@ -1,0 +1,133 @@
+//! Stopping, with requests under way and connections that would stay.
+
+use std::time::{Duration, Instant};
+
+use keystead::{app::Stop, config::Config};
+use tokio::net::TcpStream;
+use tonic_health::pb::health_check_response::ServingStatus::NotServing;
+
+use super::traffic::Traffic;
+use crate::harness::{
+    app::{channel_to, check_over, presenting},
+    backend::{Backend, Embedded, on_both_stores},
+    bench::Bench,
+    beside, eventually,
+    keys::of_acme,
+    wire::{CHECK, Wire, endless},
+};
+
+on_both_stores! {
+    request_that_waits_for_the_store_is_answered_before_the_end,
+}
+
+/// How long background work may take when all requests have ended, and what a
+/// busy machine adds to any time.
+const AFTERWARDS: Duration = Duration::from_secs(4);
+
+const DELAY: Duration = Duration::from_secs(1);
+
+fn with_delay(config: &mut Config) {
+    config.drain.delay = DELAY;
+    config.drain.timeout = Duration::from_secs(30);
+}
+
+/// A connection whose server says at once that it will end, loses no request;
+/// one that comes after the end finds nobody.
+///
+/// Held of every request of a client with one connection: it is answered OK if
+/// it was begun before the delay was over. One that was begun later is
+/// answered, or fails in the client, which was told to make a new connection
+/// and finds nobody listening; the service itself refuses none.
+#[tokio::test]
+async fn requests_are_answered_for_the_whole_delay_while_health_says_not_serving() {
+    let mut bench = Bench::with(Embedded::start().await, with_delay).await;
+    let key = bench.keys.create(of_acme()).await;
+    let (channel, _) = channel_to(bench.service.grpc).await;
+    let traffic = Traffic::over(&channel, &key);
+    traffic.goes_on(50).await;
+
+    let told = Instant::now();
+    bench.service.stop(Stop::AfterDelay);
+    eventually("health says NOT_SERVING", async || {
+        (bench.service.health("").await.unwrap() == NotServing).then_some(())
+    })
+    .await;
+    let readiness = bench.service.admin.get("/readyz").await;
+    assert_eq!((readiness.status, readiness.body.as_str()), (503, "draining\n"));
+    assert_eq!(bench.service.admin.get("/livez").await.status, 200);
+    assert_eq!(bench.service.admin.status().await["ladder"], "draining");
+    assert!(told.elapsed() < DELAY, "NOT_SERVING came only with the end");
+    // New connections are still taken.
+    let (late, _) = channel_to(bench.service.grpc).await;
+    check_over(late, presenting(&key.text)).await.unwrap();
+    traffic.goes_on(50).await;
+
+    bench.service.ended().await;
+    assert!(told.elapsed() >= DELAY);
+    assert!(told.elapsed() < DELAY + AFTERWARDS, "{:?}", told.elapsed());
+    for sent in traffic.ended().await {
+        if let Some(status) = &sent.failure {
+            assert!(sent.at >= told + DELAY, "{:?} before: {status:?}", told + DELAY - sent.at);
+            assert!(status.details().is_empty(), "the service refused it: {status:?}");
+        }
+    }
+    let refused = TcpStream::connect(bench.service.grpc).await;
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+async fn request_that_waits_for_the_store_is_answered_before_the_end(backend: impl Backend) {
+    let mut bench = Bench::new(backend).await;
+    let key = bench.keys.create(of_acme()).await;
+    bench.backend.slow_down().await;
+    let waiting = beside(check_over(bench.service.channel(), presenting(&key.text)));
+    bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    bench.service.stop(Stop::AtOnce);
+    assert_eq!(waiting.await.unwrap().unwrap().key_id, key.id.as_str());
+    bench.service.ended().await;
+}
+
+#[tokio::test]
+async fn connections_without_requests_do_not_keep_it_from_ending() {
+    let mut bench = Bench::with(Embedded::start().await, with_delay).await;
+    // One that has never said anything, one that has begun to, one that has
+    // asked nothing, and one that has been answered.
+    let silent = TcpStream::connect(bench.service.grpc).await.unwrap();
+    let halting = TcpStream::connect(bench.service.grpc).await.unwrap();
+    halting.writable().await.unwrap();
+    assert_eq!(halting.try_write(b"PRI * HTTP/2").unwrap(), 12);
+    let idle = Wire::connect(bench.service.grpc).await;
+    let key = bench.keys.create(of_acme()).await;
+    let mut answered = Wire::connect(bench.service.grpc).await;
+    answered.call(CHECK, &[], &presenting(&key.text)).await.unwrap();
+    assert!(idle.is_open() && answered.is_open());
+
+    bench.service.stop(Stop::AtOnce);
+    let told = Instant::now();
+    bench.service.ended().await;
+    assert!(told.elapsed() < AFTERWARDS, "{:?}", told.elapsed());
+    idle.ended().await.unwrap();
+    answered.ended().await.unwrap();
+    drop((silent, halting));
+}
+
+#[tokio::test]
+async fn request_that_never_ends_is_cut_at_the_hard_limit() {
+    const LIMIT: Duration = Duration::from_millis(1500);
+    let mut bench = Bench::with(Embedded::start().await, |config| {
+        config.drain.timeout = LIMIT;
+    })
+    .await;
+    let key = bench.keys.create(of_acme()).await;
+    let mut wire = Wire::connect(bench.service.grpc).await;
+    let stuck = wire.begin(CHECK, endless()).await;
+    // What comes later on the same connection is read later.
+    wire.call(CHECK, &[], &presenting(&key.text)).await.unwrap();
+
+    bench.service.stop(Stop::AtOnce);
+    let told = Instant::now();
+    bench.service.ended().await;
+    let took = told.elapsed();
+    assert!(took >= LIMIT, "it was not waited for: {took:?}");
+    assert!(took < LIMIT + AFTERWARDS, "the limit was not kept: {took:?}");
+    stuck.abort();
+}

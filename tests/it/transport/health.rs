@@ -1,0 +1,86 @@
+//! `grpc.health.v1`: what balancers and probes are told.
+
+use futures::{StreamExt, future::ready};
+use keystead::app::Stop;
+use tonic::Code;
+use tonic_health::pb::{
+    HealthCheckRequest,
+    health_check_response::ServingStatus::{self, NotServing, Serving},
+    health_client::HealthClient,
+};
+
+use crate::harness::{
+    app::Service,
+    backend::{Backend, on_both_stores},
+    bench::Bench,
+    eventually,
+};
+
+on_both_stores! {
+    every_name_is_serving_while_all_is_well_and_others_are_not_known,
+    outage_is_told_of_the_store_alone,
+    watchers_see_the_end_coming,
+}
+
+const READY: [&str; 2] = ["", "keystead.v1.Authz"];
+
+async fn is(service: &Service, name: &str, expected: ServingStatus) {
+    eventually(&format!("{name:?} is {expected:?}"), async || {
+        (service.health(name).await.unwrap() == expected).then_some(())
+    })
+    .await;
+}
+
+/// What a watcher of a name is told, one after the other.
+async fn watch(
+    service: &Service,
+    name: &str,
+) -> impl futures::Stream<Item = ServingStatus> + Unpin + use<> {
+    let request = HealthCheckRequest { service: name.to_owned() };
+    let told = HealthClient::new(service.channel()).watch(request).await.unwrap().into_inner();
+    // It ends with the connection, in whatever way.
+    told.scan((), |(), told| ready(told.ok().map(|told| told.status()))).boxed()
+}
+
+async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backend: impl Backend) {
+    let Bench { service, .. } = &Bench::new(backend).await;
+    for name in ["", "keystead.v1.Authz", "liveness", "store"] {
+        is(service, name, Serving).await;
+    }
+    for name in ["keystead", "keystead.v1.Keys", "envoy", "Store", " "] {
+        let status = service.health(name).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{name:?}");
+    }
+}
+
+async fn outage_is_told_of_the_store_alone(backend: impl Backend) {
+    let mut bench = Bench::new(backend).await;
+    let mut store = watch(&bench.service, "store").await;
+    assert_eq!(store.next().await, Some(Serving));
+    bench.backend.vanish().await;
+    assert_eq!(store.next().await, Some(NotServing));
+    is(&bench.service, "store", NotServing).await;
+    for name in ["", "keystead.v1.Authz", "liveness"] {
+        assert_eq!(bench.service.health(name).await.unwrap(), Serving, "{name:?}");
+    }
+    bench.backend.come_back().await;
+    assert_eq!(store.next().await, Some(Serving));
+}
+
+async fn watchers_see_the_end_coming(backend: impl Backend) {
+    let mut bench = Bench::new(backend).await;
+    let mut watchers = Vec::new();
+    for name in READY {
+        let mut told = watch(&bench.service, name).await;
+        assert_eq!(told.next().await, Some(Serving));
+        watchers.push(told);
+    }
+    let mut liveness = watch(&bench.service, "liveness").await;
+    assert_eq!(liveness.next().await, Some(Serving));
+    bench.service.stop(Stop::AtOnce);
+    for mut told in watchers {
+        assert_eq!(told.next().await, Some(NotServing));
+    }
+    bench.service.ended().await;
+    assert_eq!(liveness.next().await, None, "it lives to its end");
+}
