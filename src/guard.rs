@@ -1,73 +1,146 @@
-//! The only way to a store: a bounded number of calls at once, each with a
-//! time-out.
+//! The only way to a store: a breaker, and behind it a bounded number of calls
+//! at once, each with a time-out.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+mod breaker;
+mod config;
+mod gate;
+mod outcome;
+mod ramp;
+mod window;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout, timeout_at},
-};
-
-use crate::{
-    key::Digest,
-    store::{Lookup, Store, StoreError, StoreErrorKind},
-    telemetry::Metrics,
-    time::DurationText,
-};
-
-/// The bounds of the guard: how much work may reach the store.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct GuardConfig {
-    /// How many calls of this instance may be at the store at once, whatever
-    /// the rate of misses. Further calls wait in turn, as long as there would
-    /// still be time to ask the store, and end as `STORE_SATURATED`. An instance
-    /// opens as many connections, and one more for the feed. 8 keep a store with
-    /// a network round trip of 1 ms busy; multiply 9 by the number of instances
-    /// when you set `max_connections` of the server.
-    #[schemars(range(max = 1024))]
-    pub max_in_flight: NonZeroUsize,
-    /// How long one call to the store may take. Then it is given up and ends as
-    /// `STORE_TIMEOUT`. Must be shorter than `check.timeout`, so that a check can
-    /// still say why there is no answer.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
-    pub query_timeout: Duration,
+/// The locks and atomics of [`gate`], which its tests replace.
+mod sync {
+    pub(super) use std::sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    };
 }
 
-impl Default for GuardConfig {
-    fn default() -> Self {
-        const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(8).unwrap();
-        Self { max_in_flight: MAX_IN_FLIGHT, query_timeout: Duration::from_millis(100) }
+use std::{mem, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Mutex, Notify},
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+pub use breaker::BreakerState;
+pub use config::{BreakerConfig, GuardConfig};
+
+use self::{
+    breaker::{Ticket, Transition, Why},
+    gate::{Admission, Gate},
+    outcome::Outcome,
+    window::Count,
+};
+use crate::{
+    key::Digest,
+    outage::Unavailable,
+    store::{Lookup, Store, StoreError, StoreErrorKind},
+    telemetry::Metrics,
+    time::{Clock, jittered},
+};
+
+/// The name of the tier that checks use, in metrics and in the log.
+const TIER: &str = "store";
+
+/// By how much the time varies for which the breaker is open, so that instances
+/// that lost the store together do not come back to it together.
+const PAUSE_JITTER: f64 = 0.2;
+
+/// A store behind its guard.
+///
+/// A call first meets the breaker, then waits in turn for a place. While the
+/// breaker is open, nobody waits: who came before it opened is sent away.
+#[derive(Debug)]
+pub struct Guarded<S> {
+    tier: &'static str,
+    store: S,
+    gate: Arc<Gate>,
+    /// Held by the first of those who wait for a place; the others queue for it.
+    door: Mutex<()>,
+    /// A place was given back, or there may be more of them: for the first.
+    freed: Notify,
+    /// The breaker has opened: for all who wait.
+    opened: Notify,
+    places: usize,
+    query_timeout: Duration,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+/// A place at the store, given back when dropped. What was done with it is told
+/// to the breaker; nothing, if it was dropped before the store answered.
+#[derive(Debug)]
+pub struct Place<'a, S: Store> {
+    guarded: &'a Guarded<S>,
+    /// `None` once the place is given back.
+    ticket: Option<Ticket>,
+    outcome: Outcome,
+}
+
+/// Shows the state of a breaker.
+#[derive(Debug, Clone)]
+pub struct BreakerView(Arc<Gate>);
+
+/// Why there is no place at the store. Says nothing about the store beyond what
+/// is known already, and does not count against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No place was free until the deadline.
+    Saturated,
+    /// The breaker lets no call through.
+    Open,
+}
+
+impl From<Refused> for Unavailable {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Saturated => Self::Store(StoreErrorKind::Saturated),
+            Refused::Open => Self::BreakerOpen,
+        }
     }
 }
 
-/// A store behind its guard.
-#[derive(Debug)]
-pub struct Guarded<S> {
-    store: S,
-    bulkhead: Semaphore,
-    query_timeout: Duration,
-    metrics: Arc<Metrics>,
-}
-
-/// A place at the store, given back when dropped.
-#[derive(Debug)]
-pub struct Place<'a, S> {
-    guarded: &'a Guarded<S>,
-    _permit: SemaphorePermit<'a>,
+impl BreakerView {
+    /// The state, as of the last call: a breaker whose time has passed is open
+    /// until somebody asks for a place.
+    #[must_use]
+    pub fn state(&self) -> BreakerState {
+        self.0.state()
+    }
 }
 
 impl<S: Store> Guarded<S> {
-    /// Puts a guard before `store`.
-    pub fn new(store: S, config: GuardConfig, metrics: Arc<Metrics>) -> Self {
+    /// Puts a guard before the store that checks use, and its breaker into the
+    /// metrics.
+    pub fn new(store: S, config: GuardConfig, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self::of_tier(TIER, store, config, metrics, clock)
+    }
+
+    /// Puts a guard before a store, and its breaker into the metrics under the
+    /// name of its tier, which must be no other guard's.
+    pub fn of_tier(
+        tier: &'static str,
+        store: S,
+        config: GuardConfig,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        let spread = |pause| jittered(pause, PAUSE_JITTER);
+        let gate = Arc::new(Gate::new(&config, spread, clock.monotonic()));
+        let shown = BreakerView(Arc::clone(&gate));
+        metrics.observe_breaker(tier, move || shown.state());
         Self {
+            tier,
             store,
-            bulkhead: Semaphore::new(config.max_in_flight.get()),
+            gate,
+            door: Mutex::default(),
+            freed: Notify::new(),
+            opened: Notify::new(),
+            places: config.max_in_flight.get(),
             query_timeout: config.query_timeout,
             metrics,
+            clock,
         }
     }
 
@@ -76,27 +149,131 @@ impl<S: Store> Guarded<S> {
         self.query_timeout
     }
 
-    /// Waits for a place, first come, first served. `None` when there was none
-    /// until `deadline`. May be cancelled; the place in the queue is lost then.
-    pub async fn enter(&self, deadline: Instant) -> Option<Place<'_, S>> {
-        let permit = timeout_at(deadline, self.bulkhead.acquire()).await.ok()?;
-        // The semaphore is never closed.
-        permit.ok().map(|permit| Place { guarded: self, _permit: permit })
+    /// How many places there are.
+    pub const fn places(&self) -> usize {
+        self.places
+    }
+
+    /// Shows the state of the breaker.
+    pub fn breaker(&self) -> BreakerView {
+        BreakerView(Arc::clone(&self.gate))
+    }
+
+    /// Whether the breaker would admit a call now: not while it is open, nor
+    /// while as many try the store as may. Nothing should queue for the store
+    /// then. Takes no lock while the breaker is closed.
+    pub fn admits(&self) -> bool {
+        self.gate.admits(|| self.clock.monotonic())
+    }
+
+    /// Whether the last call failed, of those that say something about the store,
+    /// or the breaker is not closed. One atomic read. A store that was never
+    /// asked is not in doubt.
+    pub fn in_doubt(&self) -> bool {
+        self.gate.in_doubt()
+    }
+
+    /// Why waiting for the store is probably in vain: its last call failed, or it
+    /// is not to be asked now. `None` while it is well.
+    pub fn doubt(&self) -> Option<Unavailable> {
+        if !self.in_doubt() {
+            return None;
+        }
+        let failure = self.last_failure().filter(|_| self.admits());
+        Some(failure.as_ref().map_or(Unavailable::BreakerOpen, Unavailable::from))
+    }
+
+    /// How long until the store may be tried, zero while it is being tried.
+    /// `None` while the breaker is closed.
+    pub fn tries_in(&self) -> Option<Duration> {
+        self.gate.tries_in(self.clock.monotonic())
+    }
+
+    /// How the store failed last, if it did. When the breaker opened because calls
+    /// were slow, that is a time-out.
+    pub fn last_failure(&self) -> Option<StoreError> {
+        self.gate.last_failure()
+    }
+
+    /// Waits for a place, first come, first served.
+    ///
+    /// [`Refused::Open`] at once while the breaker admits no call, and as soon as
+    /// it does not, also for those who wait already. [`Refused::Saturated`] when
+    /// there was no place until `deadline`. After an outage there are fewer
+    /// places for a while, for which one waits in the same way. May be cancelled;
+    /// the turn is lost then.
+    pub async fn enter(&self, deadline: Instant) -> Result<Place<'_, S>, Refused> {
+        // Before the question, so that no opening is missed after it.
+        let opened = self.opened.notified();
+        if !self.admits() {
+            return Err(Refused::Open);
+        }
+        let waiting = async {
+            tokio::select! {
+                biased;
+                () = opened => Err(Refused::Open),
+                place = self.wait_at_the_door() => place,
+            }
+        };
+        timeout_at(deadline, waiting).await.unwrap_or(Err(Refused::Saturated))
     }
 
     /// A place if one is free and nobody waits for it: for work that comes last.
+    /// None while the breaker is not closed: such work tries no store.
     pub fn try_enter(&self) -> Option<Place<'_, S>> {
-        self.bulkhead.try_acquire().ok().map(|permit| Place { guarded: self, _permit: permit })
+        if self.gate.state() != BreakerState::Closed {
+            return None;
+        }
+        let _door = self.door.try_lock().ok()?;
+        match self.admit() {
+            Admission::Place(ticket) => Some(self.place(ticket)),
+            Admission::Full { .. } | Admission::Refused => None,
+        }
     }
 
-    /// Runs a call of the feed, which takes no place: misses must never keep it
-    /// from learning of a revocation. It makes one call at a time, for which the
-    /// engines have one connection more than there are places.
-    pub async fn run_for_feed<T>(
-        &self,
-        call: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.within_timeout(call(&self.store)).await
+    /// Begins to follow the changes of the store: over the one connection that
+    /// passes the guard by, so that misses never keep the feed from learning of
+    /// a revocation.
+    pub async fn follow(&self) -> Result<Option<S::Follower>, StoreError> {
+        self.store.follow().await
+    }
+
+    async fn wait_at_the_door(&self) -> Result<Place<'_, S>, Refused> {
+        let _door = self.door.lock().await;
+        loop {
+            match self.admit() {
+                Admission::Place(ticket) => return Ok(self.place(ticket)),
+                Admission::Refused => return Err(Refused::Open),
+                Admission::Full { until: None } => self.freed.notified().await,
+                Admission::Full { until: Some(until) } => {
+                    tokio::select! {
+                        () = self.freed.notified() => {}
+                        () = sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn admit(&self) -> Admission {
+        let (admission, transition) = self.gate.admit(self.clock.monotonic());
+        self.tell(transition);
+        admission
+    }
+
+    const fn place(&self, ticket: Ticket) -> Place<'_, S> {
+        Place { guarded: self, ticket: Some(ticket), outcome: Outcome::Nothing }
+    }
+
+    /// Counts a change of the breaker, says it once, and sends those away who
+    /// wait if it has opened.
+    fn tell(&self, transition: Option<Transition>) {
+        let Some(transition) = transition else { return };
+        self.metrics.breaker_changed(self.tier, transition.to());
+        log(self.tier, transition);
+        if transition.to() == BreakerState::Open {
+            self.opened.notify_waiters();
+        }
     }
 
     async fn within_timeout<T>(
@@ -113,10 +290,10 @@ impl<S: Store> Guarded<S> {
 
 impl<S: Store> Place<'_, S> {
     /// Asks the store about all digests in one query.
-    pub async fn find(self, digests: &[Digest]) -> Result<Lookup, StoreError> {
+    pub async fn find(mut self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         let Guarded { store, metrics, .. } = self.guarded;
         let in_flight = metrics.store_query_began();
-        let answer = self.guarded.within_timeout(store.find(digests)).await;
+        let answer = self.judged(store.find(digests)).await;
         in_flight.ended();
         metrics.store_lookups(digests, &answer);
         answer
@@ -125,12 +302,77 @@ impl<S: Store> Place<'_, S> {
     /// Runs any other call to the store, which is not a lookup and is not
     /// counted as one.
     pub async fn run<T>(
-        self,
+        mut self,
         call: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.guarded.within_timeout(call(&self.guarded.store)).await
+        let store = &self.guarded.store;
+        self.judged(call(store)).await
+    }
+
+    /// Makes a call within its time, and notes how it ended for the breaker.
+    async fn judged<T>(
+        &mut self,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let clock = &self.guarded.clock;
+        let began = clock.monotonic();
+        let answer = self.guarded.within_timeout(call).await;
+        self.outcome = Outcome::of(&answer, clock.monotonic() - began);
+        answer
     }
 }
 
+impl<S: Store> Drop for Place<'_, S> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let outcome = mem::replace(&mut self.outcome, Outcome::Nothing);
+        let guarded = self.guarded;
+        let transition = guarded.gate.give_back(ticket, outcome, guarded.clock.monotonic());
+        guarded.tell(transition);
+        guarded.freed.notify_one();
+    }
+}
+
+/// A first opening and a closing are what an operator wants to know; what lies
+/// between them repeats itself for as long as an outage lasts.
+fn log(tier: &'static str, transition: Transition) {
+    match transition {
+        Transition::Opened { why, pause, again: false } => {
+            let (cause, count) = why.parts();
+            let (calls, failed, slow) = (count.calls, count.failed, count.slow);
+            tracing::warn!(
+                tier,
+                cause,
+                calls,
+                failed,
+                slow,
+                ?pause,
+                "the breaker opens: the store is left alone, and then tried from time to time"
+            );
+        }
+        Transition::Opened { why, pause, again: true } => {
+            let (cause, _) = why.parts();
+            tracing::debug!(tier, cause, ?pause, "the breaker opens again");
+        }
+        Transition::HalfOpened => tracing::debug!(tier, "the breaker tries the store"),
+        Transition::Closed { after } => {
+            let open_for = humantime::format_duration(after);
+            tracing::info!(tier, %open_for, "the breaker closes: the store answers again");
+        }
+    }
+}
+
+impl Why {
+    /// The cause as the log has it, and what was counted.
+    const fn parts(&self) -> (&'static str, Count) {
+        match self {
+            Self::Failures(kind, count) => (kind.as_str(), *count),
+            Self::Slowness(count) => ("slow", *count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod race;
 #[cfg(test)]
 mod tests;

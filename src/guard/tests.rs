@@ -1,8 +1,11 @@
 use futures::poll;
-use std::{pin::pin, task::Poll};
+use std::{num::NonZeroUsize, pin::pin, task::Poll};
 
 use super::*;
-use crate::store::fake::{FakeStore, Mood};
+use crate::{
+    store::fake::{FakeStore, Mood},
+    telemetry::Exposition,
+};
 
 const KEY: Digest = Digest::from_bytes([7; 32]);
 const QUERY_TIMEOUT: Duration = Duration::from_millis(100);
@@ -10,8 +13,9 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(100);
 fn guarded(store: &FakeStore, places: usize) -> Guarded<FakeStore> {
     let (metrics, _) = Metrics::new().unwrap();
     let max_in_flight = NonZeroUsize::new(places).unwrap();
-    let config = GuardConfig { max_in_flight, query_timeout: QUERY_TIMEOUT };
-    Guarded::new(store.clone(), config, metrics)
+    let config =
+        GuardConfig { max_in_flight, query_timeout: QUERY_TIMEOUT, ..GuardConfig::default() };
+    Guarded::new(store.clone(), config, metrics, Clock::System)
 }
 
 fn soon() -> Instant {
@@ -22,10 +26,10 @@ fn soon() -> Instant {
 async fn there_are_as_many_places_as_were_set_and_no_more() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 2);
     let (first, second) = (guarded.enter(soon()).await, guarded.enter(soon()).await);
-    assert!(first.is_some() && second.is_some());
+    assert!(first.is_ok() && second.is_ok());
     assert!(guarded.try_enter().is_none());
     let began = Instant::now();
-    assert!(guarded.enter(began + QUERY_TIMEOUT).await.is_none());
+    assert_eq!(guarded.enter(began + QUERY_TIMEOUT).await.err(), Some(Refused::Saturated));
     assert_eq!(began.elapsed(), QUERY_TIMEOUT);
     drop(first);
     assert!(guarded.try_enter().is_some());
@@ -41,11 +45,11 @@ async fn places_are_given_to_those_who_wait_in_their_order_and_before_work_that_
     drop(held);
     assert!(guarded.try_enter().is_none(), "somebody waits");
     assert!(poll!(second.as_mut()).is_pending());
-    let Poll::Ready(Some(place)) = poll!(first.as_mut()) else {
+    let Poll::Ready(Ok(place)) = poll!(first.as_mut()) else {
         panic!("the first who waits is the first who enters");
     };
     drop(place);
-    assert!(second.await.is_some());
+    assert!(second.await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,13 +97,276 @@ async fn a_call_that_panics_gives_its_place_back() {
     assert!(guarded.try_enter().is_some());
 }
 
+const FAILS: Mood = Mood::Fails(StoreErrorKind::Unreachable);
+
+fn guarded_with(
+    store: &FakeStore,
+    places: usize,
+    tune: impl FnOnce(&mut BreakerConfig),
+) -> (Guarded<FakeStore>, Exposition) {
+    let (metrics, exposition) = Metrics::new().unwrap();
+    let mut config = GuardConfig {
+        max_in_flight: NonZeroUsize::new(places).unwrap(),
+        query_timeout: QUERY_TIMEOUT,
+        ..GuardConfig::default()
+    };
+    tune(&mut config.breaker);
+    (Guarded::new(store.clone(), config, metrics, Clock::System), exposition)
+}
+
+/// Makes calls until the breaker opens.
+async fn fail_until_open(guarded: &Guarded<FakeStore>) {
+    guarded.store.set(FAILS);
+    while let Ok(place) = guarded.enter(soon()).await {
+        place.find(&[KEY]).await.unwrap_err();
+    }
+    assert_eq!(guarded.breaker().state(), BreakerState::Open);
+}
+
+/// Lets the time pass for which the breaker is open.
+async fn until_tried(guarded: &Guarded<FakeStore>) {
+    tokio::time::sleep(guarded.tries_in().unwrap()).await;
+}
+
+async fn call(guarded: &Guarded<FakeStore>) -> Result<(), Refused> {
+    let place = guarded.enter(soon()).await?;
+    place.run(async |store: &FakeStore| store.find(&[KEY]).await).await.map(drop).unwrap();
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_feed_needs_no_place_but_keeps_the_time_out() {
+async fn an_open_breaker_refuses_at_once_and_the_store_hears_nothing() {
+    let store = FakeStore::new(FAILS);
+    let guarded = guarded(&store, 2);
+    assert!(guarded.admits());
+    fail_until_open(&guarded).await;
+    let (asked, began) = (store.queries(), Instant::now());
+    assert!(!guarded.admits());
+    assert_eq!(guarded.enter(soon()).await.err(), Some(Refused::Open));
+    assert!(guarded.try_enter().is_none());
+    assert_eq!((store.queries(), began.elapsed()), (asked, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_when_the_breaker_opens_is_sent_away_at_once_even_behind_one_who_sleeps() {
+    let store = FakeStore::new(FAILS);
+    let (guarded, _) = guarded_with(&store, 1, |breaker| {
+        breaker.min_calls = 1.try_into().unwrap();
+    });
+    let held = guarded.enter(soon()).await.unwrap();
+    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(guarded.enter(soon()))).collect();
+    for waits in &mut waiting {
+        assert!(poll!(waits).is_pending());
+    }
+    let began = Instant::now();
+    held.find(&[KEY]).await.unwrap_err();
+    // The last first: the others, who are before it in the queue, are not polled.
+    for waits in waiting.into_iter().rev() {
+        assert_eq!(waits.await.err(), Some(Refused::Open));
+    }
+    assert_eq!((store.queries(), began.elapsed()), (1, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_a_counted_few_enter_and_the_others_are_refused_at_once() {
+    let store = FakeStore::new(FAILS);
+    let guarded = guarded(&store, 8);
+    fail_until_open(&guarded).await;
+    until_tried(&guarded).await;
+    assert!(guarded.admits());
+    let probes = [(); 3].map(|()| guarded.enter(soon()));
+    let probes = futures::future::join_all(probes).await;
+    assert!(probes.iter().all(Result::is_ok));
+    assert_eq!(guarded.breaker().state(), BreakerState::HalfOpen);
+    assert!(!guarded.admits());
+    assert_eq!(guarded.enter(soon()).await.err(), Some(Refused::Open));
+    // Given back unused, they can be had again.
+    drop(probes);
+    assert!(guarded.admits());
+    assert!(guarded.try_enter().is_none(), "work that comes last tries no store");
+    store.set(Mood::Answers);
+    for _ in 0..3 {
+        call(&guarded).await.unwrap();
+    }
+    assert_eq!(guarded.breaker().state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_or_panics_at_the_store_is_given_back() {
+    use futures::FutureExt;
+    let store = FakeStore::new(FAILS);
+    let guarded = guarded(&store, 8);
+    fail_until_open(&guarded).await;
+    until_tried(&guarded).await;
+    for _ in 0..10 {
+        store.set(Mood::Panics);
+        let call = guarded.enter(soon()).await.unwrap().find(&[KEY]);
+        assert!(std::panic::AssertUnwindSafe(call).catch_unwind().await.is_err());
+        store.set(Mood::Hangs);
+        let mut dropped = pin!(guarded.enter(soon()).await.unwrap().find(&[KEY]));
+        assert!(poll!(dropped.as_mut()).is_pending());
+    }
+    assert_eq!(guarded.breaker().state(), BreakerState::HalfOpen);
+    store.set(Mood::Answers);
+    for _ in 0..3 {
+        call(&guarded).await.unwrap();
+    }
+    assert_eq!(guarded.breaker().state(), BreakerState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_end_by_their_time_out_open_it() {
+    let store = FakeStore::new(Mood::Hangs);
+    let guarded = guarded(&store, 10);
+    let calls = (0..10).map(|_| async { guarded.enter(soon()).await.unwrap().find(&[KEY]).await });
+    let ended = futures::future::join_all(calls).await;
+    assert!(ended.iter().all(|end| end.as_ref().unwrap_err().kind() == StoreErrorKind::Timeout));
+    assert_eq!(guarded.breaker().state(), BreakerState::Open);
+    assert_eq!(guarded.last_failure().unwrap().kind(), StoreErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_slow_open_it_and_are_told_as_a_time_out() {
     let store = FakeStore::new(Mood::Answers);
+    let guarded = guarded(&store, 10);
+    for _ in 0..10 {
+        let slowly = async |_: &FakeStore| {
+            tokio::time::sleep(QUERY_TIMEOUT * 3 / 4).await;
+            Ok(())
+        };
+        guarded.enter(soon()).await.unwrap().run(slowly).await.unwrap();
+    }
+    assert_eq!(guarded.breaker().state(), BreakerState::Open);
+    assert_eq!(guarded.last_failure().unwrap().kind(), StoreErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_waiting_in_vain_nor_a_store_that_is_saturated_opens_it() {
+    let store = FakeStore::new(Mood::Fails(StoreErrorKind::Saturated));
     let guarded = guarded(&store, 1);
-    let _held = guarded.enter(soon()).await;
-    guarded.run_for_feed(async |store: &FakeStore| store.head().await).await.unwrap();
-    store.set(Mood::Hangs);
-    let outcome = guarded.run_for_feed(async |store: &FakeStore| store.head().await).await;
-    assert_eq!(outcome.unwrap_err().kind(), StoreErrorKind::Timeout);
+    for _ in 0..100 {
+        guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    }
+    let _held = guarded.enter(soon()).await.unwrap();
+    for _ in 0..100 {
+        assert_eq!(guarded.enter(soon()).await.err(), Some(Refused::Saturated));
+    }
+    assert!(guarded.admits());
+    assert!(guarded.in_doubt(), "there is no use in waiting for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_places_grow_again_who_wants_more_waits_and_is_not_refused() {
+    let store = FakeStore::new(FAILS);
+    let guarded = guarded(&store, 8);
+    fail_until_open(&guarded).await;
+    until_tried(&guarded).await;
+    store.set(Mood::Answers);
+    for _ in 0..3 {
+        call(&guarded).await.unwrap();
+    }
+    let closed = Instant::now();
+    let patient = closed + Duration::from_mins(1);
+    let mut held = Vec::new();
+    let mut given_out = Vec::new();
+    for _ in 0..guarded.places() {
+        held.push(guarded.enter(patient).await.unwrap());
+        given_out.push(closed.elapsed().as_millis());
+    }
+    assert_eq!(given_out, [0, 0, 0, 400, 800, 1200, 1600, 2000]);
+    assert_eq!(guarded.enter(closed.max(Instant::now())).await.err(), Some(Refused::Saturated));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_places_grow_again_one_that_is_given_back_goes_to_who_waits() {
+    let store = FakeStore::new(FAILS);
+    let guarded = guarded(&store, 8);
+    fail_until_open(&guarded).await;
+    until_tried(&guarded).await;
+    store.set(Mood::Answers);
+    for _ in 0..3 {
+        call(&guarded).await.unwrap();
+    }
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(guarded.enter(soon()).await.unwrap());
+    }
+    assert!(guarded.try_enter().is_none());
+    let mut waits = pin!(guarded.enter(soon()));
+    assert!(poll!(waits.as_mut()).is_pending());
+    held.pop();
+    assert!(poll!(waits.as_mut()).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_in_doubt_after_a_failure_until_it_answers_and_while_the_breaker_is_not_closed()
+{
+    let store = FakeStore::new(FAILS);
+    let guarded = guarded(&store, 8);
+    assert!(!guarded.in_doubt(), "it was never asked");
+    guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    assert!(guarded.in_doubt());
+    // What says nothing changes nothing.
+    store.set(Mood::Fails(StoreErrorKind::Saturated));
+    guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    drop(guarded.enter(soon()).await);
+    assert!(guarded.in_doubt());
+    store.set(Mood::Answers);
+    call(&guarded).await.unwrap();
+    assert!(!guarded.in_doubt());
+
+    fail_until_open(&guarded).await;
+    until_tried(&guarded).await;
+    store.set(Mood::Answers);
+    for _ in 0..2 {
+        call(&guarded).await.unwrap();
+        assert!(guarded.in_doubt(), "half-open");
+    }
+    call(&guarded).await.unwrap();
+    assert!(!guarded.in_doubt());
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_pause_is_within_a_fifth_of_what_is_set_and_not_always_the_same() {
+    let mut pauses = Vec::new();
+    for _ in 0..50 {
+        let guarded = guarded(&FakeStore::new(FAILS), 1);
+        fail_until_open(&guarded).await;
+        pauses.push(guarded.tries_in().unwrap().as_millis());
+    }
+    assert!(pauses.iter().all(|pause| (400..=600).contains(pause)), "{pauses:?}");
+    assert!(pauses.iter().any(|pause| *pause != pauses[0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_is_counted_once_and_the_state_is_shown() {
+    let store = FakeStore::new(FAILS);
+    let (guarded, exposition) = guarded_with(&store, 8, |_| ());
+    let holds = |states: [u8; 3], changes: [u8; 3]| {
+        let text = String::from_utf8(exposition.text().unwrap()).unwrap();
+        for (position, state) in BreakerState::ALL.iter().map(|s| s.as_str()).enumerate() {
+            let (now, to) = (states[position], changes[position]);
+            for line in [
+                format!(r#"keystead_breaker_state{{state="{state}",tier="store"}} {now}"#),
+                format!(r#"keystead_breaker_transitions_total{{tier="store",to="{state}"}} {to}"#),
+            ] {
+                assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+            }
+        }
+    };
+    // Closed, open, half-open.
+    holds([1, 0, 0], [0, 0, 0]);
+    fail_until_open(&guarded).await;
+    holds([0, 1, 0], [0, 1, 0]);
+    until_tried(&guarded).await;
+    guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    holds([0, 1, 0], [0, 2, 1]);
+    until_tried(&guarded).await;
+    store.set(Mood::Answers);
+    call(&guarded).await.unwrap();
+    holds([0, 0, 1], [0, 2, 2]);
+    for _ in 0..2 {
+        call(&guarded).await.unwrap();
+    }
+    holds([1, 0, 0], [1, 2, 2]);
 }

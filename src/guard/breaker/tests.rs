@@ -1,0 +1,258 @@
+//! What the head of `breaker.rs` says, sentence by sentence.
+
+mod recovery;
+
+use std::num::{NonZeroU32, NonZeroUsize};
+
+use super::*;
+use crate::store::StoreError;
+
+const FAST: Duration = Duration::from_millis(1);
+const SLOW: Duration = Duration::from_millis(75);
+const PROBES: usize = 3;
+const PLACES: usize = 8;
+
+/// A breaker and a clock that is set by hand.
+struct Bench {
+    breaker: Breaker,
+    now: Instant,
+}
+
+fn config() -> GuardConfig {
+    GuardConfig {
+        max_in_flight: NonZeroUsize::new(PLACES).unwrap(),
+        query_timeout: Duration::from_millis(100),
+        breaker: BreakerConfig {
+            window: Duration::from_secs(5),
+            min_calls: NonZeroU32::new(10).unwrap(),
+            failure_ratio: 0.5,
+            slow_call: None,
+            slow_ratio: 0.8,
+            open_for: Duration::from_millis(500),
+            max_open_for: Duration::from_secs(4),
+            half_open_calls: NonZeroUsize::new(PROBES).unwrap(),
+            ramp_up_for: Duration::from_secs(2),
+        },
+    }
+}
+
+fn answered(took: Duration) -> Outcome {
+    Outcome::of(&Ok(()), took)
+}
+
+fn failed(kind: StoreErrorKind) -> Outcome {
+    Outcome::of::<()>(&Err(StoreError::new(kind, "as it was told")), FAST)
+}
+
+fn unreachable() -> Outcome {
+    failed(StoreErrorKind::Unreachable)
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(|pause| pause)
+    }
+
+    fn with(jitter: fn(Duration) -> Duration) -> Self {
+        let now = Instant::now();
+        Self { breaker: Breaker::new(&config(), jitter, now), now }
+    }
+
+    /// A breaker that has just opened for the first time.
+    fn opened() -> Self {
+        let mut bench = Self::new();
+        bench.calls(10, &unreachable());
+        assert_eq!(bench.breaker.state(), BreakerState::Open);
+        bench
+    }
+
+    /// A breaker that has just closed after one opening.
+    fn closed_again() -> Self {
+        let mut bench = Self::opened();
+        bench.pass(500);
+        bench.calls(PROBES, &answered(FAST));
+        assert_eq!(bench.breaker.state(), BreakerState::Closed);
+        bench
+    }
+
+    fn pass(&mut self, millis: u64) {
+        self.now += Duration::from_millis(millis);
+    }
+
+    fn admit(&mut self) -> Option<Ticket> {
+        self.breaker.admit(self.now).map(|(ticket, _)| ticket)
+    }
+
+    fn end(&mut self, ticket: Ticket, outcome: &Outcome) -> Option<Transition> {
+        self.breaker.ended(ticket, outcome, self.now)
+    }
+
+    /// Calls one after the other, and what the last of them changed.
+    fn calls(&mut self, count: usize, outcome: &Outcome) -> Option<Transition> {
+        let mut last = None;
+        for _ in 0..count {
+            let ticket = self.admit().expect("it is admitted");
+            last = self.end(ticket, outcome);
+        }
+        last
+    }
+
+    /// Lets the pause pass, fails the first probe and says how long the next
+    /// pause is.
+    fn fail_again(&mut self) -> Duration {
+        self.now += self.breaker.tries_in(self.now).unwrap();
+        match self.calls(1, &unreachable()) {
+            Some(Transition::Opened { pause, again: true, .. }) => pause,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn state(&self) -> BreakerState {
+        self.breaker.state()
+    }
+}
+
+#[test]
+fn closed_every_call_is_admitted() {
+    let mut bench = Bench::new();
+    for _ in 0..1000 {
+        assert!(bench.admit().is_some());
+    }
+}
+
+#[test]
+fn fewer_calls_than_are_judged_never_open_it() {
+    let mut bench = Bench::new();
+    bench.calls(9, &unreachable());
+    assert_eq!(bench.state(), BreakerState::Closed);
+    bench.calls(1, &unreachable());
+    assert_eq!(bench.state(), BreakerState::Open);
+}
+
+#[test]
+fn it_opens_when_the_ratio_of_failures_is_reached_and_not_before() {
+    let mut bench = Bench::new();
+    bench.calls(10, &answered(FAST));
+    bench.calls(9, &unreachable());
+    assert_eq!(bench.state(), BreakerState::Closed, "9 of 19");
+    let opened = bench.calls(1, &failed(StoreErrorKind::Schema));
+    let count = Count { calls: 20, failed: 10, slow: 0 };
+    let why = Why::Failures(StoreErrorKind::Schema, count);
+    let pause = Duration::from_millis(500);
+    assert_eq!(opened, Some(Transition::Opened { why, pause, again: false }));
+}
+
+#[test]
+fn it_opens_when_the_ratio_of_slow_calls_is_reached_and_not_before() {
+    let mut bench = Bench::new();
+    bench.calls(2, &answered(SLOW.checked_sub(Duration::from_nanos(1)).unwrap()));
+    bench.calls(7, &answered(SLOW));
+    assert_eq!(bench.state(), BreakerState::Closed, "too few");
+    let Some(Transition::Opened { why, .. }) = bench.calls(1, &answered(SLOW)) else {
+        panic!("8 of 10 were slow");
+    };
+    assert_eq!(why, Why::Slowness(Count { calls: 10, failed: 0, slow: 8 }));
+}
+
+#[test]
+fn failures_that_are_slow_count_as_both() {
+    let mut bench = Bench::new();
+    let timeout: Result<(), _> = Err(StoreError::new(StoreErrorKind::Timeout, ""));
+    let Some(Transition::Opened { why, .. }) = bench.calls(10, &Outcome::of(&timeout, SLOW)) else {
+        panic!("all failed");
+    };
+    let count = Count { calls: 10, failed: 10, slow: 10 };
+    assert_eq!(why, Why::Failures(StoreErrorKind::Timeout, count));
+}
+
+#[test]
+fn a_call_that_went_well_never_opens_it() {
+    let mut bench = Bench::new();
+    bench.calls(5, &unreachable());
+    bench.calls(5, &answered(FAST));
+    assert_eq!(bench.state(), BreakerState::Closed, "half of the ten failed, but the last did not");
+    bench.calls(1, &unreachable());
+    assert_eq!(bench.state(), BreakerState::Open);
+}
+
+#[test]
+fn calls_that_ended_before_the_window_are_forgotten() {
+    for (millis, forgotten) in [(4400, false), (5000, true), (60_000, true)] {
+        let mut bench = Bench::new();
+        bench.calls(9, &unreachable());
+        bench.pass(millis);
+        bench.calls(1, &unreachable());
+        let expected = if forgotten { BreakerState::Closed } else { BreakerState::Open };
+        assert_eq!(bench.state(), expected, "after {millis} ms");
+    }
+}
+
+#[test]
+fn a_steady_rate_of_failures_below_the_minimum_never_opens_it() {
+    let mut bench = Bench::new();
+    for _ in 0..1000 {
+        bench.calls(1, &unreachable());
+        bench.pass(600);
+    }
+    assert_eq!(bench.state(), BreakerState::Closed);
+}
+
+#[test]
+fn open_no_call_is_admitted_until_its_time_has_passed() {
+    let mut bench = Bench::opened();
+    assert!(!bench.breaker.admits(bench.now) && bench.admit().is_none());
+    bench.pass(499);
+    assert!(!bench.breaker.admits(bench.now) && bench.admit().is_none());
+    assert_eq!(bench.breaker.tries_in(bench.now), Some(Duration::from_millis(1)));
+    bench.pass(1);
+    assert!(bench.breaker.admits(bench.now) && bench.admit().is_some());
+}
+
+#[test]
+fn the_first_trip_after_a_long_uptime_stays_open_for_the_full_time() {
+    let mut bench = Bench::new();
+    bench.pass(1000 * 60 * 60 * 24 * 365);
+    bench.calls(10, &unreachable());
+    bench.pass(499);
+    assert!(bench.admit().is_none());
+}
+
+#[test]
+fn the_pause_is_spread_by_the_jitter() {
+    let mut bench = Bench::with(|pause| pause * 6 / 5);
+    let opened = bench.calls(10, &unreachable());
+    let Some(Transition::Opened { pause, .. }) = opened else { panic!("{opened:?}") };
+    assert_eq!(pause, Duration::from_millis(600));
+    bench.pass(599);
+    assert!(bench.admit().is_none());
+    bench.pass(1);
+    assert!(bench.admit().is_some());
+}
+
+#[test]
+fn what_counts_as_a_failure_of_the_store() {
+    for kind in StoreErrorKind::ALL {
+        let mut bench = Bench::new();
+        for _ in 0..100 {
+            let Some(ticket) = bench.admit() else { break };
+            bench.end(ticket, &failed(kind));
+        }
+        let counts = match kind {
+            StoreErrorKind::Unreachable
+            | StoreErrorKind::Timeout
+            | StoreErrorKind::Forbidden
+            | StoreErrorKind::Schema => true,
+            StoreErrorKind::Saturated | StoreErrorKind::Unreadable => false,
+        };
+        assert_eq!(bench.state() == BreakerState::Open, counts, "{kind}");
+    }
+}
+
+#[test]
+fn a_call_that_found_the_store_saturated_is_not_even_counted() {
+    let mut bench = Bench::new();
+    bench.calls(9, &unreachable());
+    bench.calls(100, &failed(StoreErrorKind::Saturated));
+    bench.calls(1, &unreachable());
+    assert_eq!(bench.state(), BreakerState::Open);
+}

@@ -1,0 +1,94 @@
+//! The instruments of breakers, by the tier before which they stand.
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter, MeterProvider},
+};
+
+use super::Metrics;
+use crate::guard::BreakerState;
+
+pub(super) fn transitions(meter: &Meter) -> Counter<u64> {
+    meter
+        .u64_counter("keystead_breaker_transitions")
+        .with_description("How often a breaker came into a state.")
+        .build()
+}
+
+impl Metrics {
+    /// Shows the state of the breaker before a tier, read whenever the metrics
+    /// are, and begins to count its changes. A breaker that lets a growing number
+    /// of calls through after an outage is closed.
+    pub fn observe_breaker(
+        &self,
+        tier: &'static str,
+        state: impl Fn() -> BreakerState + Send + Sync + 'static,
+    ) {
+        self.provider
+            .meter("keystead")
+            .u64_observable_gauge("keystead_breaker_state")
+            .with_description("1 for the state of the breaker before a tier, 0 for the others.")
+            .with_callback(move |gauge| {
+                let now = state();
+                for state in BreakerState::ALL {
+                    let labels =
+                        [KeyValue::new("tier", tier), KeyValue::new("state", state.as_str())];
+                    gauge.observe(u64::from(state == now), &labels);
+                }
+            })
+            .build();
+        for to in BreakerState::ALL {
+            self.breaker_transitions.add(0, &labels(tier, to));
+        }
+    }
+
+    /// Counts a change of the breaker before a tier.
+    pub fn breaker_changed(&self, tier: &'static str, to: BreakerState) {
+        self.breaker_transitions.add(1, &labels(tier, to));
+    }
+}
+
+fn labels(tier: &'static str, to: BreakerState) -> [KeyValue; 2] {
+    [KeyValue::new("tier", tier), KeyValue::new("to", to.as_str())]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_state_and_the_changes_of_each_breaker_are_shown_from_the_start() {
+        let (metrics, exposition) = Metrics::new().unwrap();
+        let open = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&open);
+        metrics.observe_breaker("store", move || {
+            if seen.load(Ordering::SeqCst) { BreakerState::Open } else { BreakerState::Closed }
+        });
+        metrics.observe_breaker("shared_cache", || BreakerState::HalfOpen);
+        let holds = |lines: [&str; 4]| {
+            let text = String::from_utf8(exposition.text().unwrap()).unwrap();
+            for line in lines {
+                assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+            }
+        };
+        holds([
+            r#"keystead_breaker_state{state="closed",tier="store"} 1"#,
+            r#"keystead_breaker_state{state="half_open",tier="store"} 0"#,
+            r#"keystead_breaker_state{state="half_open",tier="shared_cache"} 1"#,
+            r#"keystead_breaker_transitions_total{tier="store",to="open"} 0"#,
+        ]);
+        open.store(true, Ordering::SeqCst);
+        metrics.breaker_changed("store", BreakerState::Open);
+        holds([
+            r#"keystead_breaker_state{state="closed",tier="store"} 0"#,
+            r#"keystead_breaker_state{state="open",tier="store"} 1"#,
+            r#"keystead_breaker_transitions_total{tier="store",to="open"} 1"#,
+            r#"keystead_breaker_transitions_total{tier="store",to="closed"} 0"#,
+        ]);
+    }
+}
