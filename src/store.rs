@@ -5,6 +5,8 @@ mod config;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod follower;
+mod identity;
 pub mod postgres;
 pub mod sqlite;
 mod url;
@@ -16,6 +18,8 @@ use jiff::Timestamp;
 pub use answer::{Absence, Answer, Known, Lookup};
 pub use config::StoreConfig;
 pub use error::{StoreError, StoreErrorKind, WriteError};
+pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};
+pub use identity::StoreIdentity;
 pub use url::{StoreUrl, StoreUrlError};
 
 use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor};
@@ -27,21 +31,20 @@ use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor};
 /// writing is done wholly or not at all. All engines pass the same suite,
 /// `tests/it/conformance.rs`.
 pub trait Store: Send + Sync + 'static {
+    /// Reads the numbered changes.
+    type Follower: Follower;
+
     /// Reads the records of all given digests in one query.
     fn find(&self, digests: &[Digest]) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
 
-    /// The changes after a revision, oldest first, at most `limit` of them.
-    ///
-    /// Numbers are given out in the order in which changes become visible, so
-    /// that a reader who goes on from the last one that it saw misses none.
-    fn changes(
-        &self,
-        after: Revision,
-        limit: NonZeroU32,
-    ) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
+    /// Begins to follow the changes, over a connection that is no other call's.
+    /// `None` when the keys are somebody else's, so that no changes are known.
+    fn follow(&self) -> impl Future<Output = Result<Option<Self::Follower>, StoreError>> + Send;
 
-    /// The revision of the newest change; 0 before the first.
-    fn head(&self) -> impl Future<Output = Result<Revision, StoreError>> + Send;
+    /// Writes a change that changes no key, so that a follower can measure how
+    /// long changes take: it comes back with the given token, which must be
+    /// random.
+    fn canary(&self, token: &Digest) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Reads one record by its public id.
     fn get(&self, id: &KeyId)
@@ -70,7 +73,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Notes when keys were last used. A time that is not later than the one
     /// that is stored changes nothing; an id that is not stored is passed over.
-    /// Not a change in the sense of [`Store::changes`].
+    /// Not a change in the sense of [`Store::follow`].
     fn touch(
         &self,
         uses: &[(KeyId, Timestamp)],
@@ -171,16 +174,21 @@ macro_rules! on_engine {
 }
 
 impl Store for AnyStore {
+    type Follower = AnyFollower;
+
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         on_engine!(self.find(digests))
     }
 
-    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
-        on_engine!(self.changes(after, limit))
+    async fn follow(&self) -> Result<Option<AnyFollower>, StoreError> {
+        Ok(match self {
+            Self::Postgres(store) => store.follow().await?.map(AnyFollower::Postgres),
+            Self::Sqlite(store) => store.follow().await?.map(AnyFollower::Sqlite),
+        })
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
-        on_engine!(self.head())
+    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+        on_engine!(self.canary(token))
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

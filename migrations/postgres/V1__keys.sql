@@ -36,7 +36,7 @@ WITH (fillfactor = 90);
 CREATE INDEX api_keys_principal ON keystead.api_keys (principal, id);
 
 COMMENT ON TABLE keystead.api_keys IS
-    'API keys. May be changed with plain SQL: triggers number every change, and all servers learn of it. TRUNCATE is not recorded: servers go on with what is fresh in their memory, and then refuse every key as unknown. To end keys, UPDATE or DELETE them.';
+    'API keys. May be changed with plain SQL: triggers number every change, and all servers learn of it. TRUNCATE is not recorded: servers take it for a loss of data, and go on with the keys that they know. To end keys, UPDATE or DELETE them.';
 COMMENT ON COLUMN keystead.api_keys.id IS 'Public name of the key, key_…; not secret.';
 COMMENT ON COLUMN keystead.api_keys.digest IS
     'HMAC-SHA-256 of the key under the secret, or SHA-256 for an imported key; 32 bytes. The key itself is stored nowhere.';
@@ -63,13 +63,50 @@ COMMENT ON COLUMN keystead.api_keys.revision IS
 
 CREATE TABLE keystead.key_changes (
     revision   bigint PRIMARY KEY,
-    digest     bytea NOT NULL,
-    kind       text NOT NULL CHECK (kind IN ('created', 'updated', 'deleted')),
+    digest     bytea NOT NULL CHECK (octet_length(digest) = 32),
+    kind       text NOT NULL CHECK (kind IN ('created', 'updated', 'deleted', 'canary')),
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 
+CREATE INDEX key_changes_canaries ON keystead.key_changes (changed_at) WHERE kind = 'canary';
+
 COMMENT ON TABLE keystead.key_changes IS
-    'What happened to which digest, numbered in the order in which the changes became visible. Written by triggers on api_keys.';
+    'What happened to which digest, numbered in the order in which the changes became visible. Written by triggers on api_keys. A canary is no change of a key: a server writes it to measure how long changes take to reach it.';
+
+-- Numbers may have gaps, as those of transactions that were rolled back are not
+-- given out again. So that a reader can tell such a gap from changes that were
+-- deleted before it read them, what is deleted is noted.
+CREATE TABLE keystead.pruned_changes (
+    through bigint NOT NULL
+);
+
+INSERT INTO keystead.pruned_changes VALUES (0);
+
+GRANT SELECT ON keystead.pruned_changes TO PUBLIC;
+
+COMMENT ON TABLE keystead.pruned_changes IS
+    'One row, set by a trigger: the greatest number of a change that was deleted from key_changes, canaries left aside.';
+
+CREATE FUNCTION keystead.note_pruned_changes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    UPDATE keystead.pruned_changes
+        SET through = pruned.newest
+        FROM (SELECT max(revision) AS newest FROM gone WHERE kind <> 'canary') AS pruned
+        WHERE through < pruned.newest;
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION keystead.note_pruned_changes() IS
+    'Notes how far changes were deleted, so that a reader who had not read them knows.';
+
+CREATE TRIGGER c_note_pruned_changes
+    AFTER DELETE ON keystead.key_changes
+    REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION keystead.note_pruned_changes();
+
 -- The greatest number in the table tells readers how far changes go. Unlike the
 -- sequence it grows in the order of commits; so that it never falls, the newest
 -- row stays when old ones are deleted.
@@ -236,3 +273,44 @@ CREATE TRIGGER d_record_update
     AFTER UPDATE ON keystead.api_keys
     FOR EACH ROW WHEN (NEW.revision <> OLD.revision)
     EXECUTE FUNCTION keystead.record_change();
+
+-- The table is the truth, and this only wakes those who follow it. PostgreSQL
+-- delivers it when the transaction has become visible, once for each.
+CREATE FUNCTION keystead.announce_changes() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    PERFORM pg_catalog.pg_notify('keystead_changes', '');
+    RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION keystead.announce_changes() IS
+    'Wakes the servers that listen on the channel keystead_changes, so that they read key_changes.';
+
+CREATE TRIGGER e_announce_changes
+    AFTER INSERT OR DELETE OR UPDATE OF
+        id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences, metadata,
+        state, not_before, expires_at, created_at
+    ON keystead.api_keys
+    FOR EACH STATEMENT EXECUTE FUNCTION keystead.announce_changes();
+
+CREATE FUNCTION keystead.canary(token bytea) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    number bigint;
+BEGIN
+    number := keystead.next_revision();
+    INSERT INTO keystead.key_changes (revision, digest, kind) VALUES (number, token, 'canary');
+    DELETE FROM keystead.key_changes
+        WHERE kind = 'canary' AND changed_at < now() - interval '1 minute';
+    PERFORM pg_catalog.pg_notify('keystead_changes', '');
+    RETURN number;
+END
+$$;
+
+REVOKE ALL ON FUNCTION keystead.canary(bytea) FROM PUBLIC;
+
+COMMENT ON FUNCTION keystead.canary(bytea) IS
+    'Writes a change that changes no key and takes the way of all others: under the lock, numbered, announced. Deletes canaries that are older than a minute. The token has 32 bytes.';

@@ -45,11 +45,27 @@ CREATE INDEX api_keys_by_principal ON api_keys (principal, id);
 -- were deleted here.
 CREATE TABLE key_changes (
     revision integer PRIMARY KEY AUTOINCREMENT,
-    digest blob NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('created', 'updated', 'deleted')),
+    digest blob NOT NULL CHECK (length(digest) = 32),
+    -- A canary is no change of a key: keystead writes it to measure how long
+    -- changes take to be noticed, and deletes it soon afterwards.
+    kind text NOT NULL CHECK (kind IN ('created', 'updated', 'deleted', 'canary')),
     changed_at integer NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS integer))
 ) STRICT;
+
+CREATE INDEX key_changes_canaries ON key_changes (changed_at) WHERE kind = 'canary';
+
+-- One row: the greatest number of a change that was deleted from `key_changes`,
+-- canaries left aside, so that a reader who had not read it knows.
+CREATE TABLE pruned_changes (through integer NOT NULL) STRICT;
+
+INSERT INTO pruned_changes VALUES (0);
+
+CREATE TRIGGER key_changes_pruned AFTER DELETE ON key_changes
+WHEN old.kind <> 'canary'
+BEGIN
+    UPDATE pruned_changes SET through = old.revision WHERE through < old.revision;
+END;
 
 -- What keystead did, written in the transaction in which it was done. Outlives
 -- the keys, so that `key_id` refers to nothing.

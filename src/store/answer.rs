@@ -13,6 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::StoreError;
 use crate::key::{Digest, KeyRecord};
 
 /// Evidence that the store answered: no such key.
@@ -57,7 +58,8 @@ pub struct Known {
 }
 
 impl Known {
-    fn new(record: KeyRecord) -> Self {
+    /// Holds a record in memory.
+    pub(crate) fn new(record: KeyRecord) -> Self {
         let used_at = record.last_used_at.map_or(i64::MIN, Timestamp::as_microsecond);
         Self { record, used_at: AtomicI64::new(used_at) }
     }
@@ -100,11 +102,11 @@ impl PartialEq<KeyRecord> for Known {
     }
 }
 
-/// The store's answer to one query: a record or an absence for every digest
-/// that was asked for.
+/// The store's answer to one query: for every digest that was asked for a
+/// record, an absence, or why its row cannot be read.
 #[derive(Debug)]
 pub struct Lookup {
-    answers: HashMap<Digest, Answer>,
+    answers: HashMap<Digest, Result<Answer, StoreError>>,
 }
 
 impl Lookup {
@@ -112,22 +114,39 @@ impl Lookup {
     /// this.
     pub(super) fn answered(
         asked: &[Digest],
-        rows: impl IntoIterator<Item = (Digest, KeyRecord)>,
+        rows: impl IntoIterator<Item = (Digest, Result<KeyRecord, StoreError>)>,
     ) -> Self {
         let mut answers: HashMap<_, _> =
-            asked.iter().map(|digest| (*digest, Answer::Absent(Absence(())))).collect();
-        for (digest, record) in rows {
+            asked.iter().map(|digest| (*digest, Ok(Answer::Absent(Absence(()))))).collect();
+        for (digest, row) in rows {
             if let Some(answer) = answers.get_mut(&digest) {
-                *answer = Answer::Found(Arc::new(Known::new(record)));
+                *answer = match (&answer, row) {
+                    (Ok(Answer::Absent(_)), row) => {
+                        row.map(|record| Answer::Found(Arc::new(Known::new(record))))
+                    }
+                    // A view that was brought along may show a digest twice.
+                    // Which of the rows counts cannot be told, so that none does.
+                    (Ok(Answer::Found(_)) | Err(_), _) => Err(StoreError::unreadable(format!(
+                        "there are two keys with the digest {}",
+                        digest.to_hex()
+                    ))),
+                };
             }
         }
         Self { answers }
     }
 
-    /// The answer for a digest; `None` if the query did not ask for it.
+    /// The answer for a digest; `None` if there is none: the query did not ask
+    /// for it, or its row cannot be read.
     #[must_use]
     pub fn get(&self, digest: &Digest) -> Option<&Answer> {
-        self.answers.get(digest)
+        self.answers.get(digest)?.as_ref().ok()
+    }
+
+    /// Why the row of a digest that was asked for cannot be read.
+    #[must_use]
+    pub fn unreadable(&self, digest: &Digest) -> Option<&StoreError> {
+        self.answers.get(digest)?.as_ref().err()
     }
 }
 

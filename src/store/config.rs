@@ -26,7 +26,8 @@ pub struct StoreConfig {
     /// Whether statements are prepared once for each connection, which saves the
     /// server work. Set it to `false` behind a pooler that hands out another
     /// connection for every transaction and does not follow prepared
-    /// statements. PostgreSQL only.
+    /// statements; changes cannot be announced through it either, and are then
+    /// asked for every `feed.poll_every`. PostgreSQL only.
     pub prepared_statements: bool,
     /// How long making one connection may take for each host in the URL, with its
     /// TLS handshake and its login. A check does not wait that long: it ends

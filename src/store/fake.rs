@@ -1,9 +1,10 @@
 //! A store for the tests of the tiers above: it answers, fails or hangs as it
 //! is told, and counts.
 
+mod follower;
+
 use std::{
     collections::HashMap,
-    num::NonZeroU32,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -13,9 +14,11 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub(crate) use follower::{Channel, FakeFollower};
+
 use super::{
     Change, ChangeKind, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey,
-    WriteError,
+    WriteError, follower::ChangeRow,
 };
 use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor};
 
@@ -32,7 +35,9 @@ pub(crate) enum Mood {
 #[derive(Debug, Clone)]
 pub(crate) struct FakeStore {
     records: Arc<Mutex<HashMap<Digest, KeyRecord>>>,
-    changes: Arc<Mutex<Vec<Change>>>,
+    spoilt: Arc<Mutex<Vec<Digest>>>,
+    changes: Arc<Mutex<Vec<ChangeRow>>>,
+    channel: watch::Sender<Channel>,
     touched: Arc<Mutex<Vec<(KeyId, Timestamp)>>>,
     mood: watch::Sender<Mood>,
     queries: Arc<AtomicUsize>,
@@ -44,7 +49,9 @@ impl FakeStore {
     pub(crate) fn new(mood: Mood) -> Self {
         Self {
             records: Arc::default(),
+            spoilt: Arc::default(),
             changes: Arc::default(),
+            channel: watch::Sender::default(),
             touched: Arc::default(),
             mood: watch::Sender::new(mood),
             queries: Arc::default(),
@@ -57,6 +64,15 @@ impl FakeStore {
         self.records.lock().unwrap().insert(digest, record);
     }
 
+    pub(crate) fn remove(&self, digest: &Digest) {
+        self.records.lock().unwrap().remove(digest);
+    }
+
+    /// The row of a digest cannot be read from now on.
+    pub(crate) fn spoil(&self, digest: Digest) {
+        self.spoilt.lock().unwrap().push(digest);
+    }
+
     pub(crate) fn set(&self, mood: Mood) {
         self.mood.send_replace(mood);
     }
@@ -64,7 +80,46 @@ impl FakeStore {
     /// Adds a numbered change.
     pub(crate) fn announce(&self, revision: i64, digest: Digest, kind: ChangeKind) {
         let revision = Revision(revision);
-        self.changes.lock().unwrap().push(Change { revision, digest, kind });
+        if let Some(record) = self.records.lock().unwrap().get_mut(&digest) {
+            record.revision = revision;
+        }
+        self.append(ChangeRow::Change(Change { revision, digest, kind }));
+    }
+
+    fn append(&self, row: ChangeRow) {
+        self.changes.lock().unwrap().push(row);
+        self.channel.send_modify(|channel| channel.announcements += 1);
+    }
+
+    fn head(&self) -> Revision {
+        self.changes.lock().unwrap().last().map_or(Revision(0), ChangeRow::revision)
+    }
+
+    /// Changes how changes reach their followers.
+    pub(crate) fn tune(&self, change: impl FnOnce(&mut Channel)) {
+        self.channel.send_modify(change);
+    }
+
+    /// Ends the connections of all followers.
+    pub(crate) fn cut(&self) {
+        self.channel.send_modify(|channel| channel.cuts += 1);
+    }
+
+    /// How often followers have asked for the newest change or for changes.
+    pub(crate) fn asked_for_changes(&self) -> usize {
+        self.channel.borrow().asked
+    }
+
+    /// How many canaries were written.
+    pub(crate) fn canaries(&self) -> usize {
+        let changes = self.changes.lock().unwrap();
+        changes.iter().filter(|row| matches!(row, ChangeRow::Canary { .. })).count()
+    }
+
+    /// Deletes all changes up to a number.
+    pub(crate) fn prune(&self, through: i64) {
+        self.changes.lock().unwrap().retain(|row| row.revision() > Revision(through));
+        self.channel.send_modify(|channel| channel.pruned = Revision(through));
     }
 
     /// Loses all changes, as a store does that is restored from a backup.
@@ -120,6 +175,8 @@ impl Drop for Leaving<'_> {
 }
 
 impl Store for FakeStore {
+    type Follower = FakeFollower;
+
     /// Reads the records first and answers them when the mood lets it, as a
     /// database does that is slow to send what it has read.
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
@@ -129,23 +186,31 @@ impl Store for FakeStore {
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
         let rows: Vec<_> = {
             let records = self.records.lock().unwrap();
-            digests.iter().filter_map(|d| Some((*d, records.get(d)?.clone()))).collect()
+            digests.iter().filter_map(|d| Some((*d, Ok(records.get(d)?.clone())))).collect()
         };
         self.mood().await?;
+        let spoilt = self.spoilt.lock().unwrap().clone();
+        let unreadable = || Err(StoreError::unreadable("as it was told"));
+        let rows = rows.into_iter().chain(spoilt.into_iter().map(|digest| (digest, unreadable())));
         Ok(Lookup::answered(digests, rows))
     }
 
-    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
-        self.mood().await?;
-        let changes = self.changes.lock().unwrap();
-        let newer = changes.iter().filter(|change| change.revision > after);
-        Ok(newer.take(usize::try_from(limit.get()).unwrap()).cloned().collect())
+    async fn follow(&self) -> Result<Option<FakeFollower>, StoreError> {
+        if self.channel.borrow().has_no_changes {
+            return Ok(None);
+        }
+        FakeFollower::connect(self).await.map(Some)
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
+    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+        let refused = self.channel.borrow().refuses_canaries;
+        if let Some(kind) = refused {
+            return Err(StoreError::new(kind, "as it was told"));
+        }
         self.mood().await?;
-        let changes = self.changes.lock().unwrap();
-        Ok(changes.last().map_or(Revision(0), |change| change.revision))
+        let revision = Revision(self.head().0 + 1);
+        self.append(ChangeRow::Canary { revision, token: *token });
+        Ok(())
     }
 
     async fn get(&self, _: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

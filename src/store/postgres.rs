@@ -3,7 +3,10 @@
 
 mod call;
 mod connections;
+mod dial;
 mod error;
+mod follower;
+mod hosts;
 mod migrate;
 mod relation;
 mod rows;
@@ -11,23 +14,18 @@ mod tls;
 mod url;
 mod write;
 
-use std::{
-    fmt,
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Row, types::Type};
 
-pub(crate) use self::relation::Relation;
-use self::{call::Pace, connections::Connections, rows::KEY_COLUMNS};
-use super::{Change, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError};
+pub use self::follower::PostgresFollower;
+use self::{call::Pace, connections::Connections, dial::Dialer, rows::KEY_COLUMNS};
+pub(crate) use self::{relation::Relation, url::place};
+use super::{Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError};
 use crate::{
-    key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor},
+    key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
     tasks::Tasks,
 };
 
@@ -46,7 +44,8 @@ pub struct PostgresConfig {
     /// PgBouncer in transaction mode: every call is then a transaction with
     /// unnamed statements, still in one round trip.
     pub prepared_statements: bool,
-    /// How many connections there are at most. Made when they are needed.
+    /// How many connections there are at most, the one of a follower not counted.
+    /// Made when they are needed.
     pub max_connections: NonZeroUsize,
     /// How long making a connection may take for each host in the URL: name
     /// resolution, TCP, TLS, authentication and the first statement. Not bound to the time of the
@@ -67,8 +66,8 @@ pub struct PostgresConfig {
 /// With [`PostgresConfig::relation`] the keys are somebody else's: they are read
 /// from that table or view, which offers the columns of `keystead.api_keys`
 /// (NULL is read as empty where that makes sense). Changing a key is then
-/// [`WriteError::ReadOnly`], there are no numbered changes ([`Store::changes`] is
-/// empty, [`Store::head`] is 0), and [`Store::touch`] does nothing.
+/// [`WriteError::ReadOnly`], there are no numbered changes to follow, and
+/// [`Store::touch`] does nothing.
 ///
 /// Lookups, changes and touches end within the connect time-out, while there is
 /// no connection, and the query time-out. What people ask for (get, list, insert,
@@ -77,6 +76,8 @@ pub struct PostgresConfig {
 /// the latest when the statement's time-out has passed.
 pub struct PostgresStore {
     connections: Connections,
+    dialer: Dialer,
+    tasks: Tasks,
     query_timeout: Duration,
     prepared_statements: bool,
     relation: Option<Relation>,
@@ -145,9 +146,12 @@ impl PostgresStore {
             )
             .into(),
         };
-        let url = config.url.expose_secret();
+        let dialer = Dialer::new(config, config.url.expose_secret())?;
+        let (again, max) = (dialer.clone(), config.max_connections);
         Ok(Self {
-            connections: Connections::new(config, url, Arc::clone(&remedy), tasks)?,
+            connections: Connections::new(again, max, Arc::clone(&remedy), tasks.clone())?,
+            dialer,
+            tasks,
             query_timeout: config.query_timeout,
             prepared_statements: config.prepared_statements,
             statements: Statements::on(&relation.clone().unwrap_or_else(Relation::own)),
@@ -203,12 +207,6 @@ impl Statements {
     }
 }
 
-const CHANGES: &str = "SELECT revision, digest, kind FROM keystead.key_changes \
-    WHERE revision > $1 ORDER BY revision LIMIT $2";
-
-/// The newest row is never deleted: a trigger keeps it.
-const HEAD: &str = "SELECT COALESCE(max(revision), 0) FROM keystead.key_changes";
-
 /// Locked in the order of their ids, so that two servers that note the same keys
 /// do not wait for each other.
 const TOUCH: &str = "\
@@ -224,6 +222,8 @@ const TOUCH: &str = "\
     WHERE k.id = locked.id AND (k.last_used_at IS NULL OR k.last_used_at < locked.at)";
 
 impl Store for PostgresStore {
+    type Follower = PostgresFollower;
+
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         if digests.is_empty() {
             return Ok(Lookup::answered(&[], []));
@@ -231,27 +231,25 @@ impl Store for PostgresStore {
         let asked: Vec<&[u8]> = digests.iter().map(|digest| &digest.as_bytes()[..]).collect();
         let params = [call::param(&asked, Type::BYTEA_ARRAY)];
         let rows = self.query(&self.statements.find, &params, Pace::Lookup).await?;
-        let keys = rows.iter().map(rows::stored_key).collect::<Result<Vec<_>, _>>()?;
-        rows::each_digest_once(&keys)?;
-        Ok(Lookup::answered(digests, keys.into_iter().map(|key| (key.digest, key.record))))
+        let answers = rows.iter().map(rows::answer).collect::<Result<Vec<_>, _>>()?;
+        Ok(Lookup::answered(digests, answers))
     }
 
-    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
+    async fn follow(&self) -> Result<Option<PostgresFollower>, StoreError> {
         if self.relation.is_some() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let limit = i64::from(limit.get());
-        let params = [call::param(&after.0, Type::INT8), call::param(&limit, Type::INT8)];
-        let rows = self.query(CHANGES, &params, Pace::Lookup).await?;
-        rows.iter().map(rows::change).collect()
+        PostgresFollower::connect(self).await.map(Some)
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
-        if self.relation.is_some() {
-            return Ok(Revision(0));
+    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+        if let Some(relation) = &self.relation {
+            let detail = format!("{relation} is not keystead's: it has no changes");
+            return Err(StoreError::new(StoreErrorKind::Forbidden, detail));
         }
-        let rows = self.query(HEAD, &[], Pace::Lookup).await?;
-        rows.first().map_or(Ok(Revision(0)), rows::revision)
+        let token = &token.as_bytes()[..];
+        let params = [call::param(&token, Type::BYTEA)];
+        self.query("SELECT keystead.canary($1)", &params, Pace::Lookup).await.map(drop)
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

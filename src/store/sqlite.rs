@@ -7,31 +7,25 @@
 
 mod connection;
 mod error;
+mod follower;
 mod lane;
 mod reads;
 mod rows;
 mod schema;
 mod writes;
 
-use std::{
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+pub use self::follower::SqliteFollower;
 use self::{
     connection::{Role, Source},
     lane::Lane,
 };
-use super::{
-    Change, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError,
-};
-use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor};
+use super::{Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError};
+use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor};
 
 /// How long a call that writes may take, whatever it writes.
 ///
@@ -66,7 +60,8 @@ pub struct SqliteConfig {
 
 /// A store in an SQLite file.
 ///
-/// Reading calls share `max_readers` connections, writing calls one. A call
+/// Reading calls share `max_readers` connections, writing calls one, and a
+/// follower of the changes has one of its own. A call
 /// that finds them all taken, or the file locked by another process, for three
 /// quarters of its time-out ends as `saturated`. A query that is still running
 /// when its time-out has passed or its caller has gone is interrupted, and a
@@ -79,6 +74,7 @@ pub struct SqliteConfig {
 pub struct SqliteStore {
     readers: Arc<Lane>,
     writer: Arc<Lane>,
+    source: Arc<Source>,
     query_timeout: Duration,
 }
 
@@ -93,8 +89,8 @@ impl SqliteStore {
         let (source, writer) = Source::prepare(&config.path)?;
         let source = Arc::new(source);
         let readers = Lane::new(Arc::clone(&source), Role::Reader, config.max_readers, Vec::new());
-        let writer = Lane::new(source, Role::Writer, NonZeroUsize::MIN, vec![writer]);
-        Ok(Self { readers, writer, query_timeout: config.query_timeout })
+        let writer = Lane::new(Arc::clone(&source), Role::Writer, NonZeroUsize::MIN, vec![writer]);
+        Ok(Self { readers, writer, source, query_timeout: config.query_timeout })
     }
 
     async fn read<T: Send + 'static>(
@@ -128,17 +124,20 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
+    type Follower = SqliteFollower;
+
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         let digests = digests.to_vec();
         self.read(move |db| reads::find(db, &digests)).await
     }
 
-    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
-        self.read(move |db| reads::changes(db, after, limit)).await
+    async fn follow(&self) -> Result<Option<SqliteFollower>, StoreError> {
+        Ok(Some(SqliteFollower::new(Arc::clone(&self.source), self.query_timeout)))
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
-        self.read(reads::head).await
+    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+        let token = *token;
+        self.writer.run(self.query_timeout, move |db| writes::canary(db, &token)).await
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

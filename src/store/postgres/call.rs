@@ -6,7 +6,7 @@ use deadpool_postgres::ClientWrapper;
 use futures::future::join3;
 use tokio::time::timeout;
 use tokio_postgres::{
-    Error as PgError, Row,
+    Client, Error as PgError, Row,
     types::{ToSql, Type},
 };
 
@@ -184,8 +184,8 @@ async fn prepared(
 /// round trip. All three answers are awaited even when one is an error, so that
 /// nothing is pending on the connection afterwards. A statement that fails makes
 /// the `COMMIT` a rollback.
-async fn in_a_transaction(
-    client: &ClientWrapper,
+pub(super) async fn in_a_transaction(
+    client: &Client,
     sql: &str,
     params: &[Param<'_>],
     limit: Duration,

@@ -1,6 +1,6 @@
 //! The pool of connections.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
@@ -12,23 +12,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PostgresConfig, PostgresConfigError, error, statement_timeout, tls, url};
+use super::{PostgresConfigError, dial::Dialer, error, hosts::EachHost};
 use crate::{
     store::{StoreError, StoreErrorKind},
     tasks::Tasks,
 };
-
-/// How long a connection may be silent before the kernel asks whether the
-/// server is still there. Well below the five minutes after which common
-/// firewalls and load balancers forget an idle connection.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-
-/// How long between two such questions.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// How many of them may stay unanswered. So a silent server is given up after
-/// 30 + 3 × 5 = 45 s, if `tcp_user_timeout` does not end it earlier.
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Longest that taking an idle connection out of the pool may take. With
 /// [`RecyclingMethod::Fast`] it does no I/O, so that this is never reached; it is
@@ -64,35 +52,25 @@ pub(super) struct Connections {
 impl Connections {
     /// A pool without a connection in it. Does no network I/O.
     pub(super) fn new(
-        config: &PostgresConfig,
-        text: &str,
+        dialer: Dialer,
+        max_connections: NonZeroUsize,
         remedy: Arc<str>,
         tasks: Tasks,
     ) -> Result<Self, PostgresConfigError> {
-        let url::Target { mut driver, verification } = url::read(text)?;
-        prepare(&mut driver, config);
-        let connector = tls::connector(&verification)?;
-
-        // The first host may cost the whole connect time-out before the next is
-        // tried. Bounds name resolution, TCP, TLS, authentication and the first
-        // statement together.
-        let hosts = driver.get_hosts().len().max(driver.get_hostaddrs().len());
-        let create = config.connect_timeout * u32::try_from(hosts).unwrap_or(u32::MAX);
+        let Dialer { driver, connector, host_limit, limit: create, opening } = dialer;
         // A place is held for as long as a connection is being made, or a call
         // lasts, which is less; whoever waits longer than that waits in vain.
         let wait = create;
 
         let recycling_method = RecyclingMethod::Fast;
-        let manager = Manager::from_config(driver, connector, ManagerConfig { recycling_method });
-        let size = config.max_connections.get();
+        let connect = EachHost::new(connector, host_limit);
+        let manager = Manager::from_connect(driver, connect, ManagerConfig { recycling_method });
         let mut pool = Pool::builder(manager);
-        // Behind PgBouncer in transaction mode the setting would stay on somebody
-        // else's connection; there, each transaction sets its own.
-        if config.prepared_statements {
-            pool = pool.post_create(limits_statements(config.query_timeout));
+        if let Some(opening) = opening {
+            pool = pool.post_create(begins_with(opening));
         }
         let pool = pool
-            .max_size(size)
+            .max_size(max_connections.get())
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 wait: Some(wait),
@@ -101,7 +79,7 @@ impl Connections {
             })
             .build()
             .map_err(|reason| PostgresConfigError::Setup(reason.to_string()))?;
-        let places = Arc::new(Semaphore::new(size));
+        let places = Arc::new(Semaphore::new(max_connections.get()));
         Ok(Self { pool, places, create, wait, tasks, remedy })
     }
 
@@ -149,31 +127,11 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// What every connection is made with.
-fn prepare(driver: &mut tokio_postgres::Config, config: &PostgresConfig) {
-    driver
-        // Bounds the TCP connection to each address, so that a dead first host
-        // leaves time for the second.
-        .connect_timeout(config.connect_timeout)
-        .tcp_user_timeout(config.tcp_user_timeout)
-        .keepalives(true)
-        .keepalives_idle(KEEPALIVE_IDLE)
-        .keepalives_interval(KEEPALIVE_INTERVAL)
-        .keepalives_retries(KEEPALIVE_RETRIES);
-    if driver.get_application_name().is_none() {
-        driver.application_name("keystead");
-    }
-}
-
-/// Sets the time-out that lookups have at the server, on every new connection.
-/// With a statement, as PgBouncer refuses a connection that sets it in its
-/// start-up message.
-fn limits_statements(query_timeout: Duration) -> Hook {
-    let limit = statement_timeout(query_timeout).as_millis();
-    let set: Arc<str> = format!("SET statement_timeout = {limit}").into();
+/// Runs a statement on every new connection.
+fn begins_with(opening: Arc<str>) -> Hook {
     Hook::async_fn(move |client, _| {
-        let set = Arc::clone(&set);
-        async move { client.batch_execute(&set).await.map_err(HookError::Backend) }.boxed()
+        let opening = Arc::clone(&opening);
+        async move { client.batch_execute(&opening).await.map_err(HookError::Backend) }.boxed()
     })
 }
 

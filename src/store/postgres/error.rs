@@ -6,7 +6,7 @@ use std::{error::Error, io};
 use deadpool_postgres::{HookError, PoolError, TimeoutType};
 use tokio_postgres::{
     Error as PgError,
-    error::{DbError, Severity},
+    error::{DbError, Severity, SqlState},
     types::WrongType,
 };
 
@@ -39,7 +39,7 @@ pub(super) fn no_place() -> StoreError {
 }
 
 /// Why a connection could not be made.
-fn from_connecting(error: &PgError, remedy: &str) -> StoreError {
+pub(super) fn from_connecting(error: &PgError, remedy: &str) -> StoreError {
     // The driver does not tell these two kinds otherwise. The configuration was
     // checked when the store was built, so that what is left of the second is a
     // password that the server asks for and the URL lacks.
@@ -135,6 +135,12 @@ pub(super) fn leaves_connection_whole(error: &PgError) -> bool {
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&e| e.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Whether the server does not listen because it only repeats what another one
+/// does: a standby announces nothing.
+pub(super) fn is_standby(error: &PgError) -> bool {
+    error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
 /// A call that the server did not answer in time.

@@ -1,6 +1,6 @@
 //! Rows, read as keys and changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +12,7 @@ use tokio_postgres::{
 use super::error;
 use crate::{
     key::{Digest, KeyId, KeyRecord, Revision, Rights, stored_network},
-    store::{Change, ChangeKind, StoreError, StoreErrorKind, StoredKey},
+    store::{StoreError, StoreErrorKind, StoredKey, follower::ChangeRow},
 };
 
 /// The columns of a key, in the order in which [`stored_key`] reads them.
@@ -51,31 +51,34 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     Ok(StoredKey { digest, record })
 }
 
+/// Reads a row of [`KEY_COLUMNS`] as the answer for its digest. A record that
+/// cannot be read is an error of its own, so that it does not take others with
+/// it.
+pub(super) fn answer(row: &Row) -> Result<(Digest, Result<KeyRecord, StoreError>), StoreError> {
+    let digest = column::<&[u8]>(row, 1, "?")?;
+    let digest = Digest::try_from(digest).map_err(|r| StoreError::unreadable(r.to_string()))?;
+    match stored_key(row) {
+        Err(error) if error.kind() != StoreErrorKind::Unreadable => Err(error),
+        read => Ok((digest, read.map(|key| key.record))),
+    }
+}
+
 /// Reads `revision, digest, kind`.
-pub(super) fn change(row: &Row) -> Result<Change, StoreError> {
+pub(super) fn change(row: &Row) -> Result<ChangeRow, StoreError> {
     let revision = revision(row)?;
     let digest = Digest::try_from(column::<&[u8]>(row, 1, "?")?)
         .map_err(|reason| StoreError::unreadable(format!("change {revision}: {reason}")))?;
-    let kind = ChangeKind::parse(column(row, 2, "?")?)?;
-    Ok(Change { revision, digest, kind })
+    ChangeRow::parse(revision, digest, column(row, 2, "?")?)
+}
+
+/// Reads, in the fourth column, whether changes before the row are missing.
+pub(super) fn is_after_a_gap(row: &Row) -> Result<bool, StoreError> {
+    column(row, 3, "?")
 }
 
 /// Reads one number.
 pub(super) fn revision(row: &Row) -> Result<Revision, StoreError> {
     column(row, 0, "?").map(Revision)
-}
-
-/// A view that was brought along may show a digest twice. Which of the rows
-/// counts cannot be told, so that neither does.
-pub(super) fn each_digest_once(keys: &[StoredKey]) -> Result<(), StoreError> {
-    let mut seen = HashMap::with_capacity(keys.len());
-    for StoredKey { digest, record } in keys {
-        if let Some(other) = seen.insert(*digest, &record.id) {
-            let ids = format!("keys {other} and {} have the same digest", record.id);
-            return Err(StoreError::unreadable(ids));
-        }
-    }
-    Ok(())
 }
 
 struct Reader<'a> {

@@ -41,6 +41,26 @@ pub(super) fn read(text: &str) -> Result<Target, PostgresConfigError> {
     Ok(Target { driver, verification })
 }
 
+/// Where the database is: its hosts and ports, and its name. A text that cannot
+/// be read, which no store is opened with, has no place.
+pub(crate) fn place(text: &str) -> Vec<String> {
+    const DEFAULT_PORT: u16 = 5432;
+    let Ok(Target { driver, .. }) = read(text) else {
+        return Vec::new();
+    };
+    let hosts = driver.get_hosts().iter().map(|host| format!("{host:?}"));
+    let addresses = driver.get_hostaddrs().iter().map(ToString::to_string);
+    let mut place: Vec<_> = hosts.chain(addresses).collect();
+    let ports = match driver.get_ports() {
+        [] => vec![DEFAULT_PORT],
+        ports => ports.to_vec(),
+    };
+    place.extend(ports.iter().map(ToString::to_string));
+    // The driver, like libpq, takes the name of the user for that of the database.
+    place.extend(driver.get_dbname().or(driver.get_user()).map(str::to_owned));
+    place
+}
+
 /// What libpq means by each `sslmode`, <https://www.postgresql.org/docs/current/libpq-ssl.html>.
 fn meaning(
     sslmode: Option<&str>,

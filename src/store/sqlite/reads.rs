@@ -1,4 +1,4 @@
-//! The queries. Each is one statement, so that it sees one state of the store.
+//! The queries. Each sees one state of the store.
 
 use std::num::NonZeroU32;
 
@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, named_params};
 use super::rows::{self, COLUMNS};
 use crate::{
     key::{Digest, KeyId, KeyRecord, Revision},
-    store::{Change, Lookup, Page, StoredKey},
+    store::{ChangePage, Lookup, Page, StoredKey},
 };
 
 pub(super) fn find(db: &Connection, digests: &[Digest]) -> Result<Lookup> {
@@ -18,19 +18,39 @@ pub(super) fn find(db: &Connection, digests: &[Digest]) -> Result<Lookup> {
     let asked: Vec<String> = digests.iter().map(|digest| digest.to_hex()).collect();
     let asked = serde_json::json!(asked).to_string();
     let mut query = db.prepare_cached(&sql)?;
-    let found: Vec<StoredKey> = query
-        .query_map(named_params! { ":digests": asked }, rows::stored_key)?
+    let found: Vec<_> = query
+        .query_map(named_params! { ":digests": asked }, rows::answer)?
         .collect::<Result<_>>()?;
-    Ok(Lookup::answered(digests, found.into_iter().map(|key| (key.digest, key.record))))
+    Ok(Lookup::answered(digests, found))
 }
 
-pub(super) fn changes(db: &Connection, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>> {
-    let mut query = db.prepare_cached(
+/// Changes whenever somebody else has written to the file, and for nothing else
+/// that is seen over the same connection. Far cheaper than a query.
+pub(super) fn data_version(db: &Connection) -> Result<i64> {
+    db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+/// `None` when changes after that revision have been deleted.
+pub(super) fn changes(
+    db: &Connection,
+    after: Revision,
+    limit: NonZeroU32,
+) -> Result<Option<ChangePage>> {
+    // Both statements see one state of the store.
+    let transaction = db.unchecked_transaction()?;
+    let pruned: i64 = transaction
+        .prepare_cached("SELECT COALESCE(max(through), 0) FROM pruned_changes")?
+        .query_row([], |row| row.get(0))?;
+    if pruned > after.0 {
+        return Ok(None);
+    }
+    let mut query = transaction.prepare_cached(
         "SELECT revision, digest, kind FROM key_changes
          WHERE revision > :after ORDER BY revision LIMIT :limit",
     )?;
     let params = named_params! { ":after": after.0, ":limit": limit.get() };
-    query.query_map(params, rows::change)?.collect()
+    let rows = query.query_map(params, rows::change)?.collect::<Result<Vec<_>>>()?;
+    Ok(Some(ChangePage::of(rows)))
 }
 
 pub(super) fn head(db: &Connection) -> Result<Revision> {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     key::{Digest, KeyRecord, Revision, Rights, stored_network},
-    store::{Change, ChangeKind, StoredKey},
+    store::{StoreError, StoredKey, follower::ChangeRow},
 };
 
 /// What [`stored_key`] reads, in its order.
@@ -43,14 +43,28 @@ pub(super) fn stored_key(row: &Row<'_>) -> Result<StoredKey> {
     Ok(StoredKey { digest, record })
 }
 
+/// Reads a row of [`COLUMNS`] as the answer for its digest. A record that cannot
+/// be read is an error of its own, so that it does not take others with it.
+pub(super) fn answer(
+    row: &Row<'_>,
+) -> Result<(Digest, std::result::Result<KeyRecord, StoreError>)> {
+    let digest = Cells { row, next: 0 }.digest()?;
+    match stored_key(row) {
+        Ok(key) => Ok((digest, Ok(key.record))),
+        Err(error @ rusqlite::Error::FromSqlConversionFailure(..)) => {
+            let detail = format!("{error}; correct the row with the `sqlite3` shell");
+            Ok((digest, Err(StoreError::unreadable(detail))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a row of `revision, digest, kind`.
-pub(super) fn change(row: &Row<'_>) -> Result<Change> {
+pub(super) fn change(row: &Row<'_>) -> Result<ChangeRow> {
     let mut cells = Cells { row, next: 0 };
-    Ok(Change {
-        revision: Revision(cells.plain()?),
-        digest: cells.digest()?,
-        kind: cells.required(|text: String| ChangeKind::parse(&text))?,
-    })
+    let revision = Revision(cells.plain()?);
+    let digest = cells.digest()?;
+    cells.required(|text: String| ChangeRow::parse(revision, digest, &text))
 }
 
 /// The cells of a row, one after the other: finding each by its name would take

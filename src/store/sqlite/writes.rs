@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::reads;
 use crate::{
-    key::{Action, KeyId, KeyRecord, NewKey, Successor},
+    key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
     store::{Provenance, WriteError},
 };
 
@@ -90,6 +90,22 @@ pub(super) fn touch(db: &mut Connection, uses: &[(KeyId, Timestamp)]) -> Result<
         update.execute(named_params! { ":id": id.as_str(), ":at": at.as_microsecond() })?;
     }
     drop(update);
+    transaction.commit()
+}
+
+/// Writes a canary, and deletes those that are older than a minute.
+pub(super) fn canary(db: &mut Connection, token: &Digest) -> Result<()> {
+    let transaction = begin(db)?;
+    // As the default of the column counts: in microseconds.
+    transaction
+        .prepare_cached(
+            "DELETE FROM key_changes WHERE kind = 'canary' AND changed_at <
+                 CAST((julianday('now', '-1 minute') - 2440587.5) * 86400000000 AS integer)",
+        )?
+        .execute([])?;
+    transaction
+        .prepare_cached("INSERT INTO key_changes (digest, kind) VALUES (:token, 'canary')")?
+        .execute(named_params! { ":token": token.as_bytes() })?;
     transaction.commit()
 }
 

@@ -1,0 +1,151 @@
+//! Following the changes of the fake.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::FakeStore;
+use crate::{
+    key::Revision,
+    store::{ChangePage, Follower, StoreError, StoreErrorKind, Woken},
+};
+
+/// How long a call waits for a store that hangs.
+const TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How changes reach their followers.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    /// There is nothing to follow.
+    pub(crate) has_no_changes: bool,
+    /// Changes have to be asked for.
+    pub(crate) announces_nothing: bool,
+    /// What is announced gets lost.
+    pub(crate) loses_words: bool,
+    /// Every canary is refused so.
+    pub(crate) refuses_canaries: Option<StoreErrorKind>,
+    pub(super) announcements: u64,
+    pub(super) beats: u64,
+    pub(super) cuts: u64,
+    pub(super) asked: usize,
+    pub(super) pruned: Revision,
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self {
+            has_no_changes: false,
+            announces_nothing: false,
+            loses_words: false,
+            refuses_canaries: None,
+            announcements: 0,
+            beats: 0,
+            cuts: 0,
+            asked: 0,
+            pruned: Revision(0),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeFollower {
+    store: FakeStore,
+    channel: watch::Receiver<Channel>,
+    connected_after: u64,
+    announcements: u64,
+    beats: u64,
+}
+
+impl FakeFollower {
+    pub(super) async fn connect(store: &FakeStore) -> Result<Self, StoreError> {
+        answers(store).await?;
+        let mut channel = store.channel.subscribe();
+        let (cuts, announcements, beats) = {
+            let now = channel.borrow_and_update();
+            (now.cuts, now.announcements, now.beats)
+        };
+        Ok(Self { store: store.clone(), channel, connected_after: cuts, announcements, beats })
+    }
+
+    async fn ask(&self) -> Result<(), StoreError> {
+        self.store.channel.send_modify(|channel| channel.asked += 1);
+        self.connected()?;
+        answers(&self.store).await?;
+        self.connected()
+    }
+
+    fn connected(&self) -> Result<(), StoreError> {
+        if self.channel.borrow().cuts == self.connected_after {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Unreachable, "it was cut"))
+    }
+
+    fn heard(&mut self) -> Option<Woken> {
+        let now = self.channel.borrow_and_update();
+        if now.loses_words || now.announces_nothing {
+            (self.announcements, self.beats) = (now.announcements, now.beats);
+            return None;
+        }
+        if now.announcements > self.announcements {
+            self.announcements = now.announcements;
+            return Some(Woken::Announced);
+        }
+        let back = now.beats > self.beats;
+        self.beats = now.beats;
+        back.then_some(Woken::Beat)
+    }
+}
+
+async fn answers(store: &FakeStore) -> Result<(), StoreError> {
+    timeout(TIMEOUT, store.mood())
+        .await
+        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Timeout, "it hangs")))
+}
+
+impl Follower for FakeFollower {
+    fn announces(&self) -> bool {
+        !self.channel.borrow().announces_nothing
+    }
+
+    async fn head(&mut self) -> Result<Revision, StoreError> {
+        self.ask().await?;
+        Ok(self.store.head())
+    }
+
+    async fn changes(
+        &mut self,
+        after: Revision,
+        limit: NonZeroU32,
+    ) -> Result<Option<ChangePage>, StoreError> {
+        self.ask().await?;
+        if self.channel.borrow().pruned > after {
+            return Ok(None);
+        }
+        let changes = self.store.changes.lock().unwrap();
+        let newer = changes.iter().filter(|row| row.revision() > after);
+        let page = newer.take(usize::try_from(limit.get()).unwrap()).cloned();
+        Ok(Some(ChangePage::of(page)))
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        self.ask().await?;
+        self.store.channel.send_modify(|channel| channel.beats += 1);
+        Ok(())
+    }
+
+    async fn wait(&mut self, until: Instant) -> Result<Woken, StoreError> {
+        loop {
+            self.connected()?;
+            if let Some(woken) = self.heard() {
+                return Ok(woken);
+            }
+            if timeout_at(until, self.channel.changed()).await.is_err() {
+                return Ok(Woken::Elapsed);
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What every connection is made with: those of the pool, and the one that
+//! follows the changes.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config, Connection, Socket, tls::MakeTlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{PostgresConfig, PostgresConfigError, error, hosts, statement_timeout, tls, url};
+use crate::store::{StoreError, StoreErrorKind};
+
+/// How long a connection may be silent before the kernel asks whether the
+/// server is still there. Well below the five minutes after which common
+/// firewalls and load balancers forget an idle connection.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// How long between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many of them may stay unanswered. So a silent server is given up after
+/// 30 + 3 × 5 = 45 s, if `tcp_user_timeout` does not end it earlier.
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Makes connections.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) driver: Config,
+    pub(super) connector: MakeRustlsConnect,
+    /// Longest trying of one host, while there is another.
+    pub(super) host_limit: Duration,
+    /// Longest making of a connection, with its first statement.
+    pub(super) limit: Duration,
+    /// The first statement on every connection. `None` behind PgBouncer in
+    /// transaction mode, where the setting would stay on somebody else's
+    /// connection; there, each transaction sets its own.
+    pub(super) opening: Option<Arc<str>>,
+}
+
+/// The side of a connection that has to be driven.
+pub(super) type Driven = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+impl Dialer {
+    /// Reads the URL and the certificates that it names; does no network I/O.
+    pub(super) fn new(config: &PostgresConfig, text: &str) -> Result<Self, PostgresConfigError> {
+        let url::Target { mut driver, verification } = url::read(text)?;
+        prepare(&mut driver, config);
+        let connector = tls::connector(&verification)?;
+        // Every host but the last may cost the whole connect time-out before the
+        // next is tried. Bounds name resolution, TCP, TLS, authentication and the first
+        // statement together.
+        let hosts = driver.get_hosts().len().max(driver.get_hostaddrs().len());
+        let limit = config.connect_timeout * u32::try_from(hosts).unwrap_or(u32::MAX);
+        let opening = config.prepared_statements.then(|| limits_statements(config.query_timeout));
+        let host_limit = config.connect_timeout;
+        Ok(Self { driver, connector, host_limit, limit, opening })
+    }
+
+    /// Makes a connection outside the pool. `drive` begins to drive it.
+    pub(super) async fn dial(
+        &self,
+        remedy: &str,
+        drive: impl FnOnce(Driven),
+    ) -> Result<Client, StoreError> {
+        let dialling = async {
+            let connect = |host: Config| {
+                let connector = self.connector.clone();
+                async move { host.connect(connector).await }
+            };
+            let hosts = hosts::in_order(&self.driver);
+            let (client, connection) = hosts::first_of(hosts, self.host_limit, connect).await?;
+            drive(connection);
+            if let Some(opening) = &self.opening {
+                client.batch_execute(opening).await?;
+            }
+            Ok(client)
+        };
+        let made = timeout(self.limit, dialling).await.map_err(|_| {
+            StoreError::new(StoreErrorKind::Unreachable, "no connection within the time-out")
+        })?;
+        made.map_err(|reason| error::from_connecting(&reason, remedy))
+    }
+}
+
+fn prepare(driver: &mut Config, config: &PostgresConfig) {
+    driver
+        // Bounds the TCP connection to each address, so that a dead first host
+        // leaves time for the second.
+        .connect_timeout(config.connect_timeout)
+        .tcp_user_timeout(config.tcp_user_timeout)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_INTERVAL)
+        .keepalives_retries(KEEPALIVE_RETRIES);
+    if driver.get_application_name().is_none() {
+        driver.application_name("keystead");
+    }
+}
+
+/// Sets the time-out that lookups have at the server. With a statement, as
+/// PgBouncer refuses a connection that sets it in its start-up message.
+fn limits_statements(query_timeout: Duration) -> Arc<str> {
+    format!("SET statement_timeout = {}", statement_timeout(query_timeout).as_millis()).into()
+}

@@ -1,0 +1,82 @@
+//! The connection that follows the changes. SQLite announces nothing to other
+//! processes, so that they are asked for; a cheap question first, whether there
+//! is anything new at all.
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    connection::{Role, Source},
+    lane::Lane,
+    reads,
+};
+use crate::{
+    key::Revision,
+    store::{ChangePage, Follower, StoreError, Woken},
+};
+
+/// Follows the changes over a connection of its own.
+#[derive(Debug)]
+pub struct SqliteFollower {
+    /// One place, so that calls use the same connection.
+    lane: Arc<Lane>,
+    query_timeout: Duration,
+    /// The newest change, and the version of the file that says so. Only the
+    /// connection that it was read over can compare the version. Lost with every
+    /// error, as another connection may come then.
+    seen: Option<(i64, Revision)>,
+}
+
+impl SqliteFollower {
+    pub(super) fn new(source: Arc<Source>, query_timeout: Duration) -> Self {
+        let lane = Lane::new(source, Role::Reader, NonZeroUsize::MIN, Vec::new());
+        Self { lane, query_timeout, seen: None }
+    }
+}
+
+impl Follower for SqliteFollower {
+    fn announces(&self) -> bool {
+        false
+    }
+
+    async fn head(&mut self) -> Result<Revision, StoreError> {
+        let seen = self.seen.take();
+        let reading = self.lane.run(self.query_timeout, move |db| {
+            // Read first: what is written in between only makes it look older.
+            let version = reads::data_version(db)?;
+            match seen {
+                Some((same, head)) if same == version => Ok((version, head)),
+                Some(_) | None => Ok((version, reads::head(db)?)),
+            }
+        });
+        let (version, head) = reading.await?;
+        self.seen = Some((version, head));
+        Ok(head)
+    }
+
+    async fn changes(
+        &mut self,
+        after: Revision,
+        limit: NonZeroU32,
+    ) -> Result<Option<ChangePage>, StoreError> {
+        let seen = self.seen.take();
+        let page = self.lane.run(self.query_timeout, move |db| reads::changes(db, after, limit));
+        let page = page.await?;
+        self.seen = seen;
+        Ok(page)
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn wait(&mut self, until: Instant) -> Result<Woken, StoreError> {
+        sleep_until(until).await;
+        Ok(Woken::Elapsed)
+    }
+}
