@@ -1,109 +1,208 @@
 //! Changes of the store, brought to the memory.
 //!
-//! The change table is polled: its numbers are given out in the order in which
-//! changes become visible, so that going on from the last number that was seen
-//! misses nothing, however long the store was away.
+//! Changes are numbered rows, in the order in which they become visible, so that
+//! going on from the last number that was read misses nothing, however long the
+//! store was away. Where the store announces changes, the announcement wakes the
+//! feed; the table is the truth, and is looked at with every heartbeat whether
+//! anything was announced or not.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+mod canary;
+mod config;
+mod pulse;
+mod reader;
+mod sweep;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
+use std::{sync::Arc, time::Duration};
 
-use crate::{
-    fill::Fill,
-    guard::Guarded,
-    key::Revision,
-    ladder::{Dependency, Ladder, TierWatch},
-    store::{Change, Store, StoreError},
-    time::{Clock, DurationText, jittered},
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
 };
 
-/// How many changes are read at once. A page of this size is about 60 KB.
-const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+pub use self::config::FeedConfig;
+use self::{
+    canary::{Canary, canary},
+    pulse::Pulse,
+    reader::{Found, Reader},
+    sweep::{Sweep, sweep},
+};
+use crate::{
+    cache::{Coverage, Memory},
+    fill::Fill,
+    guard::Guarded,
+    ladder::{Dependency, Ladder, TierWatch},
+    store::{Follower, Position, Store, StoreError, Woken},
+    telemetry::Metrics,
+    time::{Clock, jittered},
+    warm::Journal,
+};
 
-/// How far the polls of several instances are spread.
-const POLL_JITTER: f64 = 0.1;
+/// How long after a failure the first reconnect is tried: enough for a server
+/// that restarts, and no time for a person.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The feed: how changes reach the cache.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct FeedConfig {
-    /// How often the store is asked for new changes: about the longest time
-    /// that a revoked key goes on working while the store answers. One small
-    /// query each time, on every instance.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
-    pub poll_every: Duration,
-}
+/// The longest pause between two tries. Twice as long each time until then.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-impl Default for FeedConfig {
-    fn default() -> Self {
-        Self { poll_every: Duration::from_millis(100) }
-    }
-}
+/// How long a connection must stand, after one was lost, before the feed counts
+/// as healthy and the next loss as the first: about a heartbeat.
+const TRUSTED_AFTER: Duration = Duration::from_secs(1);
 
-/// Follows the changes of a store.
+/// How far the reconnects of several instances are spread.
+const PAUSE_JITTER: f64 = 0.5;
+
+/// Follows the changes of a store, measures how soon they arrive, and asks for
+/// keys again whose changes were missed.
 #[derive(Debug)]
 pub struct Feed<S> {
-    store: Arc<Guarded<S>>,
-    fill: Fill<S>,
-    poll_every: Duration,
-    /// The last change that was seen; `None` until the store has answered once.
-    /// What was cached before then is bounded by `cache.fresh_for` alone.
-    position: Option<Revision>,
-    watch: TierWatch,
+    link: Link<S>,
+    canary: Canary<S>,
+    sweep: Sweep<S>,
+}
+
+/// What a feed works with.
+#[derive(Debug)]
+pub struct FeedParts<S> {
+    /// The store.
+    pub store: Arc<Guarded<S>>,
+    /// Takes the changes in.
+    pub fill: Fill<S>,
+    /// What is asked for again when changes were missed.
+    pub memory: Arc<Memory>,
+    /// Told how far the changes have been brought.
+    pub coverage: Arc<Coverage>,
+    /// Where changes that were applied outlive the process.
+    pub journal: Journal,
+    /// Told the position, as of the last time that all changes were applied.
+    pub told: watch::Sender<Option<Position>>,
+    /// Told how the feed fares.
+    pub ladder: Ladder,
+    /// Told how long changes take.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub clock: Clock,
 }
 
 impl<S: Store> Feed<S> {
-    /// A feed that begins at the newest change, and tells `ladder` how it fares.
-    pub const fn new(
-        store: Arc<Guarded<S>>,
-        fill: Fill<S>,
-        poll_every: Duration,
-        ladder: Ladder,
-        clock: Clock,
-    ) -> Self {
-        let watch = TierWatch::new(Dependency::Feed, ladder, clock);
-        Self { store, fill, poll_every, position: None, watch }
+    /// A feed that goes on after `resume`, which is where the memory was when it
+    /// was written down, or begins at the newest change.
+    #[must_use]
+    pub fn new(config: FeedConfig, resume: Option<Position>, parts: FeedParts<S>) -> Self {
+        let FeedParts { store, fill, memory, coverage, journal, told, ladder, metrics, clock } =
+            parts;
+        let (sweeps, sweep) = sweep(memory, fill.clone(), config.revalidate_rate);
+        let (canaries, canary) =
+            canary(Arc::clone(&store), config.canary_every, metrics, clock.clone());
+        let watch = TierWatch::new(Dependency::Feed, ladder, clock.clone());
+        let now = clock.monotonic();
+        let pulse = Pulse::new(&config, now);
+        let reader = Reader {
+            fill,
+            coverage,
+            journal,
+            told,
+            canaries,
+            sweeps,
+            clock: clock.clone(),
+            max_replay: config.max_replay,
+            position: resume,
+            found: Found::Nothing,
+        };
+        let (pause, probation) = (FIRST_PAUSE, Duration::ZERO);
+        let link = Link { store, reader, pulse, watch, clock, pause, probation, trusted_from: now };
+        Self { link, canary, sweep }
     }
 
-    /// Follows for ever. Failures of the store are waited out.
-    pub async fn follow(mut self) {
+    /// Follows for ever; failures of the store are waited out. Ends at once where
+    /// the store has no changes to follow.
+    pub async fn follow(self) {
+        let Self { link, canary, sweep } = self;
+        tokio::select! {
+            () = link.run() => {}
+            () = canary.run() => {}
+            () = sweep.run() => {}
+        }
+    }
+}
+
+/// The connection over which changes are followed.
+#[derive(Debug)]
+struct Link<S> {
+    store: Arc<Guarded<S>>,
+    reader: Reader<S>,
+    pulse: Pulse,
+    watch: TierWatch,
+    clock: Clock,
+    /// How long to wait before the next try to connect.
+    pause: Duration,
+    /// How long the next connection must stand before it is trusted.
+    probation: Duration,
+    /// From when on this connection is.
+    trusted_from: Instant,
+}
+
+impl<S: Store> Link<S> {
+    async fn run(mut self) {
         loop {
-            let outcome = self.catch_up().await;
-            self.watch.observe(outcome);
-            sleep(jittered(self.poll_every, POLL_JITTER)).await;
+            let error = match self.store.follow().await {
+                Ok(None) => return self.watch.absent(),
+                Ok(Some(follower)) => self.follow(follower).await,
+                Err(error) => error,
+            };
+            self.watch.observe(Err(error));
+            self.probation = TRUSTED_AFTER;
+            sleep(jittered(self.pause, PAUSE_JITTER)).await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    async fn catch_up(&mut self) -> Result<(), StoreError> {
-        let head = self.store.run_for_feed(async |store: &S| store.head().await).await?;
-        let position = *self.position.get_or_insert(head);
-        if head < position {
-            tracing::warn!(
-                %position, %head,
-                "the store has lost changes, as after a backup was restored; following on from there"
-            );
-            self.position = Some(head);
-            return Ok(());
+    /// Follows until it fails. Whatever is announced from the beginning on is
+    /// heard, so that nothing is between the first look and the first wait.
+    async fn follow(&mut self, mut follower: S::Follower) -> StoreError {
+        if let Err(error) = self.begin(&mut follower).await {
+            return error;
         }
-        let mut seen = position;
-        while seen < head {
-            let page =
-                self.store.run_for_feed(async |store: &S| store.changes(seen, PAGE).await).await?;
-            let Some(last) = page.last() else { break };
-            seen = last.revision;
-            self.apply(&page);
-            self.position = Some(seen);
+        loop {
+            if let Err(error) = self.go_on(&mut follower).await {
+                return error;
+            }
         }
+    }
+
+    async fn begin(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
+        self.reader.recognise(follower).await?;
+        self.trusted_from = self.clock.monotonic() + self.probation;
+        self.catch_up(follower).await?;
+        self.pulse.connected(self.clock.monotonic());
+        self.reader.canaries.connected();
         Ok(())
     }
 
-    fn apply(&self, changes: &[Change]) {
-        for change in changes {
-            self.fill.invalidate(&change.digest);
+    async fn go_on(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
+        let now = self.clock.monotonic();
+        let until = self.pulse.next(follower.announces(), now);
+        let until = if now < self.trusted_from { until.min(self.trusted_from) } else { until };
+        match follower.wait(until).await? {
+            Woken::Beat => {
+                self.pulse.answered();
+                return Ok(());
+            }
+            Woken::Elapsed if follower.announces() && self.pulse.is_due(self.clock.monotonic()) => {
+                follower.beat().await?;
+                self.pulse.sent(self.clock.monotonic());
+            }
+            Woken::Elapsed | Woken::Announced => {}
         }
+        self.catch_up(follower).await
+    }
+
+    async fn catch_up(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
+        self.reader.catch_up(follower).await?;
+        if self.clock.monotonic() >= self.trusted_from {
+            self.pause = FIRST_PAUSE;
+            self.watch.observe(Ok(()));
+        }
+        Ok(())
     }
 }
 

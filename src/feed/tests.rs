@@ -1,143 +1,329 @@
-use std::time::Duration;
-
-use tokio::time::Instant;
+mod canaries;
+mod gaps;
 
 use super::*;
 use crate::{
-    cache::{CacheConfig, Memory},
-    fill::FillConfig,
-    guard::GuardConfig,
-    key::Digest,
+    cache::CacheConfig,
+    fill::{self, bench::Settings},
+    key::{Credential, Digest, Revision},
+    ladder::TierState,
     store::{
-        ChangeKind, StoreErrorKind,
+        Answer, ChangeKind, StoreErrorKind,
         fake::{FakeStore, Mood, record},
     },
     tasks::Tasks,
-    telemetry::Metrics,
+    telemetry::Exposition,
     tier::Tier,
 };
 
+/// Long enough for whatever has to be noticed with the next heartbeat.
+const A_BEAT: Duration = Duration::from_millis(1_200);
+
+/// Shorter than any heartbeat, longer than a poll.
+const AT_ONCE: Duration = Duration::from_millis(60);
+
+/// A digest that is in no memory.
+const UNKNOWN: Digest = Digest::from_bytes([9; Digest::LEN]);
+
+/// A store, a memory before it, and a feed that runs.
 struct Bench {
     store: FakeStore,
+    guarded: Arc<Guarded<FakeStore>>,
     memory: Arc<Memory>,
     fill: Fill<FakeStore>,
-    feed: Feed<FakeStore>,
+    coverage: Arc<Coverage>,
+    ladder: Ladder,
+    exposition: Exposition,
+    running: Tasks,
+    parts: Option<(FeedConfig, Option<Position>, FeedParts<FakeStore>)>,
 }
 
-fn bench() -> Bench {
-    let store = FakeStore::new(Mood::Answers);
-    let (metrics, _) = Metrics::new().unwrap();
-    let guarded = Arc::new(Guarded::new(store.clone(), GuardConfig::default(), metrics));
-    let memory = Arc::new(Memory::new(CacheConfig::default(), Clock::System));
-    let fill = Fill::new(
-        FillConfig::default(),
-        Duration::from_millis(150),
-        Arc::clone(&memory),
-        Arc::clone(&guarded),
-        Tasks::default(),
-        Clock::System,
-    );
-    let feed = Feed::new(
-        guarded,
-        fill.clone(),
-        Duration::from_millis(100),
-        Ladder::new(Clock::System),
-        Clock::System,
-    );
-    Bench { store, memory, fill, feed }
+/// A bench whose feed has not begun.
+fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Bench {
+    // Nothing ends by itself, so that what ends was ended by the feed.
+    let hour = Duration::from_hours(1);
+    let cache = CacheConfig { fresh_for: hour, absent_for: hour, ..CacheConfig::default() };
+    let fixture =
+        fill::bench::Bench::new(Mood::Answers, &Settings { cache, ..Settings::default() });
+    let fill::bench::Bench { store, guarded, memory, coverage, metrics, exposition, fill, .. } =
+        fixture;
+    // Canaries take numbers, which a test gives out itself.
+    let mut config = FeedConfig { canary_every: hour, ..FeedConfig::default() };
+    tune(&mut config);
+    let ladder = Ladder::new(Clock::System);
+    let parts = FeedParts {
+        store: Arc::clone(&guarded),
+        fill: fill.clone(),
+        memory: Arc::clone(&memory),
+        coverage: Arc::clone(&coverage),
+        journal: Journal::default(),
+        told: watch::Sender::default(),
+        ladder: ladder.clone(),
+        metrics,
+        clock: Clock::System,
+    };
+    let parts =
+        Some((config, resume.map(|n| Position { revision: Revision(n), landmark: None }), parts));
+    let running = Tasks::default();
+    Bench { store, guarded, memory, fill, coverage, ladder, exposition, running, parts }
+}
+
+/// A bench whose feed has caught up.
+async fn bench() -> Bench {
+    bench_with(|_| ()).await
+}
+
+async fn bench_with(tune: impl FnOnce(&mut FeedConfig)) -> Bench {
+    let mut bench = still(tune, None);
+    bench.begin().await;
+    bench
 }
 
 impl Bench {
+    async fn begin(&mut self) {
+        let (config, resume, parts) = self.parts.take().unwrap();
+        let feed = Feed::new(config, resume, parts);
+        self.running.spawn_until_stopped("feed", feed.follow());
+        sleep(AT_ONCE).await;
+    }
+
     /// Brings a key into the memory.
     async fn warm(&self, n: u32) -> Digest {
         let digest = Digest::sha256_of(&n.to_be_bytes());
-        self.store.put(digest, record("acme", 1));
+        self.store.put(digest, record("acme", 0));
         let deadline = Instant::now() + Duration::from_secs(1);
-        self.fill.find(digest, deadline).await.unwrap();
-        assert!(self.memory.get(&digest).is_some());
+        self.fill.find(Credential::Ours(digest), deadline).await.unwrap();
+        assert!(self.has(&digest));
         digest
+    }
+
+    /// Whether the memory holds what was brought into it, and nothing newer.
+    fn has(&self, digest: &Digest) -> bool {
+        let held = self.memory.look(digest, Instant::now()).map(|held| held.sighting.answer);
+        matches!(held, Some(Answer::Found(known)) if known.revision == Revision(0))
+    }
+
+    /// Whether what the store said then is good by the word of the feed now.
+    fn covers(&self, validated_at: Instant) -> bool {
+        self.coverage.good_until(validated_at).is_some_and(|until| Instant::now() < until)
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_ends_the_entry_of_its_key_and_no_other() {
-    let mut bench = bench();
+async fn an_announced_change_ends_the_entry_of_its_key_at_once_and_no_other() {
+    let bench = bench().await;
     let (changed, other) = (bench.warm(1).await, bench.warm(2).await);
-    bench.feed.catch_up().await.unwrap();
     bench.store.announce(1, changed, ChangeKind::Updated);
-    bench.feed.catch_up().await.unwrap();
-    assert_eq!(bench.memory.get(&changed), None);
-    assert!(bench.memory.get(&other).is_some());
+    sleep(Duration::from_millis(2)).await;
+    assert!(!bench.has(&changed) && bench.has(&other));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_announcement_is_lost_is_found_with_the_next_heartbeat() {
+    let bench = bench().await;
+    let key = bench.warm(1).await;
+    bench.store.tune(|channel| channel.loses_words = true);
+    bench.store.announce(1, key, ChangeKind::Updated);
+    sleep(A_BEAT).await;
+    assert!(!bench.has(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_do_not_come_back_make_it_poll_until_they_do() {
+    let bench = bench().await;
+    sleep(A_BEAT * 2).await;
+    let asked = bench.store.asked_for_changes();
+    sleep(Duration::from_secs(1)).await;
+    assert!(bench.store.asked_for_changes() - asked <= 4, "it polls while it is told");
+
+    bench.store.tune(|channel| channel.loses_words = true);
+    sleep(A_BEAT * 5).await;
+    let key = bench.warm(1).await;
+    bench.store.announce(1, key, ChangeKind::Updated);
+    sleep(AT_ONCE).await;
+    assert!(!bench.has(&key), "it does not poll");
+
+    bench.store.tune(|channel| channel.loses_words = false);
+    sleep(A_BEAT * 2).await;
+    let asked = bench.store.asked_for_changes();
+    sleep(Duration::from_secs(1)).await;
+    assert!(bench.store.asked_for_changes() - asked <= 4, "it polls although it is told again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_announces_nothing_is_polled() {
+    let mut bench = still(|_| (), None);
+    bench.store.tune(|channel| channel.announces_nothing = true);
+    bench.begin().await;
+    let key = bench.warm(1).await;
+    bench.store.announce(1, key, ChangeKind::Updated);
+    sleep(AT_ONCE).await;
+    assert!(!bench.has(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_changes_is_told_as_such_and_covers_nothing() {
+    let mut bench = still(|_| (), None);
+    bench.store.tune(|channel| channel.has_no_changes = true);
+    bench.begin().await;
+    assert_eq!(bench.ladder.standing().feed, TierState::None);
+    assert_eq!(bench.coverage.until(), None);
+    assert!(bench.running.stop(Duration::from_secs(1)).await);
+    assert!(!bench.running.is_broken());
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_during_an_outage_are_caught_up_with_however_many() {
-    let mut bench = bench();
+    let bench = bench().await;
     let last = bench.warm(5_000).await;
-    bench.feed.catch_up().await.unwrap();
+    bench.store.cut();
     bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    bench.feed.catch_up().await.unwrap_err();
     for n in 1..5_000_u32 {
         bench.store.announce(n.into(), Digest::sha256_of(&n.to_be_bytes()), ChangeKind::Created);
     }
     bench.store.announce(5_000, last, ChangeKind::Deleted);
+    sleep(Duration::from_secs(10)).await;
+    assert!(matches!(bench.ladder.standing().feed, TierState::Down { .. }));
+    assert!(bench.has(&last));
+    let warmed_before = bench.coverage.since().unwrap();
+
     bench.store.set(Mood::Answers);
-    bench.feed.catch_up().await.unwrap();
-    assert_eq!(bench.memory.get(&last), None);
-    assert_eq!(bench.feed.position, Some(Revision(5_000)));
+    sleep(LONGEST_PAUSE * 2 + TRUSTED_AFTER).await;
+    assert!(bench.ladder.standing().feed.is_up());
+    assert!(!bench.has(&last));
+    assert!(bench.covers(warmed_before), "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn misses_that_take_all_places_do_not_keep_changes_away() {
-    let mut bench = bench();
-    let key = bench.warm(1).await;
-    bench.feed.catch_up().await.unwrap();
-    let store = Arc::clone(&bench.feed.store);
-    let mut places = Vec::new();
-    while let Some(place) = store.try_enter() {
-        places.push(place);
+async fn a_connection_that_breaks_again_and_again_loses_no_change() {
+    let bench = bench().await;
+    for n in 1..=50_u32 {
+        let key = bench.warm(n).await;
+        bench.store.announce(n.into(), key, ChangeKind::Updated);
+        bench.store.cut();
+        sleep(Duration::from_millis(1_500)).await;
+        assert!(!bench.has(&key), "change {n}");
     }
-    bench.store.announce(1, key, ChangeKind::Updated);
-    bench.feed.catch_up().await.unwrap();
-    assert_eq!(bench.memory.get(&key), None);
+    assert_eq!(bench.coverage.since().unwrap().elapsed().as_secs(), 75, "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_from_before_the_start_are_not_replayed() {
-    let mut bench = bench();
-    let key = bench.warm(1).await;
-    bench.store.announce(1, key, ChangeKind::Created);
-    bench.feed.catch_up().await.unwrap();
-    assert!(bench.memory.get(&key).is_some());
+async fn a_connection_that_dies_soon_each_time_is_down_and_tried_ever_more_seldom() {
+    let bench = bench().await;
+    let cut_for = async |time| {
+        let (until, asked) = (Instant::now() + time, bench.store.asked_for_changes());
+        while Instant::now() < until {
+            bench.store.cut();
+            sleep(Duration::from_millis(50)).await;
+        }
+        bench.store.asked_for_changes() - asked
+    };
+    cut_for(Duration::from_secs(10)).await;
+    assert!(matches!(bench.ladder.standing().feed, TierState::Down { .. }));
+    let asked = cut_for(Duration::from_secs(10)).await;
+    assert!(asked < 60, "{asked} questions in 10 s");
+
+    sleep(LONGEST_PAUSE * 2 + TRUSTED_AFTER).await;
+    assert!(bench.ladder.standing().feed.is_up());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_lost_its_changes_is_followed_from_where_it_is() {
-    let mut bench = bench();
-    let key = bench.warm(1).await;
-    bench.store.announce(100, key, ChangeKind::Created);
-    bench.feed.catch_up().await.unwrap();
-    bench.store.lose_changes();
-    bench.feed.catch_up().await.unwrap();
-    bench.store.announce(1, key, ChangeKind::Updated);
-    bench.feed.catch_up().await.unwrap();
-    assert_eq!(bench.memory.get(&key), None);
+async fn connections_that_are_lost_now_and_then_are_no_state() {
+    let bench = bench().await;
+    for _ in 0..10 {
+        bench.store.cut();
+        for _ in 0..20 {
+            sleep(Duration::from_millis(100)).await;
+            assert!(bench.ladder.standing().feed.is_up());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_between_tries_grow_to_two_seconds() {
+    let bench = bench().await;
+    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    bench.store.cut();
+    sleep(Duration::from_secs(3)).await;
+    bench.store.set(Mood::Answers);
+    sleep(LONGEST_PAUSE.mul_f64(1.0 + PAUSE_JITTER) + TRUSTED_AFTER).await;
+    assert!(bench.ladder.standing().feed.is_up());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_does_not_stop_the_feed_for_ever() {
-    let bench = bench();
+    let bench = bench().await;
     let key = bench.warm(1).await;
-    let (store, memory) = (bench.store.clone(), Arc::clone(&bench.memory));
-    let following = Tasks::default();
-    following.spawn_until_stopped("feed", bench.feed.follow());
-    let second = Duration::from_secs(1);
-    tokio::time::sleep(second).await;
-    store.set(Mood::Hangs);
-    tokio::time::sleep(second).await;
-    store.announce(1, key, ChangeKind::Updated);
-    store.set(Mood::Answers);
-    tokio::time::sleep(second).await;
-    assert_eq!(memory.get(&key), None);
-    assert!(following.stop(second).await);
+    bench.store.set(Mood::Hangs);
+    sleep(Duration::from_secs(5)).await;
+    bench.store.announce(1, key, ChangeKind::Updated);
+    bench.store.set(Mood::Answers);
+    sleep(LONGEST_PAUSE * 2).await;
+    assert!(!bench.has(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn misses_that_take_all_places_do_not_keep_changes_away() {
+    let bench = bench().await;
+    let key = bench.warm(1).await;
+    let mut places = Vec::new();
+    while let Some(place) = bench.guarded.try_enter() {
+        places.push(place);
+    }
+    bench.store.announce(1, key, ChangeKind::Updated);
+    sleep(AT_ONCE).await;
+    assert!(!bench.has(&key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_from_before_the_start_are_not_replayed() {
+    let mut bench = still(|_| (), None);
+    let key = bench.warm(1).await;
+    let warmed = Instant::now();
+    bench.store.announce(1, key, ChangeKind::Created);
+    sleep(AT_ONCE).await;
+    bench.begin().await;
+    assert!(bench.has(&key));
+    assert!(!bench.covers(warmed), "what was cached before the feed began is not covered by it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_since_a_position_that_was_written_down_are_replayed() {
+    let mut bench = still(|_| (), Some(1));
+    let (before, after) = (bench.warm(1).await, bench.warm(2).await);
+    bench.store.announce(1, before, ChangeKind::Updated);
+    bench.store.announce(2, after, ChangeKind::Updated);
+    bench.begin().await;
+    assert!(bench.has(&before) && !bench.has(&after));
+}
+
+#[tokio::test(start_paused = true)]
+async fn coverage_reaches_as_far_as_the_last_heartbeat_and_ends_when_the_feed_is_silent() {
+    let bench = bench().await;
+    let began = bench.coverage.since().unwrap();
+    for _ in 0..5 {
+        sleep(A_BEAT).await;
+        assert!(bench.coverage.until().unwrap().elapsed() < A_BEAT);
+        assert!(bench.covers(began));
+    }
+    bench.store.set(Mood::Hangs);
+    sleep(A_BEAT * 4).await;
+    assert!(!bench.covers(began));
+    bench.store.set(Mood::Answers);
+    sleep(LONGEST_PAUSE * 2).await;
+    assert!(bench.covers(began), "nothing was missed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_come_while_it_catches_up_are_caught_up_with_too() {
+    let bench = bench().await;
+    let key = bench.warm(1).await;
+    for n in 1..=2_500 {
+        bench.store.announce(n, UNKNOWN, ChangeKind::Created);
+    }
+    // One page has been asked for.
+    tokio::task::yield_now().await;
+    bench.store.announce(2_501, key, ChangeKind::Updated);
+    sleep(AT_ONCE).await;
+    assert!(!bench.has(&key));
 }

@@ -1,0 +1,215 @@
+//! Reading the changes on from where it was left, and noticing when that cannot
+//! be done.
+
+use std::{fmt, num::NonZeroU32, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{canary::CanaryWatch, sweep::Sweeps};
+use crate::{
+    cache::Coverage,
+    fill::Fill,
+    key::Revision,
+    store::{ChangePage, Follower, Position, Row, Store, StoreError},
+    time::Clock,
+    warm::Journal,
+};
+
+/// How many changes are read at once. A page of this size is about 60 KB.
+const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
+/// Where the feed stands in the changes.
+#[derive(Debug)]
+pub(super) struct Reader<S> {
+    pub(super) fill: Fill<S>,
+    pub(super) coverage: Arc<Coverage>,
+    /// Changes that were applied outlive the process here.
+    pub(super) journal: Journal,
+    /// Told the position after every catch-up.
+    pub(super) told: watch::Sender<Option<Position>>,
+    pub(super) canaries: CanaryWatch,
+    pub(super) sweeps: Sweeps,
+    pub(super) clock: Clock,
+    pub(super) max_replay: NonZeroU32,
+    /// Up to where changes were read; `None` until the store has answered once.
+    /// What was cached before then is not covered.
+    pub(super) position: Option<Position>,
+    /// What was found on connecting, and is dealt with by the next catch-up.
+    pub(super) found: Found,
+}
+
+/// What a new connection leads to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found {
+    /// Nothing that speaks against going on.
+    Nothing,
+    /// The landmark, with this number: what was read after it is read again, as
+    /// it may have been lost, and its numbers given to other rows.
+    Landmark(Revision),
+    /// No landmark.
+    Gap(Gap),
+}
+
+/// Why what follows the position cannot be replayed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Gap {
+    /// The newest change is older than the last one that was read.
+    Lost,
+    /// The last change that was read is not there, or is another one.
+    OtherHistory,
+    /// Only canaries were read, and the last one is not there any more.
+    Unrecognised,
+    /// Changes were deleted before they were read.
+    Pruned,
+    /// There are more than are replayed.
+    TooLarge,
+}
+
+impl<S: Store> Reader<S> {
+    /// On a new connection: compares the landmark with what is there. A server
+    /// that took over without it may have given its number, and those before, to
+    /// other changes.
+    pub(super) async fn recognise(
+        &mut self,
+        follower: &mut impl Follower,
+    ) -> Result<(), StoreError> {
+        self.found = Found::Nothing;
+        let Some(landmark) = self.position.and_then(|it| it.landmark) else { return Ok(()) };
+        let page = follower.changes(before(landmark.revision), NonZeroU32::MIN).await?;
+        // Where it has been deleted meanwhile, nothing speaks against the store.
+        let row = page.map_or(Some(landmark), |page| page.last);
+        let taken = row.is_some_and(|row| row.revision == landmark.revision);
+        self.found = if row == Some(landmark) {
+            Found::Landmark(landmark.revision)
+        } else if taken || landmark.kind.is_some() {
+            Found::Gap(Gap::OtherHistory)
+        } else {
+            Found::Gap(Gap::Unrecognised)
+        };
+        Ok(())
+    }
+
+    /// Reads and applies all changes up to now, and confirms that nothing is
+    /// missing. Where changes are missing, what is in memory is asked for again,
+    /// and the newest ones are followed on.
+    pub(super) async fn catch_up(
+        &mut self,
+        follower: &mut impl Follower,
+    ) -> Result<(), StoreError> {
+        loop {
+            let as_of = self.clock.monotonic();
+            let head = follower.head().await?;
+            if self.read_up_to(head, follower).await? {
+                self.told.send_replace(self.position);
+                self.coverage.confirm(as_of);
+                return Ok(());
+            }
+        }
+    }
+
+    /// False when it begins anew at `head`: what happened between then and the
+    /// moment at which `head` was read is still to be read.
+    async fn read_up_to(
+        &mut self,
+        head: Revision,
+        follower: &mut impl Follower,
+    ) -> Result<bool, StoreError> {
+        let Some(read) = self.position else {
+            self.position = Some(newest(head, follower).await?);
+            return Ok(false);
+        };
+        if let Some(gap) = self.gap_before(head, read.revision) {
+            self.skip(gap, read.revision, newest(head, follower).await?);
+            return Ok(false);
+        }
+        let mut position = match self.found {
+            Found::Landmark(revision) => Position { revision, ..read },
+            Found::Nothing | Found::Gap(_) => read,
+        };
+        while position.revision < head {
+            let Some(page) = follower.changes(position.revision, PAGE).await? else {
+                self.skip(Gap::Pruned, position.revision, newest(head, follower).await?);
+                return Ok(false);
+            };
+            self.fill.apply(&page.changes);
+            self.journal.note(&page.changes);
+            self.canaries.seen(&page.canaries);
+            position = position.after(&page, head);
+            // How far it had come counts until all has been read again.
+            let revision = position.revision.max(read.revision);
+            self.position = Some(Position { revision, ..position });
+        }
+        self.found = Found::Nothing;
+        Ok(true)
+    }
+
+    fn gap_before(&self, head: Revision, position: Revision) -> Option<Gap> {
+        if head < position {
+            Some(Gap::Lost)
+        } else if let Found::Gap(gap) = self.found {
+            Some(gap)
+        } else if head.0.saturating_sub(position.0) > i64::from(self.max_replay.get()) {
+            Some(Gap::TooLarge)
+        } else {
+            None
+        }
+    }
+
+    fn skip(&mut self, gap: Gap, position: Revision, newest: Position) {
+        tracing::warn!(
+            %position, head = %newest.revision, why = %gap,
+            "changes were missed; what is in memory is asked for again, and serves meanwhile within \
+             its bounds"
+        );
+        self.found = Found::Nothing;
+        self.position = Some(newest);
+        // What the store says from now on includes all changes up to there.
+        self.coverage.begin_anew(self.clock.monotonic());
+        self.sweeps.ask();
+    }
+}
+
+/// Where to begin when `head` is the newest number, with a landmark among the
+/// last rows.
+async fn newest(head: Revision, follower: &mut impl Follower) -> Result<Position, StoreError> {
+    let page = follower.changes(Revision((head.0 - i64::from(PAGE.get())).max(0)), PAGE).await?;
+    let page = match page {
+        // Old rows have been deleted; the newest has not.
+        None => follower.changes(before(head), PAGE).await?,
+        Some(page) => Some(page),
+    };
+    let nowhere = Position { revision: head, landmark: None };
+    Ok(page.map_or(nowhere, |page| nowhere.after(&page, head)))
+}
+
+const fn before(revision: Revision) -> Revision {
+    Revision(if revision.0 > 0 { revision.0 - 1 } else { 0 })
+}
+
+impl Position {
+    /// The position when a page has been read on, up to `head` if it is empty.
+    fn after(self, page: &ChangePage, head: Revision) -> Self {
+        let change = page.changes.last().map(Row::from);
+        let before = self.landmark.filter(|row| row.kind.is_some());
+        let landmark = change.or(before).or(page.last).or(self.landmark);
+        let revision = page.last.map_or(head, |row| row.revision);
+        Self { revision, landmark }
+    }
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "the store has lost changes, as when a backup is restored",
+            Self::OtherHistory => {
+                "the store has other changes than before, as when a standby takes over that had not \
+                 received all"
+            }
+            Self::Unrecognised => {
+                "nothing is left by which to tell whether the store has the same changes as before"
+            }
+            Self::Pruned => "changes were deleted before they were read",
+            Self::TooLarge => "there are more than `feed.max_replay`",
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! What cannot be replayed, and what looks like it and can.
+
+use super::*;
+use crate::store::Row;
+
+/// What is missed in a way that cannot be replayed: every entry stays, is no
+/// longer covered, and is asked for again; what comes after is followed.
+async fn is_a_gap(bench: &Bench, make: impl FnOnce(&FakeStore, Digest), next: i64) {
+    let (key, warmed) = (bench.warm(1).await, Instant::now());
+    sleep(A_BEAT).await;
+    assert!(bench.covers(warmed));
+    make(&bench.store, key);
+    bench.store.cut();
+    sleep(Duration::from_millis(400)).await;
+    assert!(bench.memory.knows(&key), "nothing is purged");
+    assert!(!bench.covers(warmed), "it is not known what happened to it");
+    assert!(bench.covers(Instant::now()), "what is read from now on is covered");
+    bench.store.announce(next, key, ChangeKind::Updated);
+    sleep(AT_ONCE).await;
+    assert!(!bench.has(&key), "what follows the gap is followed");
+}
+
+/// Canaries of other instances.
+async fn canaries(store: &FakeStore, count: u8) {
+    for number in 0..count {
+        store.canary(&Digest::from_bytes([100 + number; Digest::LEN])).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_lost_its_changes_is_a_gap() {
+    let bench = bench().await;
+    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    is_a_gap(&bench, |store, _| store.lose_changes(), 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_gave_the_last_number_to_another_change_is_a_gap() {
+    let bench = bench().await;
+    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    let take_over = |store: &FakeStore, key| {
+        store.lose_changes();
+        store.announce(100, key, ChangeKind::Created);
+        store.announce(101, UNKNOWN, ChangeKind::Created);
+    };
+    is_a_gap(&bench, take_over, 102).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_know_the_last_change_is_a_gap() {
+    let bench = bench().await;
+    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    let take_over = |store: &FakeStore, _| {
+        store.lose_changes();
+        store.announce(133, UNKNOWN, ChangeKind::Created);
+    };
+    is_a_gap(&bench, take_over, 134).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_given_the_number_of_a_lost_canary_is_read() {
+    let bench = bench().await;
+    let (key, warmed) = (bench.warm(1).await, Instant::now());
+    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    canaries(&bench.store, 3).await;
+    sleep(AT_ONCE).await;
+    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    bench.store.cut();
+    bench.store.lose_changes();
+    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    bench.store.announce(2, key, ChangeKind::Updated);
+    bench.store.set(Mood::Answers);
+    canaries(&bench.store, 3).await;
+    sleep(Duration::from_millis(400)).await;
+    assert!(!bench.has(&key));
+    assert!(bench.coverage.since().unwrap() <= warmed, "nothing was missed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn canaries_that_were_seen_do_not_count_as_changes_to_replay() {
+    let bench = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+    let warmed = Instant::now();
+    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    for _ in 0..10 {
+        canaries(&bench.store, 2).await;
+        sleep(AT_ONCE).await;
+    }
+    bench.store.cut();
+    sleep(Duration::from_millis(400)).await;
+    assert!(bench.coverage.since().unwrap() <= warmed, "nothing was missed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_store_is_noticed_where_no_change_came_since_the_start() {
+    for is_a_canary in [false, true] {
+        let mut bench = still(|_| (), None);
+        if is_a_canary {
+            canaries(&bench.store, 3).await;
+        } else {
+            bench.store.announce(3, UNKNOWN, ChangeKind::Created);
+        }
+        bench.begin().await;
+        let take_over = |store: &FakeStore, key| {
+            store.lose_changes();
+            store.announce(3, key, ChangeKind::Updated);
+            store.announce(4, UNKNOWN, ChangeKind::Created);
+        };
+        is_a_gap(&bench, take_over, 5).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_store_is_noticed_where_no_change_came_since_a_gap() {
+    let bench = bench().await;
+    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    let take_over = |n| {
+        move |store: &FakeStore, key| {
+            store.lose_changes();
+            store.announce(n, key, ChangeKind::Created);
+            store.announce(101, UNKNOWN, ChangeKind::Created);
+        }
+    };
+    let warmed = Instant::now();
+    sleep(AT_ONCE).await;
+    take_over(99)(&bench.store, UNKNOWN);
+    bench.store.cut();
+    sleep(Duration::from_millis(400)).await;
+    assert!(!bench.covers(warmed));
+    let again = |store: &FakeStore, key| {
+        store.lose_changes();
+        store.announce(101, key, ChangeKind::Created);
+    };
+    is_a_gap(&bench, again, 102).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_by_which_the_store_was_known_and_that_is_gone_is_a_gap() {
+    let mut bench = still(|_| (), None);
+    canaries(&bench.store, 3).await;
+    bench.begin().await;
+    let take_over = |store: &FakeStore, _| {
+        store.lose_changes();
+        store.announce(4, UNKNOWN, ChangeKind::Created);
+    };
+    is_a_gap(&bench, take_over, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_store_than_the_one_that_was_written_down_is_a_gap() {
+    let known = Row { revision: Revision(90), digest: UNKNOWN, kind: Some(ChangeKind::Created) };
+    let covers_after = async |digest| {
+        let mut bench = still(|_| (), Some(100));
+        let warmed = Instant::now();
+        bench.coverage.resume(warmed, warmed);
+        sleep(AT_ONCE).await;
+        let (_, resume, _) = bench.parts.as_mut().unwrap();
+        resume.as_mut().unwrap().landmark = Some(known);
+        bench.store.announce(90, digest, ChangeKind::Created);
+        bench.store.announce(101, UNKNOWN, ChangeKind::Created);
+        bench.begin().await;
+        bench.coverage.since() == Some(warmed)
+    };
+    assert!(covers_after(UNKNOWN).await);
+    assert!(!covers_after(Digest::from_bytes([8; Digest::LEN])).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_that_were_deleted_before_they_were_read_are_a_gap() {
+    let bench = bench().await;
+    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    let prune = |store: &FakeStore, key| {
+        store.set(Mood::Fails(StoreErrorKind::Unreachable));
+        store.announce(2, key, ChangeKind::Updated);
+        store.announce(3, UNKNOWN, ChangeKind::Updated);
+        store.prune(2);
+        store.set(Mood::Answers);
+    };
+    is_a_gap(&bench, prune, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_changes_than_are_replayed_are_a_gap() {
+    let bench = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+    let import = |store: &FakeStore, _| {
+        store.set(Mood::Fails(StoreErrorKind::Unreachable));
+        for n in 1..=11 {
+            store.announce(n, UNKNOWN, ChangeKind::Created);
+        }
+        store.set(Mood::Answers);
+    };
+    is_a_gap(&bench, import, 12).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_that_were_never_given_out_are_no_gap() {
+    let bench = bench().await;
+    let (key, warmed) = (bench.warm(1).await, Instant::now());
+    bench.store.announce(7, UNKNOWN, ChangeKind::Created);
+    sleep(AT_ONCE).await;
+    bench.store.cut();
+    bench.store.announce(50, key, ChangeKind::Created);
+    sleep(Duration::from_millis(400)).await;
+    assert!(!bench.has(&key));
+    assert!(bench.coverage.since().unwrap() <= warmed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_changes_that_were_read_may_be_deleted() {
+    let bench = bench().await;
+    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    bench.store.announce(2, UNKNOWN, ChangeKind::Created);
+    let (key, warmed) = (bench.warm(1).await, Instant::now());
+    sleep(AT_ONCE).await;
+    bench.store.prune(1);
+    bench.store.cut();
+    sleep(Duration::from_millis(400)).await;
+    bench.store.prune(2);
+    bench.store.announce(3, key, ChangeKind::Updated);
+    bench.store.cut();
+    sleep(Duration::from_millis(400)).await;
+    assert!(!bench.has(&key));
+    assert!(bench.coverage.since().unwrap() <= warmed, "nothing was missed");
+}
