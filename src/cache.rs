@@ -1,48 +1,146 @@
-//! Memory: the answers of the store that are still fresh.
+//! Memory: what the store said, for as long as it may be served.
+//!
+//! A record is served as it is while it is fresh or revalidating, whatever the
+//! store behind it does. Past that the store is asked first, and the record is
+//! served if there is no answer in time (stale-if-error), up to a bound.
 
 mod config;
+mod coverage;
+mod entry;
 mod memory;
+mod policy;
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 pub use config::CacheConfig;
-pub use memory::Memory;
+pub use coverage::Coverage;
+pub use memory::{Held, Memory, Peek, Peeked, Serve};
+pub use policy::{Life, Windows};
 
 use crate::{
-    key::Digest,
+    key::{Credential, Digest},
+    ladder::Warmth,
     outage::Unavailable,
     store::Answer,
     telemetry::{CacheResult, Metrics},
-    tier::{Sighting, Tier},
+    tier::{Freshness, Refresh, Sighting, Tier},
+    time::Clock,
 };
 
 /// Answers from memory, or asks the next tier, which fills the memory.
 #[derive(Debug)]
 pub struct Cached<T> {
     memory: Arc<Memory>,
+    config: CacheConfig,
     metrics: Arc<Metrics>,
+    /// Told what becomes of known keys while the store is in doubt.
+    warmth: Arc<Warmth>,
+    clock: Clock,
     next: T,
 }
 
-impl<T: Tier> Cached<T> {
+impl<T: Refresh> Cached<T> {
     /// Puts `memory` before `next`.
-    pub const fn new(memory: Arc<Memory>, metrics: Arc<Metrics>, next: T) -> Self {
-        Self { memory, metrics, next }
+    pub const fn new(
+        memory: Arc<Memory>,
+        config: CacheConfig,
+        metrics: Arc<Metrics>,
+        warmth: Arc<Warmth>,
+        clock: Clock,
+        next: T,
+    ) -> Self {
+        Self { memory, config, metrics, warmth, clock, next }
+    }
+
+    /// Asks the store about a record that is served meanwhile.
+    fn refresh_behind(&self, digest: Digest) {
+        if let Err(cause) = self.next.refresh(digest) {
+            self.metrics.refresh_dropped(cause);
+        }
+    }
+
+    /// Asks the store first, for as long as that is worth it. The lookup goes on
+    /// when nobody waits any more, so that an answer that comes late is taken.
+    async fn ask_first(
+        &self,
+        credential: Credential,
+        deadline: Instant,
+    ) -> Result<Sighting, Unavailable> {
+        let doubt = self.next.doubt();
+        self.next
+            .refresh(credential.digest())
+            .inspect_err(|cause| self.metrics.refresh_dropped(*cause))?;
+        if let Some(cause) = doubt {
+            return Err(cause);
+        }
+        let until = self.clock.monotonic() + self.config.revalidate_wait;
+        self.next.find(credential, until.min(deadline)).await
     }
 }
 
-impl<T: Tier> Tier for Cached<T> {
-    async fn find(&self, digest: Digest, deadline: Instant) -> Result<Sighting, Unavailable> {
-        if let Some(sighting) = self.memory.get(&digest) {
-            self.metrics.cache_lookup(match sighting.answer {
-                Answer::Found(_) => CacheResult::Fresh,
-                Answer::Absent(_) => CacheResult::Absent,
-            });
-            return Ok(sighting);
+impl<T: Refresh> Tier for Cached<T> {
+    async fn find(
+        &self,
+        credential: Credential,
+        deadline: Instant,
+    ) -> Result<Sighting, Unavailable> {
+        let found = self.look_or_ask(credential, deadline).await;
+        if self.next.in_doubt() && self.is_known(credential) {
+            self.warmth.note(&credential.digest(), found.is_ok(), self.clock.monotonic());
         }
-        self.metrics.cache_lookup(CacheResult::Miss);
-        self.next.find(digest, deadline).await
+        found
     }
 }
+
+impl<T: Refresh> Cached<T> {
+    /// Whether a key is ours, or was. What becomes of others says nothing of how
+    /// warm the memory is: anybody can make them up.
+    fn is_known(&self, credential: Credential) -> bool {
+        match credential {
+            Credential::Ours(_) => true,
+            Credential::Foreign(digest) => self.memory.knows(&digest),
+        }
+    }
+
+    async fn look_or_ask(
+        &self,
+        credential: Credential,
+        deadline: Instant,
+    ) -> Result<Sighting, Unavailable> {
+        let digest = credential.digest();
+        let Some(Held { sighting, serve }) = self.memory.look(&digest, self.clock.monotonic())
+        else {
+            self.metrics.cache_lookup(CacheResult::Miss);
+            return self.next.find(credential, deadline).await;
+        };
+        self.metrics.cache_lookup(result_of(&sighting));
+        match serve {
+            Serve::AtOnce => Ok(sighting),
+            Serve::AndRefresh => {
+                self.refresh_behind(digest);
+                Ok(sighting)
+            }
+            Serve::IfError => {
+                Ok(self.ask_first(credential, deadline).await.unwrap_or_else(|cause| {
+                    self.metrics.masked_failure("store", cause);
+                    sighting
+                }))
+            }
+        }
+    }
+}
+
+/// Under what a lookup that found something is counted.
+const fn result_of(sighting: &Sighting) -> CacheResult {
+    match (&sighting.answer, sighting.freshness) {
+        (Answer::Absent(_), _) => CacheResult::Absent,
+        (Answer::Found(_), Freshness::Fresh) => CacheResult::Fresh,
+        (Answer::Found(_), Freshness::Revalidating) => CacheResult::Revalidating,
+        (Answer::Found(_), Freshness::StaleIfError) => CacheResult::StaleIfError,
+    }
+}
+
+#[cfg(test)]
+mod tests;

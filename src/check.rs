@@ -47,6 +47,7 @@ use tokio::time::Instant;
 
 pub use config::CheckConfig;
 pub use decision::{Decision, Grant};
+pub(crate) use evidence::missing_scopes;
 pub use evidence::{Denial, MissingCredential, Reason};
 
 use crate::{
@@ -54,7 +55,7 @@ use crate::{
     outage::Unavailable,
     store::Answer,
     tier::{Sighting, Tier},
-    time::Clock,
+    time::{Clock, Moment},
 };
 
 /// What a request presents and needs.
@@ -96,19 +97,24 @@ impl<T: Tier> Checker<T> {
             Ok(credential) => credential,
             Err(malformed) => return Ok(Decision::Deny(malformed.into())),
         };
-        let Sighting { answer, validated_at, freshness } =
-            self.keys.find(credential.digest(), deadline).await?;
-        let record = match answer {
-            Answer::Found(record) => record,
-            Answer::Absent(absence) => return Ok(Decision::Deny(absence.into())),
-        };
-        let now = self.clock.wall();
-        if let Some(denial) = evidence::against(&record, needs, now) {
-            return Ok(Decision::Deny(denial));
-        }
-        let age = self.clock.monotonic().saturating_duration_since(validated_at);
-        Ok(Decision::Allow(Grant { record, freshness, age }))
+        let sighting = self.keys.find(credential, deadline).await?;
+        Ok(decide(sighting, needs, self.clock.moment()))
     }
+}
+
+/// What follows from what is known of a key. Pure.
+#[must_use]
+pub fn decide(sighting: Sighting, needs: Needs<'_>, now: Moment) -> Decision {
+    let Sighting { answer, validated_at, freshness } = sighting;
+    let record = match answer {
+        Answer::Found(record) => record,
+        Answer::Absent(absence) => return Decision::Deny(absence.into()),
+    };
+    if let Some(denial) = evidence::against(&record, needs, now.wall) {
+        return Decision::Deny(denial);
+    }
+    let age = now.monotonic.saturating_duration_since(validated_at);
+    Decision::Allow(Grant { record, freshness, age })
 }
 
 #[cfg(test)]

@@ -1,82 +1,95 @@
-//! What happens on a miss: one lookup for each key, however many ask for it.
+//! What happens on a miss: one lookup for each key, one query for many keys.
+//!
+//! Callers that want the same key share one lookup (coalescing); lookups that
+//! wait share one query (batching). They wait in two lanes, known keys and keys
+//! that nobody has seen, so that a flood of the latter cannot starve the former.
+//! A single miss goes at once; what waits is taken, oldest first, when there is a
+//! place at the store, and refused when it could no longer be answered in time.
+
+#[cfg(test)]
+pub(crate) mod bench;
+mod config;
+mod pace;
+mod queue;
+mod worker;
 
 use std::{
-    collections::HashMap,
-    num::NonZeroUsize,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
 
+pub use config::FillConfig;
+pub use queue::Lane;
+
+use self::{
+    pace::Pace,
+    queue::{Order, Queue, Stage},
+    worker::Worker,
+};
 use crate::{
     cache::Memory,
-    guard::{Guarded, Place},
-    key::Digest,
+    guard::{Guarded, Refused},
+    key::{Credential, Digest},
     outage::Unavailable,
-    store::{Store, StoreErrorKind},
+    store::{Change, ChangeKind, Store, StoreError, StoreErrorKind},
+    suspect::Suspicion,
     tasks::Tasks,
-    tier::{Freshness, Sighting, Tier},
+    telemetry::Metrics,
+    tier::{Refresh, Sighting, Tier},
     time::Clock,
 };
 
-/// The bounds of the fill: what happens on a miss.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct FillConfig {
-    /// How many lookups may be under way or waiting at once; checks of the same
-    /// key share one. One more is refused at once as `OVERLOADED`. A lookup waits
-    /// for `check.timeout` at most, so that 10000 is far more than a store can
-    /// answer in that time, and bounds the memory that a flood can take.
-    #[schemars(range(max = 1_000_000))]
-    pub max_queued: NonZeroUsize,
-}
+/// A digest that no key has: no preimage of it is known.
+const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
 
-impl Default for FillConfig {
-    fn default() -> Self {
-        const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
-        Self { max_queued: MAX_QUEUED }
-    }
-}
+/// What a key more in a query costs when all places are busy.
+const TIME_PER_KEY: Duration = Duration::from_micros(40);
+
+/// How many known keys a probe asks for besides: as many as it takes by default
+/// to tell an emptied store at once.
+const PROBE_WITNESSES: usize = 5;
+
+/// How many missing keys a probe asks for once the store is suspect: a usual
+/// batch, so that all are found within seconds when they are back.
+const PROBE_MISSING: usize = 250;
 
 /// Looks keys up in the store and puts what it says into the memory.
 ///
-/// Callers that want the same key share one lookup (coalescing). A lookup has a
-/// deadline of its own and each caller keeps its own; callers come and go
-/// without disturbing it. When the last one has gone before the lookup has a
-/// place at the store, it ends there. Once it is at the store it is finished, as
-/// the next caller will want the answer.
+/// Each caller keeps its own deadline; callers come and go without disturbing
+/// the lookup. When the last one has gone before the lookup has reached the
+/// store, the store is not asked. Once it is at the store it is finished, as the
+/// next caller will want the answer. Clones share the lookups.
 #[derive(Debug)]
 pub struct Fill<S>(Arc<Shared<S>>);
 
 #[derive(Debug)]
 struct Shared<S> {
-    under_way: Mutex<HashMap<Digest, Arc<Progress>>>,
-    memory: Arc<Memory>,
-    store: Arc<Guarded<S>>,
-    tasks: Tasks,
-    clock: Clock,
-    max_queued: usize,
-    /// How long a lookup may wait for a place: as long as there is still time to
-    /// ask the store afterwards. Waiting longer would keep the place from
-    /// somebody who can still be answered.
-    patience: Duration,
+    queue: Mutex<Queue>,
+    pace: Pace,
+    parts: Parts<S>,
+    timeout: Duration,
 }
 
-/// How far a lookup has come. Its callers hold the receivers.
-type Progress = watch::Sender<Stage>;
-
-#[derive(Debug, Clone)]
-enum Stage {
-    Queued,
-    AtTheStore,
-    Done(Result<Sighting, Unavailable>),
+/// What the fill works with.
+#[derive(Debug)]
+pub struct Parts<S> {
+    /// Where answers go.
+    pub memory: Arc<Memory>,
+    /// Whether an absence is believed.
+    pub suspicion: Arc<Suspicion>,
+    /// Where they come from.
+    pub store: Arc<Guarded<S>>,
+    /// Where lookups run.
+    pub tasks: Tasks,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// By what their age is measured.
+    pub clock: Clock,
 }
 
 impl<S> Clone for Fill<S> {
@@ -86,58 +99,122 @@ impl<S> Clone for Fill<S> {
 }
 
 impl<S: Store> Fill<S> {
-    /// A fill that asks `store` and feeds `memory`. One lookup may take
-    /// `timeout`, its waiting and the store's query time-out together.
-    pub fn new(
-        config: FillConfig,
-        timeout: Duration,
-        memory: Arc<Memory>,
-        store: Arc<Guarded<S>>,
-        tasks: Tasks,
-        clock: Clock,
-    ) -> Self {
-        let patience = timeout.saturating_sub(store.query_timeout());
-        let max_queued = config.max_queued.get();
-        let under_way = Mutex::default();
-        Self(Arc::new(Shared { under_way, memory, store, tasks, clock, max_queued, patience }))
+    /// A fill whose lookups are worth `timeout`, their waiting and the query
+    /// together, where no caller says otherwise.
+    #[must_use]
+    pub fn new(config: FillConfig, timeout: Duration, parts: Parts<S>) -> Self {
+        let queue = Mutex::new(Queue::new(config.max_queued.get()));
+        let pace = Pace::new(config.batch_max, parts.store.query_timeout());
+        Self(Arc::new(Shared { queue, pace, parts, timeout }))
     }
 
-    /// Forgets what is known about a key whose record has changed.
+    /// Takes in numbered changes, in their order. A record that is outdated is
+    /// dropped, and asked for again at once.
     ///
-    /// A lookup that began before cannot bring the old answer back: it is no
-    /// longer the lookup of that key when it is done, and later callers start a
-    /// new one.
-    pub fn invalidate(&self, digest: &Digest) {
-        let mut under_way = self.0.under_way();
-        under_way.remove(digest);
-        self.0.memory.forget(digest);
+    /// A lookup that began before cannot bring the old answer back: what it reads
+    /// is remembered only if it is as new as the change, and later callers start
+    /// a new one.
+    pub fn apply(&self, changes: &[Change]) {
+        for change in changes {
+            let mut queue = self.0.queue();
+            queue.fence(&change.digest, change.revision);
+            let dropped = self.0.parts.memory.change(change);
+            drop(queue);
+            if dropped && change.kind != ChangeKind::Deleted {
+                // When it is not taken, the next check asks.
+                let _ = self.refresh(change.digest);
+            }
+        }
+    }
+
+    /// Asks the store for a key that does not exist, with the query that checks
+    /// use, and for some that it should have: a server that is down, a table
+    /// that is gone and a table that was emptied are all found. Waits for a
+    /// place until `deadline`; fails when there is none.
+    pub async fn probe(&self, deadline: Instant) -> Result<Result<(), StoreError>, Refused> {
+        worker::probe(&self.0, deadline).await
+    }
+
+    /// How many keys a second the store could look up if all places asked for
+    /// full batches: `places × batch_max ÷ (recent query time + batch_max × 40 µs)`.
+    ///
+    /// What queries take of late is mostly that of small ones; a key more costs
+    /// 40 µs when all places are busy, as measured in
+    /// `docs/adr/2026-11-22-queue-discipline.md`.
+    #[must_use]
+    pub fn capacity(&self) -> f64 {
+        let places = u32::try_from(self.0.parts.store.places()).unwrap_or(u32::MAX);
+        let batch = u32::try_from(self.0.pace.batch()).unwrap_or(u32::MAX);
+        let time = self.0.pace.expected(self.0.parts.clock.monotonic()) + TIME_PER_KEY * batch;
+        f64::from(places) * f64::from(batch) / time.as_secs_f64()
+    }
+
+    /// Whether the store is not believed about what it lacks.
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.0.parts.suspicion.is_suspect()
+    }
+
+    /// How many lookups wait in a lane.
+    #[must_use]
+    pub fn waiting(&self, lane: Lane) -> usize {
+        self.0.queue().waiting(lane)
     }
 
     /// Joins the lookup of a key, or starts one.
-    fn join(&self, digest: Digest) -> Result<watch::Receiver<Stage>, Unavailable> {
-        let mut under_way = self.0.under_way();
-        if let Some(progress) = under_way.get(&digest) {
-            return Ok(progress.subscribe());
+    fn join(&self, order: &Order) -> Result<watch::Receiver<Stage>, Unavailable> {
+        let now = self.0.parts.clock.monotonic();
+        let mut queue = self.0.queue();
+        if let Some(caller) = queue.join(order, now) {
+            return Ok(caller);
         }
-        if under_way.len() >= self.0.max_queued {
-            return Err(Unavailable::Overloaded);
+        if !self.0.parts.store.admits() {
+            return Err(Unavailable::BreakerOpen);
         }
-        let (progress, caller) = watch::channel(Stage::Queued);
-        let progress = Arc::new(progress);
-        under_way.insert(digest, Arc::clone(&progress));
-        drop(under_way);
-
-        let leader = Leader { shared: Arc::clone(&self.0), digest, progress };
-        self.0.tasks.spawn("fill", leader.run());
+        let caller = queue.push(order, now)?;
+        let hired = queue.hire(order.lane, self.0.workers(order.lane));
+        drop(queue);
+        if hired {
+            Worker::start(&self.0, order.lane);
+        }
         Ok(caller)
+    }
+
+    /// Keys that are ours and keys that are in memory before all others.
+    fn lane(&self, credential: Credential) -> Lane {
+        match credential {
+            Credential::Ours(_) => Lane::Known,
+            Credential::Foreign(digest) if self.0.parts.memory.knows(&digest) => Lane::Known,
+            Credential::Foreign(_) => Lane::NeverSeen,
+        }
     }
 }
 
 impl<S: Store> Tier for Fill<S> {
-    async fn find(&self, digest: Digest, deadline: Instant) -> Result<Sighting, Unavailable> {
-        let caller = self.join(digest)?;
+    async fn find(
+        &self,
+        credential: Credential,
+        deadline: Instant,
+    ) -> Result<Sighting, Unavailable> {
+        let (digest, lane) = (credential.digest(), self.lane(credential));
+        let caller = self.join(&Order { digest, lane, answer_by: deadline, behind: false })?;
         let done = timeout_at(deadline, outcome(caller.clone())).await;
         done.unwrap_or_else(|_| Err(caller.borrow().when_given_up()))
+    }
+}
+
+impl<S: Store> Refresh for Fill<S> {
+    fn refresh(&self, digest: Digest) -> Result<(), Unavailable> {
+        let answer_by = self.0.parts.clock.monotonic() + self.0.timeout;
+        self.join(&Order { digest, lane: Lane::Known, answer_by, behind: true }).map(drop)
+    }
+
+    fn in_doubt(&self) -> bool {
+        self.0.parts.store.in_doubt()
+    }
+
+    fn doubt(&self) -> Option<Unavailable> {
+        self.0.parts.store.doubt()
     }
 }
 
@@ -146,7 +223,7 @@ async fn outcome(mut caller: watch::Receiver<Stage>) -> Result<Sighting, Unavail
     let done = caller.wait_for(|stage| matches!(stage, Stage::Done(_))).await;
     match done.as_deref() {
         Ok(Stage::Done(outcome)) => outcome.clone(),
-        // The lookup ended without an outcome: its task panicked.
+        // The lookup ended without an outcome: its worker panicked.
         Ok(Stage::Queued | Stage::AtTheStore) | Err(_) => Err(Unavailable::Internal),
     }
 }
@@ -161,103 +238,21 @@ impl Stage {
     }
 }
 
-impl<S> Shared<S> {
+impl<S: Store> Shared<S> {
     /// Nothing panics while it holds this lock, so that what a poisoned lock
     /// protects is whole.
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Progress>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The task that carries a lookup out, for all who wait. Takes the lookup off
-/// the list when dropped, so that a panic cannot leave one that is never done.
-struct Leader<S> {
-    shared: Arc<Shared<S>>,
-    digest: Digest,
-    progress: Arc<Progress>,
-}
-
-impl<S: Store> Leader<S> {
-    async fn run(self) {
-        let deadline = self.shared.clock.monotonic() + self.shared.patience;
-        let Some(place) = self.wait_for_place(deadline).await else {
-            return;
-        };
-        let Some(place) = place else {
-            return self.finish(Err(Unavailable::Store(StoreErrorKind::Saturated)));
-        };
-        self.progress.send_replace(Stage::AtTheStore);
-
-        // Taken before the store is asked: what it says was true then or later.
-        let validated_at = self.shared.clock.monotonic();
-        let outcome = match place.find(&[self.digest]).await {
-            Ok(lookup) => lookup.get(&self.digest).cloned().ok_or(Unavailable::Internal),
-            Err(error) => {
-                tracing::debug!(%error, "the store gave no answer");
-                Err(Unavailable::from(&error))
-            }
-        };
-        self.finish(outcome.map(|answer| Sighting {
-            answer,
-            validated_at,
-            freshness: Freshness::Fresh,
-        }));
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place at the store, or none until the deadline. `None` when the last
-    /// caller has gone, and the lookup with it.
-    async fn wait_for_place(&self, deadline: Instant) -> Option<Option<Place<'_, S>>> {
-        let mut entering = pin!(self.shared.store.enter(deadline));
-        loop {
-            tokio::select! {
-                place = &mut entering => return Some(place),
-                () = self.progress.closed() => if self.end_if_abandoned() {
-                    return None;
-                },
-            }
+    /// How many queries of a lane may be at the store at once: those of known
+    /// keys may take all places, those of never-seen ones a quarter.
+    fn workers(&self, lane: Lane) -> usize {
+        let places = self.parts.store.places();
+        match lane {
+            Lane::Known => places,
+            Lane::NeverSeen => places.div_ceil(4),
         }
-    }
-
-    /// Ends the lookup if it has no caller. Under the lock, so that nobody can
-    /// join in between.
-    fn end_if_abandoned(&self) -> bool {
-        let mut under_way = self.shared.under_way();
-        let abandoned = self.progress.receiver_count() == 0;
-        if abandoned {
-            self.take_off(&mut under_way);
-        }
-        abandoned
-    }
-
-    /// Tells the callers, and the memory unless the key has changed since.
-    fn finish(&self, outcome: Result<Sighting, Unavailable>) {
-        let mut under_way = self.shared.under_way();
-        if self.take_off(&mut under_way)
-            && let Ok(Sighting { answer, validated_at, .. }) = &outcome
-        {
-            self.shared.memory.put(self.digest, answer, *validated_at);
-        }
-        drop(under_way);
-        self.progress.send_replace(Stage::Done(outcome));
-    }
-}
-
-impl<S> Leader<S> {
-    /// Takes the lookup off the list. False if it was no longer there, because
-    /// the key was invalidated.
-    fn take_off(&self, under_way: &mut HashMap<Digest, Arc<Progress>>) -> bool {
-        let ours = under_way.get(&self.digest).is_some_and(|p| Arc::ptr_eq(p, &self.progress));
-        if ours {
-            under_way.remove(&self.digest);
-        }
-        ours
-    }
-}
-
-impl<S> Drop for Leader<S> {
-    fn drop(&mut self) {
-        let mut under_way = self.shared.under_way();
-        self.take_off(&mut under_way);
     }
 }
 

@@ -12,6 +12,13 @@ pub enum Unavailable {
     /// which part of it failed.
     #[error("the key store gave no answer ({})", .0.as_str())]
     Store(StoreErrorKind),
+    /// The store has failed often enough not to be asked for a while.
+    #[error("the key store is failing and is left alone for a moment")]
+    BreakerOpen,
+    /// The store says that there is no such key, but is not believed: keys that
+    /// were known valid are missing in it as well.
+    #[error("the key store has lost keys that were known, and is not believed")]
+    Suspect,
     /// More is waiting for the store than can be served in time.
     #[error("too many checks are waiting for the key store")]
     Overloaded,
@@ -21,6 +28,21 @@ pub enum Unavailable {
     /// A bug: the task that asked the store panicked.
     #[error("internal error")]
     Internal,
+}
+
+impl Unavailable {
+    /// The word for the cause in the metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store(kind) => kind.as_str(),
+            Self::BreakerOpen => "breaker_open",
+            Self::Suspect => "suspect",
+            Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
+            Self::Internal => "internal",
+        }
+    }
 }
 
 impl From<&StoreError> for Unavailable {

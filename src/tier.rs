@@ -5,20 +5,39 @@
 
 use tokio::time::Instant;
 
-use crate::{key::Digest, outage::Unavailable, store::Answer};
+use crate::{
+    key::{Credential, Digest},
+    outage::Unavailable,
+    store::Answer,
+};
 
 /// Something that knows about keys, or knows whom to ask.
 pub trait Tier: Send + Sync + 'static {
-    /// Finds what is known about a digest.
+    /// Finds what is known about a credential.
     ///
     /// Ends at `deadline` at the latest, then with [`Unavailable`]. May be
     /// cancelled at any point; work that nobody waits for any more is dropped
     /// before it reaches the store.
     fn find(
         &self,
-        digest: Digest,
+        credential: Credential,
         deadline: Instant,
     ) -> impl Future<Output = Result<Sighting, Unavailable>> + Send;
+}
+
+/// A tier that can be asked behind a caller's back.
+pub trait Refresh: Tier {
+    /// Asks the store about a key that is known, and remembers the answer. Never
+    /// waits. Fails when the question is not taken: the queue is full, or the
+    /// store is not to be asked now.
+    fn refresh(&self, digest: Digest) -> Result<(), Unavailable>;
+
+    /// Whether waiting for the store is probably in vain. One atomic read.
+    fn in_doubt(&self) -> bool;
+
+    /// Why waiting for the store is probably in vain: its last call failed, or it
+    /// is not to be asked now. `None` while it is well.
+    fn doubt(&self) -> Option<Unavailable>;
 }
 
 /// An answer of the store, and how old it is.
@@ -36,6 +55,12 @@ pub struct Sighting {
 /// In which part of its life an answer is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// The store vouched for it recently enough.
+    /// The store vouched for it recently enough, or every change since has been
+    /// brought here.
     Fresh,
+    /// It is served while the store is asked again behind it.
+    Revalidating,
+    /// The store could not vouch for it again, and it is within the bound that
+    /// the operator set for such an outage.
+    StaleIfError,
 }

@@ -2,6 +2,8 @@
 //! the wall clock. Time-outs and measurements are on tokio's clock directly,
 //! which is the same monotonic clock.
 
+mod atomic_instant;
+
 use std::{
     borrow::Cow,
     sync::{
@@ -14,6 +16,8 @@ use std::{
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use tokio::time::Instant;
+
+pub use atomic_instant::AtomicInstant;
 
 /// Where the time comes from.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +67,33 @@ impl Clock {
     pub fn monotonic(&self) -> Instant {
         Instant::now()
     }
+
+    /// Both at once.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        Moment { wall: self.wall(), monotonic: self.monotonic() }
+    }
+}
+
+/// One moment on both clocks, by which times of the one are told on the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// On the wall clock.
+    pub wall: Timestamp,
+    /// On the monotonic clock.
+    pub monotonic: Instant,
+}
+
+impl Moment {
+    /// When an instant was, or will be, if the wall clock is not set meanwhile.
+    #[must_use]
+    pub fn wall_at(&self, instant: Instant) -> Timestamp {
+        let moved = match instant.checked_duration_since(self.monotonic) {
+            Some(after) => self.wall.checked_add(after),
+            None => self.wall.checked_sub(self.monotonic - instant),
+        };
+        moved.unwrap_or(self.wall)
+    }
 }
 
 /// Spreads a duration evenly over ±`share` of itself, so that what was started
@@ -72,12 +103,19 @@ impl Clock {
 /// duration is returned as it is.
 #[must_use]
 pub fn jittered(duration: Duration, share: f64) -> Duration {
+    let drawn = getrandom::u32().unwrap_or(u32::MAX / 2);
+    duration.mul_f32(spread(drawn, share))
+}
+
+/// A factor in 1 ± `share`, which is between 0 and 1; evenly spread when `drawn`
+/// is.
+#[must_use]
+pub fn spread(drawn: u32, share: f64) -> f32 {
     debug_assert!((0.0..=1.0).contains(&share));
-    let Ok(random) = getrandom::u32() else {
-        return duration;
-    };
-    let unit = f64::from(random) / f64::from(u32::MAX);
-    duration.mul_f64(1.0 + share * (2.0 * unit - 1.0))
+    let unit = f64::from(drawn) / f64::from(u32::MAX);
+    #[expect(clippy::cast_possible_truncation, reason = "exact enough to spread")]
+    let factor = (1.0 + share * (2.0 * unit - 1.0)) as f32;
+    factor
 }
 
 /// How a length of time is written in the configuration. It stands for
@@ -101,6 +139,15 @@ impl JsonSchema for DurationText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_is_told_on_the_wall_clock() {
+        let now = Clock::System.moment();
+        let minute = Duration::from_mins(1);
+        assert_eq!(now.wall_at(now.monotonic), now.wall);
+        assert_eq!(now.wall_at(now.monotonic + minute), now.wall + minute);
+        assert_eq!(now.wall_at(now.monotonic - minute), now.wall - minute);
+    }
 
     #[test]
     fn jitter_stays_within_its_share_and_is_not_constant() {

@@ -119,11 +119,20 @@ fn invalid(record: &KeyRecord, now: Timestamp) -> Option<Reason> {
     record.rights.not_before.is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
 }
 
+/// The scopes that are needed and were not granted.
+pub(crate) fn missing_scopes<'a>(
+    record: &'a KeyRecord,
+    needs: Needs<'a>,
+) -> impl Iterator<Item = &'a str> {
+    let missing = needs.scopes.iter().filter(|scope| !record.rights.scopes.contains(scope));
+    missing.map(String::as_str)
+}
+
 /// Restrictions fail closed: a restricted key is refused when the request does
 /// not tell what the restriction is about.
 fn forbidden(record: &KeyRecord, needs: Needs<'_>) -> Option<Reason> {
     let rights = &record.rights;
-    if !needs.scopes.iter().all(|scope| rights.scopes.contains(scope)) {
+    if missing_scopes(record, needs).next().is_some() {
         return Some(Reason::ScopeMissing);
     }
     let from_allowed = |ip: IpAddr| {

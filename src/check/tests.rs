@@ -6,7 +6,7 @@ use static_assertions::assert_not_impl_any;
 
 use super::*;
 use crate::{
-    key::{Digest, Environment, KeyRecord, Prefix, State},
+    key::{Credential, Digest, Environment, KeyRecord, Prefix, State},
     store::{
         Lookup, Store, StoreError, StoreErrorKind,
         fake::{FakeStore, Mood, record},
@@ -28,7 +28,8 @@ struct Direct {
 }
 
 impl Tier for Direct {
-    async fn find(&self, digest: Digest, _: Instant) -> Result<Sighting, Unavailable> {
+    async fn find(&self, credential: Credential, _: Instant) -> Result<Sighting, Unavailable> {
+        let digest = credential.digest();
         self.asked.lock().unwrap().push(digest);
         let lookup = self.store.find(&[digest]).await;
         let lookup: Lookup = lookup.map_err(|error| Unavailable::from(&error))?;

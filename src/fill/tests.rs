@@ -1,42 +1,47 @@
-use std::num::NonZeroUsize;
-
 use futures::future::join_all;
+use tokio::time::sleep;
 
-use super::*;
+use super::{
+    bench::{Bench, Settings, TIMEOUT, until},
+    *,
+};
 use crate::{
-    cache::CacheConfig,
-    guard::GuardConfig,
+    key::Revision,
     store::{
         Answer,
-        fake::{FakeStore, Mood, record},
+        fake::{Mood, record},
     },
-    telemetry::Metrics,
 };
 
-const KEY: Digest = Digest::from_bytes([7; 32]);
-const TIMEOUT: Duration = Duration::from_millis(150);
-const QUERY_TIMEOUT: Duration = Duration::from_millis(100);
+mod suspicion;
 
-struct Bench {
-    store: FakeStore,
-    memory: Arc<Memory>,
-    fill: Fill<FakeStore>,
+const KEY: Digest = Digest::from_bytes([7; 32]);
+
+const fn ours(digest: Digest) -> Credential {
+    Credential::Ours(digest)
 }
 
-fn bench(mood: Mood, max_in_flight: usize, max_queued: usize) -> Bench {
-    let store = FakeStore::new(mood);
-    store.put(KEY, record("acme", 1));
-    let (metrics, _) = Metrics::new().unwrap();
-    let guard = GuardConfig {
-        max_in_flight: NonZeroUsize::new(max_in_flight).unwrap(),
-        query_timeout: QUERY_TIMEOUT,
-    };
-    let guarded = Arc::new(Guarded::new(store.clone(), guard, metrics));
-    let memory = Arc::new(Memory::new(CacheConfig::default(), Clock::System));
-    let config = FillConfig { max_queued: NonZeroUsize::new(max_queued).unwrap() };
-    let fill =
-        Fill::new(config, TIMEOUT, Arc::clone(&memory), guarded, Tasks::default(), Clock::System);
-    Bench { store, memory, fill }
+fn nth(n: u32) -> Digest {
+    Digest::sha256_of(&n.to_be_bytes())
+}
+
+fn bench(mood: Mood, places: usize, max_queued: usize) -> Bench {
+    of(mood, &Settings::default().places(places).max_queued(max_queued))
+}
+
+fn of(mood: Mood, settings: &Settings) -> Bench {
+    let bench = Bench::new(mood, settings);
+    bench.store.put(KEY, record("acme", 1));
+    bench
+}
+
+fn change(revision: i64, digest: Digest, kind: ChangeKind) -> Change {
+    Change { revision: Revision(revision), digest, kind }
+}
+
+/// What is remembered of a key.
+fn remembered(bench: &Bench, digest: &Digest) -> Option<Sighting> {
+    bench.memory.look(digest, Instant::now()).map(|held| held.sighting)
 }
 
 fn soon() -> Instant {
@@ -50,22 +55,10 @@ fn principal(outcome: Result<Sighting, Unavailable>) -> String {
     }
 }
 
-/// Lets tasks run until `done`, without any time passing. With paused time a
-/// yield runs every task that is ready.
-async fn until(done: impl Fn() -> bool) {
-    for _ in 0..1000 {
-        if done() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
-    panic!("it never came to that");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_thousand_callers_of_one_key_share_one_query() {
     let bench = bench(Mood::Hangs, 8, 10);
-    let callers = join_all((0..1000).map(|_| bench.fill.find(KEY, soon())));
+    let callers = join_all((0..1000).map(|_| bench.fill.find(ours(KEY), soon())));
     let release = async {
         until(|| bench.store.queries() == 1).await;
         bench.store.set(Mood::Answers);
@@ -73,14 +66,13 @@ async fn a_thousand_callers_of_one_key_share_one_query() {
     let (outcomes, ()) = tokio::join!(callers, release);
     assert!(outcomes.into_iter().all(|outcome| principal(outcome) == "acme"));
     assert_eq!(bench.store.queries(), 1);
-    assert!(bench.memory.get(&KEY).is_some(), "the answer is remembered");
+    assert!(remembered(&bench, &KEY).is_some(), "the answer is remembered");
 }
 
 #[tokio::test(start_paused = true)]
-async fn distinct_keys_never_exceed_the_places_at_the_store() {
-    let bench = bench(Mood::Hangs, 4, 1000);
-    let keys = (0..200).map(|n| Digest::sha256_of(&[n]));
-    let callers = join_all(keys.map(|key| bench.fill.find(key, soon())));
+async fn distinct_keys_share_queries_and_never_exceed_the_places_at_the_store() {
+    let bench = of(Mood::Hangs, &Settings::default().places(4).batch_max(50));
+    let callers = join_all((0..1000).map(|n| bench.fill.find(ours(nth(n)), soon())));
     let release = async {
         until(|| bench.store.queries() == 4).await;
         for _ in 0..1000 {
@@ -91,33 +83,135 @@ async fn distinct_keys_never_exceed_the_places_at_the_store() {
     };
     let (outcomes, ()) = tokio::join!(callers, release);
     assert!(outcomes.into_iter().all(|outcome| principal(outcome) == "nobody"));
-    assert_eq!(bench.store.queries(), 200);
+    assert_eq!(bench.store.queries(), 1000 / 50);
     assert_eq!(bench.store.most_at_once(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_miss_goes_at_once_and_without_company() {
+    let bench = bench(Mood::Answers, 8, 10);
+    let asked = Instant::now();
+    assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
+    assert_eq!((asked.elapsed(), bench.store.queries()), (Duration::ZERO, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_nobody_has_seen_cannot_take_the_places_of_known_ones() {
+    let bench = of(Mood::Hangs, &Settings::default().places(4).batch_max(10));
+    let flood = join_all((0..500).map(|n| bench.fill.find(Credential::Foreign(nth(n)), soon())));
+    let known = async {
+        until(|| bench.store.queries() == 1).await;
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(bench.store.queries(), 1, "a quarter of the places");
+        let known = bench.fill.find(ours(KEY), soon());
+        let release = async {
+            until(|| bench.store.queries() == 2).await;
+            bench.store.set(Mood::Answers);
+        };
+        tokio::join!(known, release).0
+    };
+    let (_, known) = tokio::join!(flood, known);
+    assert_eq!(principal(known), "acme");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_imported_key_that_is_in_memory_is_a_known_one() {
+    let bench = bench(Mood::Answers, 8, 10);
+    assert_eq!(bench.fill.lane(Credential::Foreign(KEY)), Lane::NeverSeen);
+    bench.fill.find(Credential::Foreign(KEY), soon()).await.unwrap();
+    assert_eq!(bench.fill.lane(Credential::Foreign(KEY)), Lane::Known);
+    assert_eq!(bench.fill.lane(ours(nth(1))), Lane::Known);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_lane_has_room_of_its_own() {
+    let bench = bench(Mood::Hangs, 1, 2);
+    let flood = (0..10).map(|n| bench.fill.find(Credential::Foreign(nth(n)), soon()));
+    let known = (10..13).map(|n| bench.fill.find(ours(nth(n)), soon()));
+    let (flood, known) = tokio::join!(join_all(flood), join_all(known));
+    let refused = |outcomes: &[Result<Sighting, Unavailable>]| {
+        outcomes.iter().filter(|outcome| **outcome == Err(Unavailable::Overloaded)).count()
+    };
+    assert_eq!((refused(&flood), refused(&known)), (8, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_lookup_too_many_is_refused_as_overloaded_but_joining_one_is_not() {
     let bench = bench(Mood::Hangs, 1, 2);
     let other = |n: u8| Digest::from_bytes([n; 32]);
+    let mut at_the_store = Box::pin(bench.fill.find(ours(other(0)), soon()));
+    assert!(futures::poll!(&mut at_the_store).is_pending());
+    until(|| bench.store.queries() == 1).await;
     let (first, second, third, again) = tokio::join!(
-        bench.fill.find(other(1), soon()),
-        bench.fill.find(other(2), soon()),
-        bench.fill.find(other(3), soon()),
-        bench.fill.find(other(1), soon()),
+        bench.fill.find(ours(other(1)), soon()),
+        bench.fill.find(ours(other(2)), soon()),
+        bench.fill.find(ours(other(3)), soon()),
+        bench.fill.find(ours(other(1)), soon()),
     );
     assert_eq!(third, Err(Unavailable::Overloaded));
-    let timeout = Err(Unavailable::Store(StoreErrorKind::Timeout));
-    assert_eq!((first, again), (timeout.clone(), timeout));
-    assert!(second.is_err());
+    assert_eq!(first, again);
+    assert!(![first, second, again].contains(&Err(Unavailable::Overloaded)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_have_a_bound_of_their_own_and_take_no_room_from_those_who_wait() {
+    let bench = bench(Mood::Hangs, 1, 10);
+    let mut at_the_store = Box::pin(bench.fill.find(ours(KEY), soon()));
+    assert!(futures::poll!(&mut at_the_store).is_pending());
+    until(|| bench.store.queries() == 1).await;
+    let taken = (0..20).filter(|n| bench.fill.refresh(nth(*n)).is_ok()).count();
+    assert_eq!(taken, 10);
+    assert_eq!(bench.fill.refresh(nth(100)), Err(Unavailable::Overloaded));
+    let mut callers: Vec<_> =
+        (100..110).map(|n| Box::pin(bench.fill.find(ours(nth(n)), soon()))).collect();
+    for caller in &mut callers {
+        assert!(futures::poll!(caller).is_pending());
+    }
+    assert_eq!(bench.fill.waiting(Lane::Known), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_carried_out_although_nobody_waits_and_once_for_each_key() {
+    let bench = bench(Mood::Answers, 8, 10);
+    for _ in 0..5 {
+        bench.fill.refresh(KEY).unwrap();
+    }
+    until(|| remembered(&bench, &KEY).is_some()).await;
+    assert_eq!(bench.store.queries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_fails_leaves_the_record_and_is_counted_as_masked() {
+    let bench = bench(Mood::Answers, 8, 10);
+    bench.fill.find(ours(KEY), soon()).await.unwrap();
+    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    bench.fill.refresh(KEY).unwrap();
+    until(|| bench.fill.0.queue().under_way() == 0).await;
+    assert!(remembered(&bench, &KEY).is_some());
+    let masked = r#"keystead_masked_failures_total{cause="unreachable",tier="store"}"#;
+    assert_eq!(bench.metric(masked), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_its_impatient_caller_has_kept_is_finished_without_it() {
+    let bench = bench(Mood::Hangs, 8, 10);
+    bench.fill.refresh(KEY).unwrap();
+    let late = bench.fill.find(ours(KEY), Instant::now() + Duration::from_millis(20)).await;
+    assert_eq!(late, Err(Unavailable::Store(StoreErrorKind::Timeout)));
+    bench.store.set(Mood::Answers);
+    until(|| remembered(&bench, &KEY).is_some()).await;
+    assert_eq!(bench.store.queries(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
-    let bench = bench(Mood::Hangs, 1, 10);
+    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let began = Instant::now();
     let (at_the_store, queued) = tokio::join!(
-        bench.fill.find(KEY, began + Duration::from_millis(60)),
-        bench.fill.find(Digest::from_bytes([1; 32]), began + Duration::from_millis(60)),
+        bench.fill.find(ours(KEY), began + Duration::from_millis(60)),
+        bench.fill.find(ours(Digest::from_bytes([1; 32])), began + Duration::from_millis(60)),
     );
     assert_eq!(at_the_store, Err(Unavailable::Store(StoreErrorKind::Timeout)));
     assert_eq!(queued, Err(Unavailable::Store(StoreErrorKind::Saturated)));
@@ -125,33 +219,74 @@ async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_could_no_longer_be_answered_in_time_gets_no_place() {
-    let bench = bench(Mood::Hangs, 1, 10);
+async fn a_lookup_that_could_no_longer_be_answered_in_time_is_refused_and_not_asked() {
+    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    for _ in 0..40 {
+        bench.fill.0.pace.took(Duration::from_millis(60), 1, Instant::now());
+    }
     let began = Instant::now();
-    let late = Digest::from_bytes([1; 32]);
-    let (_, queued) = tokio::join!(bench.fill.find(KEY, soon()), bench.fill.find(late, soon()));
-    assert_eq!(queued, Err(Unavailable::Store(StoreErrorKind::Saturated)));
+    let first = bench.fill.find(ours(KEY), soon());
+    let late = bench.fill.find(ours(nth(1)), soon());
+    let slow = async {
+        sleep(Duration::from_millis(95)).await;
+        bench.store.set(Mood::Answers);
+    };
+    let (first, late, ()) = tokio::join!(first, late, slow);
+    assert_eq!(principal(first), "acme");
+    assert_eq!(late, Err(Unavailable::Store(StoreErrorKind::Saturated)));
     assert_eq!(bench.store.queries(), 1);
-    assert!(began.elapsed() <= TIMEOUT, "waiting and asking together keep the time-out");
+    assert_eq!(began.elapsed(), Duration::from_millis(95), "it was told as soon as it was known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_with_little_time_are_answered_again_when_the_store_is_quick_again() {
+    let bench = bench(Mood::Hangs, 8, 10);
+    let impatient = || Instant::now() + Duration::from_millis(50);
+    for n in 0..40 {
+        let _ = bench.fill.find(ours(nth(n)), soon()).await;
+    }
+    bench.store.set(Mood::Answers);
+    let began = Instant::now();
+    while bench.fill.find(ours(KEY), impatient()).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_joins_late_keeps_a_lookup_in_time() {
+    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    let mut at_the_store = Box::pin(bench.fill.find(ours(nth(1)), soon()));
+    assert!(futures::poll!(&mut at_the_store).is_pending());
+    until(|| bench.store.queries() == 1).await;
+    let impatient = bench.fill.find(ours(KEY), Instant::now() + Duration::from_millis(10));
+    let patient = bench.fill.find(ours(KEY), soon() + TIMEOUT);
+    let release = async {
+        sleep(Duration::from_millis(20)).await;
+        bench.store.set(Mood::Answers);
+    };
+    let (impatient, patient, ()) = tokio::join!(impatient, patient, release);
+    assert_eq!(impatient, Err(Unavailable::Store(StoreErrorKind::Saturated)));
+    assert_eq!(principal(patient), "acme");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_error_is_told_as_its_kind_and_never_remembered() {
     for kind in StoreErrorKind::ALL {
         let bench = bench(Mood::Fails(kind), 8, 10);
-        assert_eq!(bench.fill.find(KEY, soon()).await, Err(Unavailable::Store(kind)));
-        assert_eq!(bench.memory.get(&KEY), None);
+        assert_eq!(bench.fill.find(ours(KEY), soon()).await, Err(Unavailable::Store(kind)));
+        assert_eq!(remembered(&bench, &KEY), None);
         bench.store.set(Mood::Answers);
-        assert_eq!(principal(bench.fill.find(KEY, soon()).await), "acme");
+        assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_goes_on_when_the_caller_who_started_it_has_gone() {
     let bench = bench(Mood::Hangs, 8, 10);
-    let mut first = Box::pin(bench.fill.find(KEY, soon()));
+    let mut first = Box::pin(bench.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut first).is_pending());
-    let second = bench.fill.find(KEY, soon());
+    let second = bench.fill.find(ours(KEY), soon());
     let leave = async {
         until(|| bench.store.queries() == 1).await;
         drop(first);
@@ -165,30 +300,30 @@ async fn a_lookup_goes_on_when_the_caller_who_started_it_has_gone() {
 #[tokio::test(start_paused = true)]
 async fn work_whose_callers_have_gone_never_reaches_the_store() {
     let bench = bench(Mood::Hangs, 1, 10);
-    let mut at_the_store = Box::pin(bench.fill.find(Digest::from_bytes([1; 32]), soon()));
+    let mut at_the_store = Box::pin(bench.fill.find(ours(Digest::from_bytes([1; 32])), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
     until(|| bench.store.queries() == 1).await;
 
-    let mut queued = Box::pin(bench.fill.find(KEY, soon()));
+    let mut queued = Box::pin(bench.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut queued).is_pending());
     drop(queued);
-    until(|| bench.fill.0.under_way().len() == 1).await;
 
     bench.store.set(Mood::Answers);
     assert_eq!(principal(at_the_store.await), "nobody");
+    until(|| bench.fill.0.queue().under_way() == 0).await;
     assert_eq!(bench.store.queries(), 1, "the abandoned one was not asked");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_that_began_before_a_change_cannot_bring_the_old_record_back() {
     let bench = bench(Mood::Hangs, 8, 10);
-    let old = bench.fill.find(KEY, soon());
+    let old = bench.fill.find(ours(KEY), soon());
     let change = async {
         until(|| bench.store.queries() == 1).await;
         bench.store.put(KEY, record("changed", 2));
-        bench.fill.invalidate(&KEY);
+        bench.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
         // Who asks after the change must not be told what was before.
-        let new = bench.fill.find(KEY, soon());
+        let new = bench.fill.find(ours(KEY), soon());
         let release = async {
             until(|| bench.store.queries() == 2).await;
             bench.store.set(Mood::Answers);
@@ -198,14 +333,86 @@ async fn a_lookup_that_began_before_a_change_cannot_bring_the_old_record_back() 
     let (old, new) = tokio::join!(old, change);
     assert_eq!(principal(old), "acme");
     assert_eq!(principal(new), "changed");
-    assert_eq!(principal(bench.memory.get(&KEY).ok_or(Unavailable::Internal)), "changed");
+    assert_eq!(principal(remembered(&bench, &KEY).ok_or(Unavailable::Internal)), "changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_brings_what_is_as_new_as_a_change_is_remembered() {
+    for (revision, remembered_at_once) in [(2, true), (1, false)] {
+        let bench = bench(Mood::Hangs, 8, 10);
+        bench.coverage.confirm(Instant::now());
+        bench.store.put(KEY, record("acme", revision));
+        let asked = bench.fill.find(ours(KEY), soon());
+        let change = async {
+            until(|| bench.store.queries() == 1).await;
+            bench.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
+            bench.store.set(Mood::Answers);
+        };
+        let (asked, ()) = tokio::join!(asked, change);
+        asked.unwrap();
+        assert_eq!(remembered(&bench, &KEY).is_some(), remembered_at_once, "{revision}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_at_the_store_is_internal_and_leaves_nothing_behind() {
     let bench = bench(Mood::Panics, 1, 1);
-    let both = tokio::join!(bench.fill.find(KEY, soon()), bench.fill.find(KEY, soon()));
+    let both = tokio::join!(bench.fill.find(ours(KEY), soon()), bench.fill.find(ours(KEY), soon()));
     assert_eq!(both, (Err(Unavailable::Internal), Err(Unavailable::Internal)));
     bench.store.set(Mood::Answers);
-    assert_eq!(principal(bench.fill.find(KEY, soon()).await), "acme");
+    assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leaves_nobody_waiting_who_was_not_in_its_batch() {
+    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    let both = async {
+        tokio::join!(bench.fill.find(ours(nth(1)), soon()), bench.fill.find(ours(KEY), soon()))
+    };
+    let panic = async {
+        until(|| bench.store.queries() == 1).await;
+        bench.store.set(Mood::Panics);
+        until(|| bench.store.queries() == 2).await;
+        bench.store.set(Mood::Answers);
+    };
+    let ((first, second), ()) = tokio::join!(both, panic);
+    assert_eq!(first, Err(Unavailable::Internal));
+    assert!(second == Err(Unavailable::Internal) || principal(second) == "acme");
+    assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_key_that_changes_is_asked_for_again_at_once() {
+    let bench = bench(Mood::Answers, 8, 10);
+    bench.fill.find(ours(KEY), soon()).await.unwrap();
+    bench.store.put(KEY, record("changed", 2));
+    bench.fill.apply(&[
+        change(2, KEY, ChangeKind::Updated),
+        change(3, nth(1), ChangeKind::Updated),
+        change(4, nth(2), ChangeKind::Created),
+    ]);
+    assert_eq!(remembered(&bench, &KEY), None, "what is outdated is not served meanwhile");
+    until(|| remembered(&bench, &KEY).is_some()).await;
+    assert_eq!(principal(remembered(&bench, &KEY).ok_or(Unavailable::Internal)), "changed");
+    assert_eq!(bench.store.queries(), 2, "nobody asks for keys that nobody knows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_creation_of_a_key_that_was_just_read_costs_nothing() {
+    let bench = bench(Mood::Answers, 8, 10);
+    bench.coverage.confirm(Instant::now());
+    bench.fill.find(ours(KEY), soon()).await.unwrap();
+    bench.fill.apply(&[change(1, KEY, ChangeKind::Created)]);
+    assert!(remembered(&bench, &KEY).is_some());
+    assert_eq!(bench.store.queries(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_fails_its_own_key_alone() {
+    let bench = bench(Mood::Answers, 1, 10);
+    bench.store.spoil(nth(1));
+    let (bad, good) =
+        tokio::join!(bench.fill.find(ours(nth(1)), soon()), bench.fill.find(ours(KEY), soon()));
+    assert_eq!(bad, Err(Unavailable::Store(StoreErrorKind::Unreadable)));
+    assert_eq!(principal(good), "acme");
 }

@@ -1,100 +1,404 @@
 use std::{num::NonZeroUsize, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::advance;
 
 use super::*;
-use crate::store::{
-    Store,
-    fake::{FakeStore, Mood, record},
+use crate::{
+    key::{Revision, State},
+    store::{
+        Store,
+        fake::{FakeStore, Mood, record},
+    },
+    suspect::SuspectConfig,
 };
 
+const SECOND: Duration = Duration::from_secs(1);
 const KEY: Digest = Digest::from_bytes([7; 32]);
-const OTHER: Digest = Digest::from_bytes([8; 32]);
 
-/// What a store says that knows [`KEY`] alone.
-async fn answers() -> (Answer, Answer) {
+/// A memory with exact windows, as far as they are not spread.
+struct Bench {
+    memory: Memory,
+    coverage: Arc<Coverage>,
+    suspicion: Arc<Suspicion>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::of(CacheConfig::default(), SuspectConfig::default())
+    }
+
+    fn of(config: CacheConfig, suspect: SuspectConfig) -> Self {
+        let coverage = Arc::new(Coverage::new(3 * SECOND));
+        let suspicion = Arc::new(Suspicion::new(suspect));
+        let (of_memory, clock) = (Arc::clone(&coverage), Clock::System);
+        let memory = Memory::new(config, of_memory, Arc::clone(&suspicion), clock);
+        Self { memory, coverage, suspicion }
+    }
+
+    async fn knows(&self, digest: Digest) {
+        self.takes(digest, Some(record("acme", 1))).await.unwrap();
+    }
+
+    /// What the store says now.
+    async fn takes(&self, digest: Digest, row: Option<KeyRecord>) -> Result<(), Unavailable> {
+        self.memory.take(digest, &answer(digest, row).await, Instant::now())
+    }
+
+    fn freshness(&self, digest: &Digest) -> Option<(Freshness, Serve)> {
+        let held = self.memory.look(digest, Instant::now())?;
+        Some((held.sighting.freshness, held.serve))
+    }
+
+    fn is_absent(&self, digest: &Digest) -> bool {
+        let held = self.memory.look(digest, Instant::now());
+        held.is_some_and(|held| matches!(held.sighting.answer, Answer::Absent(_)))
+    }
+}
+
+async fn answer(digest: Digest, row: Option<KeyRecord>) -> Answer {
     let store = FakeStore::new(Mood::Answers);
-    store.put(KEY, record("acme", 1));
-    let lookup = store.find(&[KEY, OTHER]).await.unwrap();
-    (lookup.get(&KEY).unwrap().clone(), lookup.get(&OTHER).unwrap().clone())
+    if let Some(row) = row {
+        store.put(digest, row);
+    }
+    store.find(&[digest]).await.unwrap().get(&digest).unwrap().clone()
 }
 
-fn memory(max_entries: usize, max_absent: usize) -> Memory {
-    let config = CacheConfig {
-        max_entries: NonZeroUsize::new(max_entries).unwrap(),
-        max_absent: NonZeroUsize::new(max_absent).unwrap(),
-        fresh_for: Duration::from_secs(30),
-        absent_for: Duration::from_secs(5),
-    };
-    Memory::new(config, Clock::System)
+fn nth(n: u8) -> Digest {
+    Digest::from_bytes([n; 32])
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_record_is_fresh_for_its_window_and_then_not_served() {
-    let (found, _) = answers().await;
-    let memory = memory(10, 10);
-    let asked = Instant::now();
-    memory.put(KEY, &found, asked);
-    advance(Duration::from_millis(26_900)).await;
-    let sighting = memory.get(&KEY).unwrap();
-    assert_eq!((sighting.answer, sighting.validated_at), (found, asked));
-    advance(Duration::from_millis(6_100)).await;
-    assert_eq!(memory.get(&KEY), None, "33 s are past 30 s and a tenth");
+fn change(revision: i64, digest: Digest, kind: ChangeKind) -> Change {
+    Change { revision: Revision(revision), digest, kind }
+}
+
+fn count(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_absence_is_believed_for_a_window_of_its_own() {
-    let (_, absent) = answers().await;
-    let memory = memory(10, 10);
-    memory.put(OTHER, &absent, Instant::now());
-    advance(Duration::from_millis(4_400)).await;
-    assert_eq!(memory.get(&OTHER).unwrap().answer, absent);
-    advance(Duration::from_millis(1_200)).await;
-    assert_eq!(memory.get(&OTHER), None);
+async fn a_record_goes_through_its_life() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    advance(34 * SECOND).await;
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::Revalidating, Serve::AndRefresh)));
+    advance(6 * 60 * SECOND).await;
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::StaleIfError, Serve::IfError)));
+    advance(3600 * SECOND).await;
+    assert_eq!(bench.freshness(&KEY), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_hits_one_in_a_tenth_of_a_second_asks_for_a_refresh() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    advance(34 * SECOND).await;
+    let serve = || bench.freshness(&KEY).unwrap().1;
+    assert_eq!([serve(), serve(), serve()], [Serve::AndRefresh, Serve::AtOnce, Serve::AtOnce]);
+    advance(SECOND / 10).await;
+    assert_eq!([serve(), serve()], [Serve::AndRefresh, Serve::AtOnce]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_feed_keeps_records_fresh_and_its_end_does_not() {
+    let bench = Bench::new();
+    bench.coverage.confirm(Instant::now());
+    bench.knows(KEY).await;
+    advance(300 * SECOND).await;
+    bench.coverage.confirm(Instant::now());
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    advance(4 * SECOND).await;
+    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Revalidating);
+    bench.coverage.confirm(Instant::now());
+    assert_eq!(
+        bench.freshness(&KEY),
+        Some((Freshness::Fresh, Serve::AtOnce)),
+        "nothing was missed"
+    );
+    bench.coverage.begin_anew(Instant::now());
+    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Revalidating);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_took_long_is_not_fresh_for_longer() {
-    let (found, _) = answers().await;
-    let memory = memory(10, 10);
-    let asked = Instant::now();
-    advance(Duration::from_secs(33)).await;
-    memory.put(KEY, &found, asked);
-    assert_eq!(memory.get(&KEY), None);
+    let bench = Bench::new();
+    let asked_at = Instant::now();
+    let answer = answer(KEY, Some(record("acme", 1))).await;
+    advance(34 * SECOND).await;
+    bench.memory.take(KEY, &answer, asked_at).unwrap();
+    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Revalidating);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_ends_an_absence_and_an_absence_ends_a_record() {
-    let (found, absent) = answers().await;
-    let memory = memory(10, 10);
-    memory.put(KEY, &absent, Instant::now());
-    memory.put(KEY, &found, Instant::now());
-    assert_eq!(memory.get(&KEY).unwrap().answer, found);
-    memory.put(KEY, &absent, Instant::now());
-    assert_eq!(memory.get(&KEY).unwrap().answer, absent);
-    assert!(memory.is_empty());
-    memory.forget(&KEY);
-    assert_eq!(memory.get(&KEY), None);
+async fn an_absence_is_believed_for_its_window_and_never_served_stale() {
+    let bench = Bench::new();
+    bench.takes(KEY, None).await.unwrap();
+    assert!(bench.is_absent(&KEY));
+    advance(6 * SECOND).await;
+    assert_eq!(bench.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_absences_stays_in_its_bound_and_pushes_out_no_record() {
-    let (found, absent) = answers().await;
-    let memory = memory(100, 50);
-    memory.put(KEY, &found, Instant::now());
-    for n in 0..10_000_u32 {
-        memory.put(Digest::sha256_of(&n.to_be_bytes()), &absent, Instant::now());
+async fn a_key_that_is_created_ends_its_absence() {
+    let bench = Bench::new();
+    bench.takes(KEY, None).await.unwrap();
+    assert!(!bench.memory.change(&change(1, KEY, ChangeKind::Created)), "no record was held");
+    assert_eq!(bench.freshness(&KEY), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_drops_an_older_record_and_leaves_a_newer_one() {
+    let bench = Bench::new();
+    bench.coverage.confirm(Instant::now());
+    bench.takes(KEY, Some(record("acme", 5))).await.unwrap();
+    for revision in [4, 5] {
+        assert!(!bench.memory.change(&change(revision, KEY, ChangeKind::Updated)));
     }
-    assert!(memory.absences.len() <= 50, "{}", memory.absences.len());
-    assert_eq!(memory.get(&KEY).unwrap().answer, found);
+    assert!(bench.freshness(&KEY).is_some());
+    assert!(bench.memory.change(&change(6, KEY, ChangeKind::Updated)));
+    assert_eq!(bench.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_stay_in_their_bound() {
-    let (found, _) = answers().await;
-    let memory = memory(100, 50);
-    for n in 0..10_000_u32 {
-        memory.put(Digest::sha256_of(&n.to_be_bytes()), &found, Instant::now());
+async fn after_a_gap_a_change_with_an_old_number_counts() {
+    let bench = Bench::new();
+    bench.coverage.confirm(Instant::now());
+    bench.takes(KEY, Some(record("acme", 100))).await.unwrap();
+    advance(SECOND).await;
+    // The store was restored, and gives its numbers out once more.
+    bench.coverage.begin_anew(Instant::now());
+    assert!(bench.memory.change(&change(90, KEY, ChangeKind::Updated)));
+    assert_eq!(bench.freshness(&KEY), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_word_of_the_feed_no_record_is_taken_for_newer_than_a_change() {
+    let bench = Bench::new();
+    bench.takes(KEY, Some(record("acme", 100))).await.unwrap();
+    assert!(bench.memory.change(&change(90, KEY, ChangeKind::Updated)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_goes_missing_goes_on_until_that_is_confirmed() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::StaleIfError, Serve::AndRefresh)));
+    advance(4 * SECOND).await;
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+    advance(SECOND).await;
+    bench.takes(KEY, None).await.unwrap();
+    assert!(bench.is_absent(&KEY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_found_again_is_as_good_as_before() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+    bench.knows(KEY).await;
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    advance(60 * SECOND).await;
+    // What was missed before does not count towards the confirmation.
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_could_not_be_used_anyway_is_not_missed() {
+    let bench = Bench::new();
+    let now = Clock::System.wall();
+    let revoked = KeyRecord { state: State::Revoked, ..record("acme", 1) };
+    let mut expired = record("acme", 1);
+    expired.rights.expires_at = Some(now - SignedDuration::from_secs(1));
+    for row in [revoked, expired] {
+        bench.takes(KEY, Some(row)).await.unwrap();
+        bench.takes(KEY, None).await.unwrap();
+        assert!(bench.is_absent(&KEY));
     }
-    assert!(memory.len() <= 100, "{}", memory.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_deletion_is_believed_at_once() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    assert!(bench.memory.change(&change(2, KEY, ChangeKind::Deleted)));
+    bench.takes(KEY, None).await.unwrap();
+    assert!(bench.is_absent(&KEY));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_suspect_no_absence_counts_and_known_keys_go_on() {
+    let bench = Bench::new();
+    let unknown = nth(100);
+    bench.takes(unknown, None).await.unwrap();
+    for n in 0..5 {
+        bench.knows(nth(n)).await;
+    }
+    for n in 0..5 {
+        assert_eq!(bench.takes(nth(n), None).await, Err(Unavailable::Suspect));
+    }
+    assert!(bench.suspicion.is_suspect());
+    assert!(!bench.is_absent(&unknown), "an absence from before does not count either");
+    assert_eq!(bench.takes(unknown, None).await, Err(Unavailable::Suspect));
+    advance(60 * SECOND).await;
+    for n in 0..5 {
+        assert_eq!(bench.takes(nth(n), None).await, Err(Unavailable::Suspect));
+        assert_eq!(bench.freshness(&nth(n)).unwrap().0, Freshness::StaleIfError);
+    }
+    bench.takes(unknown, Some(record("new", 9))).await.unwrap();
+    assert!(bench.suspicion.is_suspect(), "a key that nobody knew says nothing for the store");
+
+    for n in 0..5 {
+        bench.knows(nth(n)).await;
+    }
+    assert!(!bench.suspicion.is_suspect());
+    bench.takes(nth(101), None).await.unwrap();
+    assert!(bench.is_absent(&nth(101)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_doubt_turned_off_every_absence_is_believed() {
+    let suspect = SuspectConfig { enabled: false, ..SuspectConfig::default() };
+    let bench = Bench::of(CacheConfig::default(), suspect);
+    for n in 0..20 {
+        bench.knows(nth(n)).await;
+    }
+    for n in 0..20 {
+        bench.takes(nth(n), None).await.unwrap();
+        assert!(bench.is_absent(&nth(n)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_that_is_missing_is_doubted_but_nothing_is_taken_from_its_answer() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    let absent = answer(KEY, None).await;
+    for _ in 0..2 {
+        bench.memory.take_witness(&KEY, &absent, Instant::now());
+        assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::StaleIfError);
+        advance(60 * SECOND).await;
+    }
+    let found = answer(KEY, Some(record("other", 2))).await;
+    bench.memory.take_witness(&KEY, &found, Instant::now());
+    let Some(Held { sighting: Sighting { answer: Answer::Found(known), .. }, .. }) =
+        bench.memory.look(&KEY, Instant::now())
+    else {
+        panic!("it is gone");
+    };
+    assert_eq!(known.rights.principal, "acme");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_that_is_found_again_is_not_missing_any_more() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    bench.memory.take_witness(&KEY, &answer(KEY, None).await, Instant::now());
+    let found = answer(KEY, Some(record("acme", 1))).await;
+    bench.memory.take_witness(&KEY, &found, Instant::now());
+    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Fresh);
+    advance(60 * SECOND).await;
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect), "it counts from now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missing_long_ago_and_not_asked_about_since_is_doubted_anew() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+    advance(5 * 60 * SECOND).await;
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+    advance(5 * SECOND).await;
+    bench.takes(KEY, None).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_that_is_not_held_any_more_is_no_witness_any_more() {
+    let bench = Bench::new();
+    bench.suspicion.found(KEY, false, true);
+    bench.memory.take_witness(&KEY, &answer(KEY, None).await, Instant::now());
+    assert!(bench.suspicion.witnesses(9).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_older_than_a_change_that_was_told_is_not_taken() {
+    let bench = Bench::new();
+    bench.coverage.confirm(Instant::now());
+    assert!(!bench.memory.change(&change(7, KEY, ChangeKind::Updated)));
+    let lagging = bench.takes(KEY, Some(record("acme", 6))).await;
+    assert_eq!(lagging, Err(Unavailable::Suspect));
+    assert_eq!(bench.freshness(&KEY), None);
+    bench.takes(KEY, Some(record("acme", 7))).await.unwrap();
+
+    // A store that was restored gives its numbers out again.
+    advance(SECOND).await;
+    bench.coverage.begin_anew(Instant::now());
+    bench.takes(KEY, Some(record("acme", 3))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_that_was_asked_for_before_it_was_stored_is_not_missed() {
+    let bench = Bench::new();
+    let asked_at = Instant::now();
+    advance(SECOND).await;
+    bench.knows(KEY).await;
+    bench.memory.take_witness(&KEY, &answer(KEY, None).await, asked_at);
+    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_maps_are_bounded_apart() {
+    let config =
+        CacheConfig { max_entries: count(100), max_absent: count(50), ..CacheConfig::default() };
+    let bench = Bench::of(config, SuspectConfig::default());
+    let many = |from: u32| (from..from + 1000).map(|n| Digest::sha256_of(&n.to_be_bytes()));
+    for digest in many(0) {
+        bench.knows(digest).await;
+    }
+    assert!((1..=100).contains(&bench.memory.len()), "{}", bench.memory.len());
+    let kept = bench.memory.len();
+    for digest in many(10_000) {
+        bench.takes(digest, None).await.unwrap();
+    }
+    assert_eq!(bench.memory.len(), kept, "absences push no record out");
+    let absent = many(10_000).filter(|digest| bench.is_absent(digest)).count();
+    assert!((1..=50).contains(&absent), "{absent}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn huge_records_count_as_several() {
+    let config = CacheConfig { max_entries: count(1000), ..CacheConfig::default() };
+    let bench = Bench::of(config, SuspectConfig::default());
+    for n in 0..1000u32 {
+        let mut huge = record("acme", 1);
+        huge.rights.metadata = [("blob".to_owned(), "x".repeat(10 * 1024))].into();
+        bench.takes(Digest::sha256_of(&n.to_be_bytes()), Some(huge)).await.unwrap();
+    }
+    assert!((50..=100).contains(&bench.memory.len()), "{}", bench.memory.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_restored_is_as_old_as_it_was_and_not_fresh() {
+    let bench = Bench::new();
+    let now = Instant::now();
+    let validated_at = now.checked_sub(10 * SECOND).unwrap();
+    bench.coverage.resume(validated_at, now);
+    bench.memory.restore(KEY, record("acme", 1), validated_at);
+    let held = bench.memory.look(&KEY, now).unwrap();
+    assert_eq!(held.sighting.validated_at, validated_at);
+    assert_eq!(held.sighting.freshness, Freshness::Revalidating);
+    bench.coverage.confirm(now);
+    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Fresh);
+    let exported: Vec<_> = bench.memory.export().collect();
+    assert_eq!(exported, [(KEY, Arc::new(Known::new(record("acme", 1))), validated_at)]);
+}
+
+#[test]
+fn an_expiry_ends_the_use_of_a_record_to_the_moment() {
+    let mut expiring = record("acme", 1);
+    let end: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    expiring.rights.expires_at = Some(end);
+    let entry = Entry::new(Arc::new(Known::new(expiring)), Instant::now(), 1.0);
+    assert!(entry.is_usable(end - SignedDuration::from_nanos(1)) && !entry.is_usable(end));
 }

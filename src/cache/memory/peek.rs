@@ -1,0 +1,117 @@
+//! Looking without touching: what is remembered of a key, for who explains a
+//! decision instead of making one.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Entry, Held, Memory, Missing, Serve};
+use crate::{
+    cache::policy::{Life, Windows},
+    key::Digest,
+    store::{Absence, Answer, Known},
+    suspect::Verdict,
+    tier::{Freshness, Sighting},
+};
+
+/// What is remembered of a key.
+#[derive(Debug, Clone)]
+pub struct Peek {
+    /// What it is; `None` if it is nothing.
+    pub held: Option<Peeked>,
+    /// Whether the store would not be believed if it said now that there is no
+    /// such key.
+    pub doubts_absence: bool,
+}
+
+/// Something that is remembered, whether it would be served or not.
+#[derive(Debug, Clone)]
+pub enum Peeked {
+    /// A record.
+    Record {
+        /// The record.
+        known: Arc<Known>,
+        /// When the store vouched for it.
+        validated_at: Instant,
+        /// The part of its life that it is in.
+        life: Life,
+        /// When the parts of its life end, if nothing happens meanwhile.
+        windows: Windows,
+        /// Whether no change has been missed since the store vouched for it.
+        vouched: bool,
+        /// Since when the store lacks its row, which is not believed yet.
+        missing_since: Option<Instant>,
+    },
+    /// An absence.
+    Absence {
+        /// The word of the store.
+        absence: Absence,
+        /// When the store said so.
+        validated_at: Instant,
+        /// Until when it is believed.
+        until: Instant,
+        /// Whether it is believed now.
+        believed: bool,
+    },
+}
+
+impl Peeked {
+    /// As a check would find it; `None` if it would not be served. Whether a
+    /// refresh is due is not looked at.
+    #[must_use]
+    pub fn served(&self) -> Option<Held> {
+        match self {
+            Self::Record { known, validated_at, life, missing_since, .. } => {
+                let (freshness, serve) = life.served(missing_since.is_some())?;
+                let answer = Answer::Found(Arc::clone(known));
+                let sighting = Sighting { answer, validated_at: *validated_at, freshness };
+                Some(Held { sighting, serve })
+            }
+            Self::Absence { absence, validated_at, believed, .. } => believed.then(|| Held {
+                sighting: Sighting {
+                    answer: Answer::Absent(*absence),
+                    validated_at: *validated_at,
+                    freshness: Freshness::Fresh,
+                },
+                serve: Serve::AtOnce,
+            }),
+        }
+    }
+}
+
+impl Memory {
+    /// What is remembered of a key at `now`, as [`Memory::look`] finds it, but
+    /// without any effect: no refresh is claimed, nothing is used more recently
+    /// than before, and no suspicion arises.
+    #[must_use]
+    pub fn peek(&self, digest: &Digest, now: Instant) -> Peek {
+        let entry = self.records.peek(digest);
+        let doubts_absence = match entry.as_ref().filter(|entry| self.would_be_missed(entry, now)) {
+            None => self.suspicion.is_suspect(),
+            Some(entry) => {
+                let since = entry.missing_since.get().unwrap_or(now);
+                self.suspicion.foresee(since, now) == Verdict::Doubted
+            }
+        };
+        let held = entry.map(|entry| self.record(&entry, now)).or_else(|| {
+            let missing = self.absences.peek(digest)?;
+            let believed = self.believes(&missing, now);
+            let Missing { absence, validated_at, until } = missing;
+            Some(Peeked::Absence { absence, validated_at, until, believed })
+        });
+        Peek { held, doubts_absence }
+    }
+
+    fn record(&self, entry: &Entry, now: Instant) -> Peeked {
+        let validity = self.validity(entry);
+        let windows = self.config.windows(&validity);
+        Peeked::Record {
+            known: Arc::clone(&entry.known),
+            validated_at: entry.validated_at,
+            life: windows.life(now),
+            windows,
+            vouched: validity.good_until.is_some_and(|good| now < good),
+            missing_since: entry.missing_since.get(),
+        }
+    }
+}

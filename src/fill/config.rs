@@ -1,0 +1,31 @@
+//! The bounds of the fill.
+
+use std::num::NonZeroUsize;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The bounds of the fill: what happens on a miss.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FillConfig {
+    /// How many keys may wait to be looked up at once, in each of the two lanes:
+    /// keys that are known to be ours, and others; checks of the same key share
+    /// one lookup. One more is refused at once as `OVERLOADED`. A lookup waits
+    /// for `check.timeout` at most, so that 10000 is far more than a store can
+    /// answer in that time, and bounds the memory that a flood can take.
+    #[schemars(range(max = 1_000_000))]
+    pub max_queued: NonZeroUsize,
+    /// How many keys one query asks for at most. A query takes what is waiting
+    /// when it has a place at the store, and does not wait for more.
+    #[schemars(range(max = 10_000))]
+    pub batch_max: NonZeroUsize,
+}
+
+impl Default for FillConfig {
+    fn default() -> Self {
+        const MAX_QUEUED: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+        const BATCH_MAX: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+        Self { max_queued: MAX_QUEUED, batch_max: BATCH_MAX }
+    }
+}

@@ -1,0 +1,52 @@
+//! Whether a store is believed that lost keys.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_store_is_not_believed_about_a_key_that_nobody_knows() {
+    let bench = bench(Mood::Answers, 8, 10);
+    assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");
+    bench.fill.find(ours(KEY), soon()).await.unwrap();
+    assert_eq!(principal(bench.fill.find(ours(nth(2)), soon()).await), "nobody");
+    bench.store.remove(&KEY);
+    let unknown = bench.fill.find(ours(nth(3)), soon()).await;
+    assert_eq!(unknown, Err(Unavailable::Suspect), "the witness is missing as well");
+    let freshness = remembered(&bench, &KEY).unwrap().freshness;
+    assert_eq!(freshness, crate::tier::Freshness::StaleIfError, "and goes on");
+    // There is no other witness, and a single missing key is no suspicion.
+    assert_eq!(principal(bench.fill.find(ours(nth(4)), soon()).await), "nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_finds_a_store_that_was_emptied() {
+    let bench = bench(Mood::Answers, 8, 100);
+    for n in 0..8 {
+        bench.store.put(nth(n), record("acme", 1));
+        bench.fill.find(ours(nth(n)), soon()).await.unwrap();
+    }
+    bench.fill.probe(soon()).await.unwrap().unwrap();
+    assert!(!bench.suspicion.is_suspect());
+    for n in 0..8 {
+        bench.store.remove(&nth(n));
+    }
+    bench.fill.probe(soon()).await.unwrap().unwrap();
+    assert!(bench.suspicion.is_suspect());
+    assert_eq!(bench.fill.find(ours(nth(99)), soon()).await, Err(Unavailable::Suspect));
+    for n in 0..8 {
+        bench.store.put(nth(n), record("acme", 1));
+    }
+    bench.fill.probe(soon()).await.unwrap().unwrap();
+    assert!(!bench.suspicion.is_suspect());
+    assert_eq!(principal(bench.fill.find(ours(nth(99)), soon()).await), "nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_witness_that_is_asked_for_anyhow_is_a_witness_all_the_same() {
+    let bench = bench(Mood::Answers, 8, 10);
+    bench.fill.find(ours(KEY), soon()).await.unwrap();
+    bench.store.remove(&KEY);
+    bench.fill.refresh(KEY).unwrap();
+    let unknown = bench.fill.find(ours(nth(1)), soon()).await;
+    assert_eq!(unknown, Err(Unavailable::Suspect));
+    assert_eq!(bench.store.queries(), 2, "one query asked for both");
+}

@@ -1,0 +1,219 @@
+//! A worker asks the store for one lane: a place, what waits, one query, its
+//! answers, and again, until nobody waits.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures::FutureExt;
+use tokio::time::Instant;
+
+use super::{
+    NOBODY, PROBE_MISSING, PROBE_WITNESSES, Shared,
+    queue::{Batch, Lane, Stage, Taken},
+};
+use crate::{
+    guard::{Place, Refused},
+    key::Digest,
+    outage::Unavailable,
+    store::{Answer, Lookup, Store, StoreError, StoreErrorKind},
+    tier::{Freshness, Sighting},
+};
+
+/// Counted in the queue until nobody waits in its lane.
+pub(super) struct Worker<S: Store> {
+    shared: Arc<Shared<S>>,
+    lane: Lane,
+}
+
+impl<S: Store> Worker<S> {
+    /// Starts a worker that the queue has hired.
+    pub(super) fn start(shared: &Arc<Shared<S>>, lane: Lane) {
+        let worker = Self { shared: Arc::clone(shared), lane };
+        shared.parts.tasks.spawn("fill", worker.run());
+    }
+
+    async fn run(self) {
+        loop {
+            // A panic fails the lookups of its query, and nothing else.
+            let _ = AssertUnwindSafe(self.work()).catch_unwind().await;
+            if self.shared.queue().dismiss_if_idle(self.lane) {
+                return;
+            }
+        }
+    }
+
+    async fn work(&self) {
+        let now = self.shared.parts.clock.monotonic();
+        match self.shared.parts.store.enter(now + self.shared.timeout).await {
+            Ok(place) => self.ask(place).await,
+            // Who waits has a deadline and goes by himself; what is left is told
+            // so when its turn comes.
+            Err(Refused::Saturated) => {}
+            Err(Refused::Open) => self.refuse_all(),
+        }
+    }
+
+    /// Asks for what waits now. What arrives meanwhile is for the next query.
+    async fn ask(&self, place: Place<'_, S>) {
+        let batch = self.take(self.shared.pace.batch());
+        let taken = Unfinished { shared: &self.shared, taken: batch.taken };
+        tell_late(batch.late);
+        if !taken.taken.is_empty() {
+            taken.ask(place).await;
+        }
+    }
+
+    fn take(&self, max: usize) -> Batch {
+        let now = self.shared.parts.clock.monotonic();
+        let time = (self.shared.pace.expected(now), self.shared.parts.store.query_timeout());
+        self.shared.queue().take(self.lane, max, now, time)
+    }
+
+    /// The store is not to be asked: nobody should wait for it.
+    fn refuse_all(&self) {
+        let batch = self.take(usize::MAX);
+        tell_late(batch.late);
+        let refused = Unfinished { shared: &self.shared, taken: batch.taken };
+        refused.finish(|_| Err(Unavailable::BreakerOpen));
+    }
+}
+
+/// Lookups that were taken and have no outcome yet. Takes them off the list when
+/// dropped, so that a panic cannot leave one that is never done.
+struct Unfinished<'a, S: Store> {
+    shared: &'a Shared<S>,
+    taken: Vec<Taken>,
+}
+
+impl<S: Store> Unfinished<'_, S> {
+    async fn ask(self, place: Place<'_, S>) {
+        let parts = &self.shared.parts;
+        let mut asked: Vec<Digest> = self.taken.iter().map(|taken| taken.digest).collect();
+        let witness = self.witness();
+        let along = witness.filter(|witness| !asked.contains(witness));
+        asked.extend(along);
+        parts.metrics.fill_batch(self.taken.len());
+
+        // Taken before the store is asked: what it says was true then or later.
+        let asked_at = parts.clock.monotonic();
+        let answer = place.find(&asked).await;
+        self.shared.pace.took(asked_at.elapsed(), self.taken.len(), parts.clock.monotonic());
+        let lookup = match answer {
+            Ok(lookup) => lookup,
+            Err(error) => {
+                tracing::debug!(%error, "the store gave no answer");
+                return self.finish(|_| Err(Unavailable::from(&error)));
+            }
+        };
+        if let Some(witness) = along
+            && let Some(answer) = lookup.get(&witness)
+        {
+            parts.memory.take_witness(&witness, answer, asked_at);
+        }
+        // A store that has none of what it should have is not believed about
+        // what else it has not.
+        let present = |digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
+        let credible = witness.is_none() || asked.iter().any(present);
+        self.finish(|digest| self::outcome(&lookup, digest, asked_at, credible));
+    }
+
+    /// A key that the store should have, when the batch asks for one of which
+    /// nobody knows whether it has it. It may be in the batch itself.
+    fn witness(&self) -> Option<Digest> {
+        let knows = |taken: &Taken| self.shared.parts.memory.knows(&taken.digest);
+        if self.taken.iter().all(knows) {
+            return None;
+        }
+        self.shared.parts.suspicion.witnesses(1).pop()
+    }
+
+    /// Puts the outcomes into the memory and tells the callers.
+    fn finish(mut self, outcome: impl Fn(&Digest) -> Result<Sighting, Unavailable>) {
+        let mut told = Vec::with_capacity(self.taken.len());
+        let mut queue = self.shared.queue();
+        // One by one, so that a panic cannot leave others unfinished.
+        while let Some(Taken { digest, ticket, stage, called }) = self.taken.pop() {
+            let changed = queue.finish(&digest, ticket);
+            let mut outcome = outcome(&digest);
+            if let Ok(Sighting { answer, validated_at, .. }) = &outcome {
+                let memory = &self.shared.parts.memory;
+                // The memory takes nothing that was read before a change.
+                let current =
+                    changed.is_none_or(|last| memory.includes(answer, *validated_at, last));
+                if current && let Err(doubt) = memory.take(digest, answer, *validated_at) {
+                    outcome = Err(doubt);
+                }
+            }
+            told.push((stage, outcome, called));
+        }
+        drop(queue);
+        for (stage, outcome, called) in told {
+            // Where nobody ever waited, the record was served meanwhile.
+            if let (Err(cause), false) = (&outcome, called) {
+                self.shared.parts.metrics.masked_failure("store", *cause);
+            }
+            stage.send_replace(Stage::Done(outcome));
+        }
+    }
+}
+
+impl<S: Store> Drop for Unfinished<'_, S> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        for Taken { digest, ticket, .. } in &self.taken {
+            queue.finish(digest, *ticket);
+        }
+    }
+}
+
+/// What the store said about one key.
+fn outcome(
+    lookup: &Lookup,
+    digest: &Digest,
+    asked_at: Instant,
+    credible: bool,
+) -> Result<Sighting, Unavailable> {
+    match lookup.get(digest) {
+        Some(Answer::Absent(_)) if !credible => Err(Unavailable::Suspect),
+        Some(answer) => Ok(Sighting {
+            answer: answer.clone(),
+            validated_at: asked_at,
+            freshness: Freshness::Fresh,
+        }),
+        None => Err(match lookup.unreadable(digest) {
+            Some(error) => {
+                tracing::warn!(%error, "a key cannot be read; correct its row");
+                Unavailable::from(error)
+            }
+            None => Unavailable::Internal,
+        }),
+    }
+}
+
+fn tell_late(late: Vec<tokio::sync::watch::Sender<Stage>>) {
+    for stage in late {
+        stage.send_replace(Stage::Done(Err(Unavailable::Store(StoreErrorKind::Saturated))));
+    }
+}
+
+/// See [`super::Fill::probe`].
+pub(super) async fn probe<S: Store>(
+    shared: &Shared<S>,
+    deadline: Instant,
+) -> Result<Result<(), StoreError>, Refused> {
+    let parts = &shared.parts;
+    let place = parts.store.enter(deadline).await?;
+    let mut witnesses = parts.suspicion.witnesses(PROBE_WITNESSES);
+    witnesses.extend(parts.suspicion.still_missing(PROBE_MISSING));
+    let asked = [&[NOBODY], witnesses.as_slice()].concat();
+    let asked_at = parts.clock.monotonic();
+    let lookup = match place.run(async |store: &S| store.find(&asked).await).await {
+        Ok(lookup) => lookup,
+        Err(error) => return Ok(Err(error)),
+    };
+    for witness in &witnesses {
+        if let Some(answer) = lookup.get(witness) {
+            parts.memory.take_witness(witness, answer, asked_at);
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,228 @@
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn nth(n: u8) -> Digest {
+    Digest::from_bytes([n; 32])
+}
+
+/// A suspicion, and the time by seconds.
+struct Bench {
+    suspicion: Suspicion,
+    start: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { suspicion: Suspicion::new(SuspectConfig::default()), start: Instant::now() }
+    }
+
+    /// A known key is missing for the first time.
+    fn missing(&self, n: u8, second: u32) -> Verdict {
+        let now = self.start + second * SECOND;
+        self.suspicion.missing(nth(n), now, now)
+    }
+
+    fn still_missing(&self, n: u8, since: u32, second: u32) -> Verdict {
+        let at = |second: u32| self.start + second * SECOND;
+        self.suspicion.missing(nth(n), at(since), at(second))
+    }
+
+    fn suspect() -> Self {
+        let bench = Self::new();
+        for n in 0..5 {
+            bench.missing(n, 0);
+        }
+        assert!(bench.suspicion.is_suspect());
+        bench
+    }
+}
+
+#[test]
+fn one_missing_key_is_believed_when_it_is_confirmed() {
+    let bench = Bench::new();
+    assert_eq!(bench.missing(1, 0), Verdict::Doubted);
+    assert_eq!(bench.still_missing(1, 0, 4), Verdict::Doubted);
+    assert_eq!(bench.still_missing(1, 0, 5), Verdict::Believed);
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn the_fifth_key_within_the_window_makes_the_store_suspect_and_then_nothing_is_confirmed() {
+    let bench = Bench::new();
+    for (n, second) in [(0, 0), (1, 2), (2, 4), (3, 6)] {
+        bench.missing(n, second);
+        assert!(!bench.suspicion.is_suspect());
+    }
+    assert_eq!(bench.still_missing(4, 0, 9), Verdict::Doubted);
+    assert!(bench.suspicion.is_suspect());
+    assert_eq!(bench.still_missing(0, 0, 1000), Verdict::Doubted);
+}
+
+#[test]
+fn keys_that_go_one_by_one_outside_the_window_do_not_add_up() {
+    let bench = Bench::new();
+    for n in 0..20 {
+        bench.missing(n, u32::from(n) * 3);
+    }
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn the_same_key_counts_once() {
+    let bench = Bench::new();
+    for second in 0..10 {
+        bench.still_missing(1, 0, second);
+    }
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn five_distinct_known_keys_that_are_found_dispel_the_suspicion() {
+    let bench = Bench::suspect();
+    for _ in 0..10 {
+        bench.suspicion.found(nth(0), true, true);
+    }
+    assert!(bench.suspicion.is_suspect(), "one key, however often");
+    for n in 10..20 {
+        bench.suspicion.found(nth(n), false, true);
+    }
+    assert!(bench.suspicion.is_suspect(), "keys that nobody knew");
+    for n in 1..5 {
+        assert!(bench.suspicion.is_suspect());
+        bench.suspicion.found(nth(n), true, true);
+    }
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn a_further_missing_key_sets_the_count_of_found_ones_back_but_an_old_one_does_not() {
+    let bench = Bench::suspect();
+    for n in 0..4 {
+        bench.suspicion.found(nth(n), true, true);
+    }
+    bench.missing(20, 1);
+    bench.suspicion.found(nth(5), true, true);
+    assert!(bench.suspicion.is_suspect());
+    bench.missing(20, 2);
+    bench.missing(4, 2);
+    for n in 0..4 {
+        bench.suspicion.found(nth(n), true, true);
+    }
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn while_as_many_keys_as_it_takes_are_still_missing_others_that_are_found_dispel_nothing() {
+    let bench = Bench::suspect();
+    for n in 10..100 {
+        bench.suspicion.found(nth(n), true, true);
+    }
+    assert!(bench.suspicion.is_suspect(), "part of the keys are lost");
+    bench.suspicion.found(nth(0), true, true);
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn recorded_changes_that_explain_what_is_missing_dispel_the_suspicion() {
+    let bench = Bench::suspect();
+    bench.suspicion.excuse(&nth(9));
+    assert!(bench.suspicion.is_suspect(), "it has nothing to do with it");
+    bench.suspicion.excuse(&nth(0));
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn missing_keys_that_nobody_can_ask_for_any_more_are_forgotten() {
+    let bench = Bench::suspect();
+    bench.missing(0, 599);
+    assert_eq!(bench.suspicion.still_missing(9).len(), 5);
+    bench.missing(0, 600);
+    assert_eq!(bench.suspicion.still_missing(9), [nth(0)]);
+    bench.suspicion.dismiss(&nth(0));
+    assert!(bench.suspicion.still_missing(9).is_empty());
+    assert!(bench.suspicion.is_suspect(), "until known keys are found");
+}
+
+#[test]
+fn missing_keys_take_turns_to_be_asked_for() {
+    let bench = Bench::suspect();
+    for n in [3, 1, 0, 2, 4] {
+        bench.missing(n, u32::from(n) + 1);
+    }
+    assert_eq!(bench.suspicion.still_missing(3), [nth(0), nth(1), nth(2)]);
+}
+
+#[test]
+fn after_it_was_dispelled_it_takes_as_many_again() {
+    let bench = Bench::suspect();
+    for n in 0..5 {
+        bench.suspicion.found(nth(n), true, true);
+    }
+    for n in 0..4 {
+        bench.missing(n, 1);
+    }
+    assert!(!bench.suspicion.is_suspect());
+    bench.missing(4, 1);
+    assert!(bench.suspicion.is_suspect());
+}
+
+#[test]
+fn a_key_whose_change_was_recorded_does_not_count() {
+    let bench = Bench::new();
+    for n in 0..4 {
+        bench.missing(n, 0);
+    }
+    bench.suspicion.excuse(&nth(0));
+    bench.missing(4, 0);
+    assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn witnesses_are_usable_keys_that_were_found_and_not_missed_or_changed_since() {
+    let bench = Bench::new();
+    assert!(bench.suspicion.witnesses(3).is_empty());
+    for n in 0..3 {
+        bench.suspicion.found(nth(n), false, n != 1);
+    }
+    let mut witnesses = bench.suspicion.witnesses(9);
+    witnesses.sort_unstable_by_key(|digest| *digest.as_bytes());
+    assert_eq!(witnesses, [nth(0), nth(2)]);
+    bench.missing(0, 0);
+    assert_eq!(bench.suspicion.witnesses(9), [nth(2)]);
+    bench.suspicion.excuse(&nth(2));
+    assert!(bench.suspicion.witnesses(9).is_empty());
+}
+
+#[test]
+fn witnesses_take_turns() {
+    let bench = Bench::new();
+    for n in 0..4 {
+        bench.suspicion.found(nth(n), false, true);
+    }
+    let mut asked: Vec<_> = (0..4).flat_map(|_| bench.suspicion.witnesses(1)).collect();
+    asked.sort_unstable_by_key(|digest| *digest.as_bytes());
+    assert_eq!(asked, [nth(0), nth(1), nth(2), nth(3)]);
+}
+
+#[test]
+fn there_are_always_few_witnesses_and_the_newest_stay() {
+    let bench = Bench::new();
+    for n in 0..100 {
+        bench.suspicion.found(nth(n), false, true);
+    }
+    let mut witnesses = bench.suspicion.witnesses(1000);
+    witnesses.sort_unstable_by_key(|digest| *digest.as_bytes());
+    assert_eq!(witnesses, (84..100).map(nth).collect::<Vec<_>>());
+}
+
+#[test]
+fn turned_off_it_believes_everything_and_has_no_witnesses() {
+    let suspicion = Suspicion::new(SuspectConfig { enabled: false, ..Default::default() });
+    let now = Instant::now();
+    for n in 0..10 {
+        suspicion.found(nth(n), true, true);
+        assert_eq!(suspicion.missing(nth(n), now, now), Verdict::Believed);
+    }
+    assert!(!suspicion.is_suspect() && suspicion.witnesses(10).is_empty());
+}

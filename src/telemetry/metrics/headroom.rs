@@ -1,0 +1,105 @@
+//! How much of what the store can answer would be left if every check were a
+//! miss.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::metrics::MeterProvider;
+use tokio::time::Instant;
+
+use super::Metrics;
+
+/// Over how long the rate of checks is taken: long enough not to be moved by a
+/// burst, short enough for the next scrape to show a change.
+const SAMPLE: Duration = Duration::from_secs(10);
+
+/// How often something happens: counted always, and made into a rate when it is
+/// read.
+#[derive(Debug)]
+pub(super) struct Rate {
+    count: AtomicU64,
+    last: Mutex<Sample>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    at: Instant,
+    count: u64,
+    per_second: f64,
+}
+
+impl Rate {
+    pub(super) fn new(now: Instant) -> Self {
+        let last = Mutex::new(Sample { at: now, count: 0, per_second: 0.0 });
+        Self { count: AtomicU64::new(0), last }
+    }
+
+    pub(super) fn count(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The rate over the last span of ten seconds or more that was read.
+    fn per_second(&self, now: Instant) -> f64 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let span = now.saturating_duration_since(last.at);
+        if span >= SAMPLE {
+            let count = self.count.load(Ordering::Relaxed);
+            #[expect(clippy::cast_precision_loss, reason = "exact enough for a rate")]
+            let per_second = (count - last.count) as f64 / span.as_secs_f64();
+            *last = Sample { at: now, count, per_second };
+        }
+        last.per_second
+    }
+}
+
+impl Metrics {
+    /// Shows the headroom, read whenever the metrics are; `capacity` is how many
+    /// keys a second the store can look up.
+    pub fn observe_headroom(&self, capacity: impl Fn() -> f64 + Send + Sync + 'static) {
+        let demand = std::sync::Arc::clone(&self.demand);
+        self.provider
+            .meter("keystead")
+            .f64_observable_gauge("keystead_herd_headroom")
+            .with_description(
+                "Share of the store's lookups that would be left if every check were a miss; below \
+                 0 a loss of the cache would be a herd.",
+            )
+            .with_unit("1")
+            .with_callback(move |gauge| {
+                gauge.observe(headroom(demand.per_second(Instant::now()), capacity()), &[]);
+            })
+            .build();
+    }
+}
+
+fn headroom(demand: f64, capacity: f64) -> f64 {
+    1.0 - demand / capacity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_taken_over_ten_seconds_and_kept_until_the_next() {
+        let start = Instant::now();
+        let rate = Rate::new(start);
+        for _ in 0..200 {
+            rate.count();
+        }
+        let at = |second| rate.per_second(start + Duration::from_secs(second)).to_string();
+        assert_eq!([at(9), at(10), at(19), at(20)], ["0", "20", "20", "0"]);
+    }
+
+    #[test]
+    fn headroom_is_what_is_left_of_the_capacity() {
+        assert_eq!(headroom(0.0, 1000.0).to_string(), "1");
+        assert_eq!(headroom(750.0, 1000.0).to_string(), "0.25");
+        assert_eq!(headroom(2000.0, 1000.0).to_string(), "-1");
+    }
+}
