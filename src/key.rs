@@ -23,7 +23,9 @@ pub use digest::{Digest, DigestError};
 pub use form::{Environment, Prefix, PrefixError};
 pub use lifecycle::{Action, LifecycleError, Successor};
 pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
-pub use ring::{ApiKey, Credential, Fingerprint, KeyRing, Malformed, Minted, RingError, Secret};
+pub use ring::{
+    ApiKey, Credential, Fault, Fingerprint, KeyRing, Malformed, Minted, Reading, RingError, Secret,
+};
 pub use secret_file::{SecretFile, SecretFileError};
 
 /// The longest credential that is looked at, in bytes.

@@ -19,7 +19,7 @@ use http::{HeaderValue, Request};
 use keystead::{
     check::{CheckConfig, Checker},
     guard::{GuardConfig, Guarded},
-    key::{Digest, KeyRing, Prefix},
+    key::{Credential, KeyRing, Prefix},
     outage::Unavailable,
     store::{
         StoreErrorKind,
@@ -51,7 +51,7 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 struct Down;
 
 impl Tier for Down {
-    async fn find(&self, _: Digest, _: Instant) -> Result<Sighting, Unavailable> {
+    async fn find(&self, _: Credential, _: Instant) -> Result<Sighting, Unavailable> {
         Err(Unavailable::Store(StoreErrorKind::Unreachable))
     }
 }
@@ -64,7 +64,8 @@ struct Service {
 static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let ring = KeyRing::parse(SECRET, Prefix::default(), true).expect("a good secret");
     let (metrics, _) = Metrics::new().expect("metrics in memory");
-    let unused = Guarded::new(empty_store(), GuardConfig::default(), Arc::clone(&metrics));
+    let (for_guard, clock) = (Arc::clone(&metrics), Clock::System);
+    let unused = Guarded::new(empty_store(), GuardConfig::default(), for_guard, clock);
     let (uses, _) = use_log(Arc::new(unused), Clock::System);
     let checker = Checker::new(ring, Down, Clock::System);
     let never = CancellationToken::new();

@@ -18,6 +18,23 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 8]);
 
+impl Fingerprint {
+    /// Its length in bytes.
+    pub const LEN: usize = 8;
+
+    /// Takes bytes as they are.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes as they are.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -148,6 +165,52 @@ impl Credential {
     }
 }
 
+/// A presented credential with all that was found out about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// See [`Credential::Ours`].
+    Ours {
+        /// What to look up.
+        digest: Digest,
+        /// The secret that its tag was made with.
+        secret: Fingerprint,
+    },
+    /// See [`Credential::Foreign`].
+    Foreign {
+        /// What to look up.
+        digest: Digest,
+    },
+}
+
+impl Reading {
+    /// What may be looked up.
+    #[must_use]
+    pub const fn credential(self) -> Credential {
+        match self {
+            Self::Ours { digest, .. } => Credential::Ours(digest),
+            Self::Foreign { digest } => Credential::Foreign(digest),
+        }
+    }
+}
+
+/// Why a credential is malformed, for people. Not evidence: that is
+/// [`Malformed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is empty.
+    Empty,
+    /// It is longer than [`MAX_CREDENTIAL_BYTES`].
+    TooLong,
+    /// It holds a byte outside visible ASCII.
+    NotVisible,
+    /// It begins with our prefix and `_`, and is not of our form.
+    Form,
+    /// It has our form, and its tag was made with none of our secrets.
+    Tag,
+    /// It does not claim to be ours, and no such keys are accepted.
+    Foreign,
+}
+
 /// Evidence that a credential cannot be a valid key, found without a lookup.
 ///
 /// Only [`KeyRing::read`] makes one.
@@ -215,6 +278,23 @@ impl KeyRing {
         self.secrets.iter().map(|secret| secret.fingerprint)
     }
 
+    /// A key of its own for each secret, that of the minting one first, for
+    /// sealing what this service keeps for itself. Another `purpose` gives other
+    /// keys, and none of them tells anything of a secret or of another.
+    ///
+    /// What is sealed names the fingerprint of its secret: the first seals, all
+    /// may open, so that a rotation loses nothing.
+    pub fn seal_keys(
+        &self,
+        purpose: &'static str,
+    ) -> impl Iterator<Item = (Fingerprint, Zeroizing<[u8; 32]>)> {
+        // No key that is presented, and no text before a tag, has a space in it.
+        self.secrets.iter().map(move |secret| {
+            let parts: [&[u8]; 2] = [b"keystead seal: ", purpose.as_bytes()];
+            (secret.fingerprint, Zeroizing::new(keyed_hash(&secret.hmac, &parts)))
+        })
+    }
+
     /// Mints a key with the first secret.
     ///
     /// Fails only when the operating system gives no randomness.
@@ -237,21 +317,35 @@ impl KeyRing {
     /// a byte outside visible ASCII, or begins with our prefix and `_` without
     /// our form or a tag of ours. Tags are compared in constant time.
     pub fn read(&self, presented: &[u8]) -> Result<Credential, Malformed> {
-        let visible = presented.iter().all(u8::is_ascii_graphic);
-        if presented.is_empty() || presented.len() > MAX_CREDENTIAL_BYTES || !visible {
-            return Err(Malformed(()));
+        self.inspect(presented).map(Reading::credential).map_err(|_| Malformed(()))
+    }
+
+    /// As [`KeyRing::read`], and says how it was read, or what is wrong with it.
+    pub fn inspect(&self, presented: &[u8]) -> Result<Reading, Fault> {
+        if presented.is_empty() {
+            return Err(Fault::Empty);
+        }
+        if presented.len() > MAX_CREDENTIAL_BYTES {
+            return Err(Fault::TooLong);
+        }
+        if !presented.iter().all(u8::is_ascii_graphic) {
+            return Err(Fault::NotVisible);
         }
         match Shape::of(presented, &self.prefix) {
             Shape::Ours { body, tag } => self
                 .secrets
                 .iter()
                 .find(|secret| secret.tag(body).ct_eq(tag).into())
-                .map(|secret| Credential::Ours(secret.digest(presented)))
-                .ok_or(Malformed(())),
+                .map(|secret| Reading::Ours {
+                    digest: secret.digest(presented),
+                    secret: secret.fingerprint,
+                })
+                .ok_or(Fault::Tag),
             Shape::Foreign if self.accept_imported => {
-                Ok(Credential::Foreign(Digest::sha256_of(presented)))
+                Ok(Reading::Foreign { digest: Digest::sha256_of(presented) })
             }
-            Shape::Foreign | Shape::Broken => Err(Malformed(())),
+            Shape::Foreign => Err(Fault::Foreign),
+            Shape::Broken => Err(Fault::Form),
         }
     }
 }

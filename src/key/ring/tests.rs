@@ -177,3 +177,17 @@ fn a_minted_key_is_put_together_without_growing() {
     // The conversion into a secret shrinks what is larger, and so copies it too.
     assert_eq!((key.as_ptr(), key.capacity()), (address.get(), key.len()));
 }
+
+#[test]
+fn sealing_keys_differ_by_secret_and_by_purpose_and_stay_the_same() {
+    let keys = |ring: &KeyRing, purpose| -> Vec<_> {
+        ring.seal_keys(purpose).map(|(of, key)| (of, *key)).collect()
+    };
+    let both = ring(&[SECRET_A, SECRET_B]);
+    let snapshot = keys(&both, "snapshot");
+    let other = keys(&both, "other");
+    assert!(snapshot.iter().map(|(of, _)| *of).eq(both.fingerprints()));
+    assert_ne!(snapshot[0].1, snapshot[1].1);
+    assert!(snapshot.iter().all(|(_, key)| other.iter().all(|(_, other)| key != other)));
+    assert_eq!(keys(&ring(&[SECRET_B]), "snapshot")[0], snapshot[1]);
+}

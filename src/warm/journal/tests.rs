@@ -1,0 +1,169 @@
+use std::fs;
+
+use super::{super::fixture::*, *};
+
+const LINEAGE: Lineage = [5; 16];
+
+struct Bench {
+    folder: Folder,
+    files: Files,
+}
+
+fn bench() -> Bench {
+    let folder = Folder::new();
+    let files = Files::claim(&folder.path).unwrap();
+    Bench { folder, files }
+}
+
+impl Bench {
+    fn begin(&self) -> Journal {
+        Journal::begin(&self.files, &seals(&[SECRET]), LINEAGE, &[], 0).unwrap()
+    }
+
+    /// A file with so many changes.
+    fn written(&self, count: u64) -> Vec<u8> {
+        self.begin().append(changes(0..count)).unwrap();
+        fs::read(&self.files.changes).unwrap()
+    }
+
+    fn open(&self) -> Result<(Journal, Vec<Noted>), Refusal> {
+        Journal::open(&self.files, &seals(&[SECRET]), LINEAGE)
+    }
+
+    fn open_with(&self, bytes: &[u8]) -> Result<(Journal, Vec<Noted>), Refusal> {
+        fs::write(&self.files.changes, bytes).unwrap();
+        self.open()
+    }
+
+    fn refused(&self, bytes: &[u8]) -> bool {
+        matches!(self.open_with(bytes), Err(Refusal::ChangesDamaged))
+    }
+}
+
+fn changes(keys: std::ops::Range<u64>) -> impl Iterator<Item = (Digest, Revision)> {
+    keys.map(|key| (digest(key), Revision(100 + i64::try_from(key).unwrap())))
+}
+
+fn noted(keys: std::ops::Range<u64>) -> Vec<Noted> {
+    let changes = changes(keys.clone()).zip(keys);
+    changes.map(|((digest, revision), number)| Noted { number, digest, revision }).collect()
+}
+
+#[test]
+fn what_was_kept_reads_back_and_is_gone_on_with() {
+    let bench = bench();
+    bench.begin().append(changes(0..3)).unwrap();
+    let (mut journal, kept) = bench.open().unwrap();
+    assert_eq!((kept, journal.next()), (noted(0..3), 3));
+    journal.append(changes(3..5)).unwrap();
+    assert_eq!(bench.open().unwrap().1, noted(0..5));
+}
+
+#[test]
+fn the_file_is_private() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = bench();
+    bench.begin();
+    assert_eq!(fs::metadata(&bench.files.changes).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(bench.folder.names(), ["snapshot.changes", "snapshot.lock"]);
+}
+
+#[test]
+fn a_last_change_that_is_not_whole_is_cut_off() {
+    let bench = bench();
+    let all = bench.written(3);
+    let two = all.len() - RECORD_LEN;
+    for length in two..all.len() {
+        let (mut journal, kept) = bench.open_with(&all[..length]).unwrap();
+        assert_eq!(kept, noted(0..2), "{length}");
+        assert_eq!(fs::metadata(&bench.files.changes).unwrap().len(), two as u64);
+        journal.append(changes(2..3)).unwrap();
+        assert_eq!(bench.open().unwrap().1, noted(0..3));
+    }
+    // What the disk had set aside, and had not been written.
+    let mut zeros = all.clone();
+    zeros[two..].fill(0);
+    zeros.resize(zeros.len() + 3 * RECORD_LEN + 5, 0);
+    assert_eq!(bench.open_with(&zeros).unwrap().1, noted(0..2));
+}
+
+#[test]
+fn any_change_of_one_byte_before_the_last_change_is_refused() {
+    let bench = bench();
+    let good = bench.written(3);
+    for at in 0..good.len() - RECORD_LEN {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        let fingerprint = MAGIC.len() + 4..MAGIC.len() + 4 + Fingerprint::LEN;
+        if fingerprint.contains(&at) {
+            assert!(matches!(bench.open_with(&bad), Err(Refusal::OtherSecret)), "byte {at}");
+        } else {
+            assert!(bench.refused(&bad), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn changes_cannot_be_swapped_repeated_or_taken_out() {
+    let bench = bench();
+    let good = bench.written(4);
+    let (head, records) = good.split_at(HEAD_LEN);
+    let part = |at: usize| &records[at * RECORD_LEN..(at + 1) * RECORD_LEN];
+    for order in [&[1, 0, 2, 3][..], &[0, 2, 1, 3], &[0, 2, 3], &[1, 2, 3], &[0, 1, 1, 2, 3]] {
+        let records = order.iter().map(|at| part(*at));
+        let bad: Vec<_> = std::iter::once(head).chain(records).collect();
+        assert!(bench.refused(&bad.concat()), "{order:?}");
+    }
+}
+
+#[test]
+fn whatever_the_file_is_if_it_is_not_one_of_ours_it_is_refused() {
+    let bench = bench();
+    let good = bench.written(1);
+    for length in 0..HEAD_LEN {
+        assert!(bench.refused(&good[..length]), "{length}");
+    }
+    assert!(bench.refused(&[0; 500]));
+    let other = Journal::open(&bench.files, &seals(&[OTHER_SECRET]), LINEAGE);
+    assert!(matches!(other, Err(Refusal::ChangesDamaged)), "there are only zeros");
+    fs::write(&bench.files.changes, &good).unwrap();
+    let other = Journal::open(&bench.files, &seals(&[OTHER_SECRET]), LINEAGE);
+    assert!(matches!(other, Err(Refusal::OtherSecret)));
+    let other = Journal::open(&bench.files, &seals(&[SECRET]), [6; 16]);
+    assert!(matches!(other, Err(Refusal::OtherChanges)));
+    fs::remove_file(&bench.files.changes).unwrap();
+    assert!(matches!(bench.open(), Err(Refusal::NoChanges)));
+}
+
+#[test]
+fn shortening_keeps_what_a_snapshot_has_not_taken_in() {
+    let bench = bench();
+    let mut journal = bench.begin();
+    journal.append(changes(0..5)).unwrap();
+    // Three had been kept and one of them, the last, not yet applied.
+    journal.shorten(&bench.files, &seals(&[OTHER_SECRET, SECRET]), 3, Revision(101)).unwrap();
+    journal.append(changes(5..6)).unwrap();
+    let both = seals(&[OTHER_SECRET, SECRET]);
+    let (journal, kept) = Journal::open(&bench.files, &both, LINEAGE).unwrap();
+    assert_eq!((kept, journal.next()), (noted(2..6), 6));
+    assert!(matches!(bench.open(), Err(Refusal::OtherSecret)), "it has the new secret now");
+}
+
+#[test]
+fn shortening_that_fails_leaves_the_file_as_it_was() {
+    let bench = bench();
+    let mut journal = bench.begin();
+    journal.append(changes(0..2)).unwrap();
+    // A folder in the place of the draft.
+    fs::create_dir(bench.folder.beside(".changes.new")).unwrap();
+    let shortened = journal.shorten(&bench.files, &seals(&[SECRET]), 2, Revision(101));
+    assert!(matches!(shortened, Err(BeginError::Untouched(_))));
+    journal.append(changes(2..3)).unwrap();
+    assert_eq!(bench.open().unwrap().1, noted(0..3));
+}
+
+#[test]
+fn there_is_an_end_to_what_is_kept() {
+    let journal = bench().begin();
+    assert!(journal.has_room_for(1_000_000) && !journal.has_room_for(1_000_001));
+}

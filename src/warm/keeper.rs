@@ -1,0 +1,251 @@
+//! Who has the files: what is read from them at the start, and how the two are
+//! kept true to each other.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{
+    Refusal, Restored,
+    files::{Files, open_private},
+    journal::{BeginError, Journal},
+    seal::Seals,
+    snapshot::{self, Entry, Header, Sealed},
+};
+use crate::{
+    cache::Memory,
+    key::{Digest, Revision},
+    store::{Known, Position, StoreIdentity},
+    time::Moment,
+};
+
+/// How far in the future a snapshot may have been written: as far as the clock
+/// of a machine is set back when it is put right.
+const CLOCK_SET_BACK: Duration = Duration::from_mins(1);
+
+/// The files, and what is known of them. Every call does I/O, and blocks.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    path: PathBuf,
+    store: StoreIdentity,
+    seals: Seals,
+    /// `None` when they could not be taken yet.
+    files: Option<Files>,
+    /// `None` when what is on disk was not written or taken in by this process,
+    /// or is not to be trusted.
+    journal: Option<Journal>,
+    /// How often a change could not be kept.
+    losses: u64,
+}
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+pub(super) struct Draft {
+    file: File,
+    header: Header,
+    now: Moment,
+    seals: Seals,
+    losses: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(path: PathBuf, store: StoreIdentity, seals: Seals) -> Self {
+        Self { path, store, seals, files: None, journal: None, losses: 0 }
+    }
+
+    /// Reads what an earlier process left into `memory`. `None` when it left
+    /// nothing.
+    ///
+    /// Entries are left out that are as old as `max_age` or older, whose keys
+    /// have expired, or whose keys have changed since the snapshot was written.
+    /// When it is refused, some entries may be in `memory`.
+    pub(super) fn restore(
+        &mut self,
+        memory: &Memory,
+        max_age: Duration,
+        now: Moment,
+    ) -> Result<Option<Restored>, Refusal> {
+        self.claim()?;
+        let Some(file) = open_private(&self.path, false)? else {
+            return Ok(None);
+        };
+        let sealed = Sealed::open(file, &self.seals)?;
+        let header = *sealed.header();
+        if header.store != self.store {
+            return Err(Refusal::OtherStore);
+        }
+        let since_written = age(&header, max_age, now.wall)?;
+        let seals = self.seals.clone();
+        let (journal, changes) = Journal::open(self.claim()?, &seals, header.lineage)?;
+        let changes =
+            changes.iter().filter(|change| change.is_after(header.noted, header.position.revision));
+        let outdated: HashSet<Digest> = changes.map(|change| change.digest).collect();
+
+        let at = |then: Timestamp| {
+            let before = Duration::try_from(header.created_at.duration_since(then));
+            now.monotonic.checked_sub(since_written + before.unwrap_or_default())
+        };
+        let entries = AtomicUsize::new(0);
+        sealed.read(|Entry { digest, validated_at, record }| {
+            let expired = record.rights.expires_at.is_some_and(|end| end <= now.wall);
+            let Some(validated_at) = at(validated_at) else { return };
+            let too_old = now.monotonic - validated_at >= max_age;
+            if !expired && !too_old && !outdated.contains(&digest) {
+                memory.restore(digest, record, validated_at);
+                entries.fetch_add(1, Ordering::Relaxed);
+            }
+        })?;
+        self.journal = Some(journal);
+        let covered_since = header.covered_since.and_then(at).unwrap_or(now.monotonic);
+        Ok(Some(Restored {
+            position: header.position,
+            covered_since,
+            entries: entries.into_inner(),
+            since_written,
+        }))
+    }
+
+    /// Keeps changes. When that fails, the snapshot is removed.
+    pub(super) fn note(&mut self, changes: &[(Digest, Revision)]) -> io::Result<()> {
+        let kept = self.append(changes);
+        if kept.is_err() {
+            self.distrust();
+        }
+        kept
+    }
+
+    fn append(&mut self, changes: &[(Digest, Revision)]) -> io::Result<()> {
+        if self.files.is_none() {
+            // Nothing on disk is ours.
+            return Ok(());
+        }
+        let journal = self.journal()?;
+        if !journal.has_room_for(changes.len()) {
+            return Err(io::Error::other("there are too many changes since the last snapshot"));
+        }
+        journal.append(changes.iter().copied())
+    }
+
+    /// A change is lost: what is on disk may say that a key is good that was
+    /// revoked, so that it must not be found by the next process.
+    pub(super) fn distrust(&mut self) {
+        self.losses += 1;
+        self.journal = None;
+        let Some(files) = &self.files else { return };
+        let snapshot = files.remove(&files.snapshot);
+        // Either alone will do: a snapshot without its changes is not used.
+        if let (Err(error), Err(_)) = (snapshot, files.remove(&files.changes)) {
+            let path = self.path.display();
+            tracing::error!(%path, %error, "a snapshot that lacks changes cannot be removed; remove it by hand");
+        }
+    }
+
+    /// Begins a new snapshot of what is known at `now`.
+    pub(super) fn begin(
+        &mut self,
+        position: Position,
+        covered_since: Option<Timestamp>,
+        now: Moment,
+    ) -> io::Result<Draft> {
+        self.claim()?;
+        let journal = self.journal()?;
+        let (lineage, noted) = (journal.lineage(), journal.next());
+        let file = Files::draft(&self.path)?;
+        let created_at = now.wall;
+        let header =
+            Header { store: self.store, lineage, created_at, position, covered_since, noted };
+        Ok(Draft { file, header, now, seals: self.seals.clone(), losses: self.losses })
+    }
+
+    /// Puts a snapshot that was written in the place of the last one, and forgets
+    /// the changes that it has taken in. Refused when a change was lost meanwhile.
+    pub(super) fn finish(&mut self, draft: &Draft) -> io::Result<()> {
+        let (Some(files), Some(journal)) = (&self.files, &mut self.journal) else {
+            return Err(io::Error::other("a change was lost while it was written"));
+        };
+        if draft.losses != self.losses {
+            return Err(io::Error::other("a change was lost while it was written"));
+        }
+        files.replace(&files.snapshot)?;
+        let Header { noted, position, .. } = draft.header;
+        match journal.shorten(files, &self.seals, noted, position.revision) {
+            Ok(()) => Ok(()),
+            Err(BeginError::Untouched(error)) => Err(error),
+            Err(BeginError::Unknown(error)) => {
+                self.distrust();
+                Err(error)
+            }
+        }
+    }
+
+    /// Throws away what was written of a snapshot.
+    pub(super) fn discard(&self) {
+        Files::discard_draft(&self.path);
+    }
+
+    fn claim(&mut self) -> io::Result<&Files> {
+        match &mut self.files {
+            Some(files) => Ok(files),
+            none => Ok(none.insert(Files::claim(&self.path)?)),
+        }
+    }
+
+    /// The changes, begun under a new lineage if they are not ours yet: from then
+    /// on a snapshot that is there is not used any more.
+    fn journal(&mut self) -> io::Result<&mut Journal> {
+        let journal = if let Some(journal) = self.journal.take() {
+            journal
+        } else {
+            let mut lineage = [0; 16];
+            getrandom::fill(&mut lineage)?;
+            let seals = self.seals.clone();
+            Journal::begin(self.claim()?, &seals, lineage, &[], 0)?
+        };
+        Ok(self.journal.insert(journal))
+    }
+}
+
+impl Draft {
+    /// Writes all of it and forces it to disk; returns how many entries it has.
+    pub(super) fn write(
+        &self,
+        entries: impl Iterator<Item = (Digest, Arc<Known>, Instant)>,
+        go_on: impl Fn() -> bool,
+    ) -> io::Result<u64> {
+        let count =
+            snapshot::write(&self.file, &self.seals, &self.header, self.now, entries, go_on)?;
+        self.file.sync_all()?;
+        Ok(count)
+    }
+}
+
+/// How long ago a snapshot was written.
+fn age(header: &Header, max: Duration, now: Timestamp) -> Result<Duration, Refusal> {
+    match Duration::try_from(now.duration_since(header.created_at)) {
+        Ok(age) if age >= max => {
+            Err(Refusal::TooOld { age: Duration::from_secs(age.as_secs()), max })
+        }
+        Ok(age) => Ok(age),
+        Err(_) => {
+            let ahead = header.created_at.duration_since(now).unsigned_abs();
+            if ahead > CLOCK_SET_BACK {
+                return Err(Refusal::FromTheFuture(Duration::from_secs(ahead.as_secs())));
+            }
+            Ok(Duration::ZERO)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

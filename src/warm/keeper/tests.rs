@@ -1,0 +1,276 @@
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use super::{super::fixture::*, *};
+use crate::{store::fake::record, time::Clock};
+
+fn kept(folder: &Folder) -> Keeper {
+    let mut keeper = folder.keeper();
+    write_at(&mut keeper, &memory(3), 10);
+    keeper
+}
+
+fn later(by: Duration) -> Moment {
+    let now = Clock::System.moment();
+    Moment { wall: now.wall + by, ..now }
+}
+
+fn earlier(by: Duration) -> Moment {
+    let now = Clock::System.moment();
+    Moment { wall: now.wall - by, ..now }
+}
+
+#[test]
+fn what_was_in_memory_is_there_again_with_its_age() {
+    let folder = Folder::new();
+    drop(kept(&folder));
+    let now = later(Duration::from_mins(10));
+    let (memory, restored) = restored(&mut folder.keeper(), now).unwrap().unwrap();
+    assert_eq!(keys(&memory), [0, 1, 2]);
+    let age = now.monotonic - known(&memory, 0).unwrap().validated_at;
+    let close = |to: Duration| to >= Duration::from_mins(10) && to < Duration::from_mins(11);
+    assert!(close(age) && close(restored.since_written), "{age:?}");
+    assert!(close(now.monotonic - restored.covered_since));
+    assert_eq!((restored.position, restored.entries), (at(10), 3));
+}
+
+#[test]
+fn without_a_snapshot_there_is_nothing_and_no_complaint() {
+    let folder = Folder::new();
+    assert!(folder.restored().unwrap().is_none());
+    assert_eq!(folder.names(), ["snapshot.lock"]);
+}
+
+#[test]
+fn coverage_that_is_not_known_begins_with_the_restart() {
+    let folder = Folder::new();
+    let mut keeper = folder.keeper();
+    let now = Clock::System.moment();
+    let draft = keeper.begin(at(0), None, now).unwrap();
+    draft.write(memory(1).export(), || true).unwrap();
+    keeper.finish(&draft).unwrap();
+    drop(keeper);
+    let now = Clock::System.moment();
+    let (_, restored) = restored(&mut folder.keeper(), now).unwrap().unwrap();
+    assert_eq!(restored.covered_since, now.monotonic);
+}
+
+#[test]
+fn entries_that_are_too_old_and_keys_that_have_expired_are_left_out() {
+    let folder = Folder::new();
+    let mut keeper = folder.keeper();
+    let (all, now) = (memory(1), Clock::System.moment());
+    let old = now.monotonic - Duration::from_mins(31);
+    all.restore(digest(1), record("old", 1), old);
+    for (number, minutes) in [(2, 29), (3, 31)] {
+        let mut record = record("ends", 1);
+        record.rights.expires_at = Some(now.wall + Duration::from_mins(minutes));
+        all.restore(digest(number), record, now.monotonic);
+    }
+    write_at(&mut keeper, &all, 1);
+    drop(keeper);
+    let now = later(Duration::from_mins(30));
+    let (memory, restored) = restored(&mut folder.keeper(), now).unwrap().unwrap();
+    assert_eq!((keys(&memory), restored.entries), (vec![0, 3], 2));
+}
+
+#[test]
+fn a_snapshot_that_is_too_old_or_from_the_future_is_refused() {
+    let folder = Folder::new();
+    drop(kept(&folder));
+    let read = |now| restored(&mut folder.keeper(), now);
+    let reason = read(later(HOUR + Duration::from_secs(5))).unwrap_err().to_string();
+    assert_eq!(reason, "it is 1h 5s old, and no entry is served for longer than 1h");
+    let reason = read(earlier(Duration::from_mins(2))).unwrap_err();
+    assert!(matches!(reason, Refusal::FromTheFuture(_)), "{reason}");
+    let (memory, restored) = read(earlier(Duration::from_secs(50))).unwrap().unwrap();
+    assert_eq!((keys(&memory).len(), restored.since_written), (3, Duration::ZERO));
+    assert!(read(later(Duration::from_mins(59))).is_ok());
+}
+
+#[test]
+fn a_file_that_others_may_use_is_refused_with_the_remedy() {
+    let folder = Folder::new();
+    drop(kept(&folder));
+    for file in [&folder.path, &folder.beside(".changes")] {
+        for mode in [0o644, 0o620, 0o604, 0o660] {
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+            let reason = folder.refused().to_string();
+            assert!(reason.contains(&format!("mode {mode:o}")), "{reason}");
+            assert!(reason.contains("chmod 600"), "{reason}");
+        }
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(folder.restored().unwrap().is_some());
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+    let folder = Folder::new();
+    fs::create_dir(&folder.path).unwrap();
+    assert!(matches!(folder.refused(), Refusal::NotAFile));
+    fs::remove_dir(&folder.path).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&folder.path).status().unwrap();
+    assert!(made.success());
+    assert!(matches!(folder.refused(), Refusal::NotAFile));
+}
+
+#[test]
+fn a_snapshot_of_another_store_or_secret_is_refused() {
+    let folder = Folder::new();
+    drop(kept(&folder));
+    let read = |store, secrets: &[&str]| {
+        let mut keeper = Keeper::new(folder.path.clone(), store, seals(secrets));
+        restored(&mut keeper, Clock::System.moment())
+    };
+    assert!(matches!(read(store(2), &[SECRET]), Err(Refusal::OtherStore)));
+    assert!(matches!(read(store(1), &[OTHER_SECRET]), Err(Refusal::OtherSecret)));
+    assert!(read(store(1), &[OTHER_SECRET, SECRET]).unwrap().is_some());
+}
+
+#[test]
+fn a_key_that_changed_after_the_snapshot_is_left_out() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    note(&mut keeper, [(1, 11)]);
+    drop(keeper);
+    let (memory, restored) = folder.restored().unwrap().unwrap();
+    assert_eq!((keys(&memory), restored.entries), (vec![0, 2], 2));
+    // The next process goes on with the same files.
+    let mut keeper = folder.keeper();
+    keeper.restore(&empty(), HOUR, Clock::System.moment()).unwrap();
+    note(&mut keeper, [(2, 12)]);
+    drop(keeper);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0]);
+}
+
+#[test]
+fn a_change_while_the_snapshot_is_written_is_not_forgotten() {
+    let folder = Folder::new();
+    let (mut keeper, now) = (kept(&folder), Clock::System.moment());
+    note(&mut keeper, [(0, 11)]);
+    let draft = keeper.begin(at(11), None, now).unwrap();
+    draft.write(memory(3).export(), || true).unwrap();
+    note(&mut keeper, [(1, 12)]);
+    keeper.finish(&draft).unwrap();
+    note(&mut keeper, [(2, 13)]);
+    drop(keeper);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0]);
+}
+
+#[test]
+fn a_change_that_was_noted_but_not_yet_applied_counts_by_its_revision() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    note(&mut keeper, [(0, 11), (1, 12)]);
+    write_at(&mut keeper, &memory(3), 11);
+    drop(keeper);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 2]);
+}
+
+#[test]
+fn a_store_whose_numbers_went_back_brings_no_revoked_key_back() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    // A backup was restored, and what happens next has small numbers again.
+    note(&mut keeper, [(1, 4)]);
+    drop(keeper);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 2]);
+}
+
+#[test]
+fn a_snapshot_without_its_own_changes_is_refused() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    note(&mut keeper, [(1, 11), (2, 12)]);
+    drop(keeper);
+    let changes = folder.beside(".changes");
+    let good = fs::read(&changes).unwrap();
+    let mut bad = good.clone();
+    let middle = good.len() - 60;
+    bad[middle] ^= 1;
+    fs::write(&changes, &bad).unwrap();
+    assert!(matches!(folder.refused(), Refusal::ChangesDamaged));
+    fs::remove_file(&changes).unwrap();
+    assert!(matches!(folder.refused(), Refusal::NoChanges));
+    let elsewhere = Folder::new();
+    drop(kept(&elsewhere));
+    fs::copy(elsewhere.beside(".changes"), &changes).unwrap();
+    assert!(matches!(folder.refused(), Refusal::OtherChanges));
+}
+
+#[test]
+fn a_refused_snapshot_is_usable_until_the_first_change_that_it_lacks() {
+    let folder = Folder::new();
+    drop(kept(&folder));
+    let mut stranger = Keeper::new(folder.path.clone(), store(1), seals(&[OTHER_SECRET]));
+    restored(&mut stranger, Clock::System.moment()).unwrap_err();
+    drop(stranger);
+    assert!(folder.restored().unwrap().is_some());
+    let mut stranger = Keeper::new(folder.path.clone(), store(1), seals(&[OTHER_SECRET, SECRET]));
+    // It did not read the snapshot, and learns of a change.
+    stranger.claim().unwrap();
+    note(&mut stranger, [(1, 11)]);
+    drop(stranger);
+    let both = &mut Keeper::new(folder.path.clone(), store(1), seals(&[OTHER_SECRET, SECRET]));
+    let reason = restored(both, Clock::System.moment()).unwrap_err();
+    assert!(matches!(reason, Refusal::OtherChanges), "{reason}");
+}
+
+#[test]
+fn a_lost_change_removes_the_snapshot_and_the_one_that_is_being_written() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    let draft = keeper.begin(at(11), None, Clock::System.moment()).unwrap();
+    draft.write(memory(3).export(), || true).unwrap();
+    keeper.distrust();
+    assert!(!folder.path.exists());
+    assert!(keeper.finish(&draft).is_err());
+    keeper.discard();
+    assert_eq!(folder.names(), ["snapshot.lock"]);
+    write_at(&mut keeper, &memory(2), 12);
+    drop(keeper);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 1]);
+}
+
+#[test]
+fn more_changes_than_can_be_kept_remove_the_snapshot() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    let one = (digest(1), Revision(11));
+    let most = usize::try_from(super::super::journal::MAX_RECORDS).unwrap();
+    keeper.note(&vec![one; most + 1]).unwrap_err();
+    assert!(!folder.path.exists());
+    keeper.note(&[one]).unwrap();
+}
+
+#[test]
+fn what_a_crash_left_half_written_is_removed_and_the_last_whole_one_is_used() {
+    let folder = Folder::new();
+    drop(kept(&folder));
+    for left in [".new", ".changes.new"] {
+        fs::write(folder.beside(left), "half").unwrap();
+    }
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 1, 2]);
+    assert_eq!(folder.names(), ["snapshot", "snapshot.changes", "snapshot.lock"]);
+    for name in folder.names() {
+        let mode = fs::metadata(folder.folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn files_that_another_instance_uses_are_left_alone() {
+    let folder = Folder::new();
+    let other = kept(&folder);
+    let reason = folder.refused().to_string();
+    assert!(reason.contains("another instance uses it; give each instance"), "{reason}");
+    let mut keeper = folder.keeper();
+    note(&mut keeper, [(1, 11)]);
+    keeper.distrust();
+    assert!(keeper.begin(at(1), None, Clock::System.moment()).is_err());
+    drop(other);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 1, 2]);
+    write_at(&mut keeper, &memory(1), 12);
+    drop(keeper);
+    assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0]);
+}

@@ -1,0 +1,87 @@
+//! Why a snapshot is not used.
+
+use std::{io, time::Duration};
+
+use humantime::format_duration;
+
+use super::{record::NotARecord, snapshot::VERSION};
+
+/// Why a snapshot is not used: the middle of a sentence, with the remedy where
+/// there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It is a folder, a device or a pipe.
+    #[error("it is not a regular file; set `snapshot.path` to another name")]
+    NotAFile,
+    /// Others may read or write it.
+    #[error(
+        "others than its owner have rights to it (mode {mode:o}); run chmod 600 on it if nobody used them"
+    )]
+    NotPrivate {
+        /// The rights.
+        mode: u32,
+    },
+    /// It does not begin as one does.
+    #[error("it is no snapshot")]
+    NotASnapshot,
+    /// It was written by another version of Keystead.
+    #[error("it has version {0} of the format, and this is version {VERSION}")]
+    Version(u32),
+    /// Its end is missing.
+    #[error("it is cut off")]
+    CutOff,
+    /// The secret that it was sealed with is not in the secret file.
+    #[error("it was written with another secret than those in `keys.secret_file`")]
+    OtherSecret,
+    /// The seal does not belong to it.
+    #[error("it was changed, or written with another secret")]
+    Changed,
+    /// The seal is right, but what is in it cannot be read.
+    #[error("{0}")]
+    Unreadable(&'static str),
+    /// It was written for another store.
+    #[error("it belongs to another store than `store.url` and `store.relation` name")]
+    OtherStore,
+    /// It is older than any entry in it may be served.
+    #[error("it is {age} old, and no entry is served for longer than {max}", age = format_duration(*.age), max = format_duration(*.max))]
+    TooOld {
+        /// How old it is, to the second.
+        age: Duration,
+        /// How old it may be.
+        max: Duration,
+    },
+    /// It was written later than now.
+    #[error("it was written {} from now: the clock of this machine went back", format_duration(*.0))]
+    FromTheFuture(Duration),
+    /// The changes since it was written are gone.
+    #[error(
+        "the changes since it was written are not beside it, so that a key that was revoked since then could be in it"
+    )]
+    NoChanges,
+    /// The changes since it was written belong to another snapshot.
+    #[error(
+        "the changes beside it belong to another snapshot, so that a key that was revoked since then could be in it"
+    )]
+    OtherChanges,
+    /// The changes since it was written cannot be trusted.
+    #[error("of the changes since it was written, some were changed, moved or removed")]
+    ChangesDamaged,
+    /// It cannot be read, or what follows cannot be written beside it.
+    #[error("{0}; check the disk, and the rights of the file and its folder")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::CutOff,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<NotARecord> for Refusal {
+    fn from(_: NotARecord) -> Self {
+        Self::Unreadable("an entry in it is no record of a key")
+    }
+}
