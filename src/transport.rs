@@ -1,4 +1,5 @@
-//! What the network sees: gRPC, health and the admin HTTP listener.
+//! What the network sees: gRPC, health, the admin HTTP listener, and the control
+//! listener.
 //!
 //! Requests are decoded and answers encoded here; tonic, prost and axum types
 //! go no further.
@@ -7,6 +8,8 @@ mod admin;
 mod admission;
 mod authz;
 mod config;
+mod control;
+mod descriptors;
 mod health;
 mod refused;
 mod routes;
@@ -17,8 +20,9 @@ pub use admin::{AdminState, admin_routes};
 pub use admission::Admission;
 pub use authz::AuthzService;
 pub use config::{DrainConfig, GrpcConfig, ListenConfig};
+pub use control::Control;
 pub use health::{Health, HealthNames};
-pub use routes::{ReflectionError, routes};
+pub use routes::{ReflectionError, control_routes, routes};
 pub use server::{Listener, Protocol};
 pub(crate) use status::code_name;
 

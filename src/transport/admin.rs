@@ -10,9 +10,10 @@ use axum::{
     routing::get,
 };
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
+    guard::{BreakerState, BreakerView},
     ladder::{Ladder, Standing, TierState},
     tasks::Tasks,
     telemetry::Exposition,
@@ -24,6 +25,8 @@ use crate::{
 pub struct AdminState {
     /// The standing of the instance.
     pub ladder: Ladder,
+    /// The breaker before the store.
+    pub breaker: BreakerView,
     /// The metrics.
     pub exposition: Exposition,
     /// The tasks whose death makes the process broken.
@@ -73,7 +76,7 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 /// JSON, or a page for a browser.
 async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response {
-    let report = report(&state.ladder.standing(), &state.clock);
+    let report = report(&state.ladder.standing(), state.breaker.state(), &state.clock);
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
         Html(page(&report)).into_response()
@@ -82,21 +85,26 @@ async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response
     }
 }
 
-fn report(standing: &Standing, clock: &Clock) -> Value {
+fn report(standing: &Standing, breaker: BreakerState, clock: &Clock) -> Value {
     let now = clock.wall();
     let tiers = [("store", &standing.store), ("feed", &standing.feed)];
     let dominant_cause = tiers.iter().find_map(|(tier, state)| match state {
         TierState::Down { cause, .. } => Some(json!({"tier": tier, "cause": cause.as_str()})),
-        TierState::Unknown | TierState::Up => None,
+        TierState::Unknown | TierState::None | TierState::Up => None,
     });
-    let tiers = tiers.map(|(tier, state)| (tier.to_owned(), report_of(state, now)));
+    let suspect = || standing.suspect.then(|| json!({"tier": "store", "cause": "suspect"}));
+    let dominant_cause = dominant_cause.or_else(suspect);
+    let mut tiers: Map<_, _> =
+        tiers.map(|(tier, state)| (tier.to_owned(), report_of(state, now))).into_iter().collect();
+    tiers["store"]["breaker"] = json!(breaker);
+    tiers["store"]["suspect"] = json!(standing.suspect);
     json!({
         "ladder": standing.rung,
         "since": standing.since,
         "for_seconds": seconds_between(standing.since, now),
         "serving": standing.rung.serves(),
         "dominant_cause": dominant_cause,
-        "tiers": Value::Object(tiers.into_iter().collect()),
+        "tiers": tiers,
         "version": env!("CARGO_PKG_VERSION"),
     })
 }
@@ -104,6 +112,7 @@ fn report(standing: &Standing, clock: &Clock) -> Value {
 fn report_of(state: &TierState, now: Timestamp) -> Value {
     match state {
         TierState::Unknown => json!({"state": "unknown"}),
+        TierState::None => json!({"state": "none"}),
         TierState::Up => json!({"state": "up"}),
         TierState::Down { cause, detail, since } => json!({
             "state": "down",
@@ -134,7 +143,8 @@ fn page(report: &Value) -> String {
         ),
     ];
     for (tier, state) in report["tiers"].as_object().into_iter().flatten() {
-        let shown = ["state", "cause", "detail", "since"].map(|field| (field, &state[field]));
+        let shown =
+            ["state", "cause", "detail", "since", "breaker"].map(|field| (field, &state[field]));
         for (field, value) in shown.into_iter().filter(|(_, value)| !value.is_null()) {
             rows.push((format!("{tier}: {field}"), text(value)));
         }
@@ -173,10 +183,12 @@ mod tests {
         for _ in 0..2 {
             store.observe(Err(StoreError::new(StoreErrorKind::Schema, "no <table>")));
         }
-        let report = report(&ladder.standing(), &Clock::System);
+        let report = report(&ladder.standing(), BreakerState::HalfOpen, &Clock::System);
         assert_eq!(report["ladder"], "degraded");
         assert_eq!(report["serving"], true);
         assert_eq!(report["dominant_cause"], json!({"tier": "store", "cause": "schema"}));
+        assert_eq!(report["tiers"]["store"]["breaker"], "half_open");
+        assert_eq!(report["tiers"]["feed"]["breaker"], Value::Null);
         let page = page(&report);
         assert!(page.contains("no &lt;table&gt;") && !page.contains("no <table>"), "{page}");
         assert!(!page.contains("{rung}") && !page.contains("{rows}"), "{page}");

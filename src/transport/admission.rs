@@ -89,7 +89,8 @@ impl<T: Tier> Admission<T> {
         }
     }
 
-    fn budget(&self, patience: Option<Duration>) -> Duration {
+    /// How long something that a caller waits for may take.
+    pub(super) fn budget(&self, patience: Option<Duration>) -> Duration {
         patience.map_or(self.timeout, |patience| {
             let head_start = (patience / 10).min(MAX_HEAD_START);
             self.timeout.min(patience.saturating_sub(head_start))

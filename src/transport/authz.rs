@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{
     Admission,
     pb::{
-        self, CheckRequest, CheckResponse,
+        self, CheckRequest, CheckResponse, ExplainResponse,
         authz_server::{Authz, AuthzServer},
     },
     refused,
@@ -88,6 +88,7 @@ impl<T: Tier> Authz for AuthzService<T> {
     ) -> Result<tonic::Response<CheckResponse>, Status> {
         let began = self.clock.monotonic();
         let decided = self.decide(request).await;
+        let decided = decided.map_err(|refusal| refusal.audited(&self.metrics));
         let (code, reason) =
             decided.as_ref().err().map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
         self.metrics.check(SURFACE, status::code_name(code), reason);
@@ -96,6 +97,13 @@ impl<T: Tier> Authz for AuthzService<T> {
             Ok(grant) => Ok(tonic::Response::new(answer(&grant))),
             Err(refusal) => Err(refusal.into_status()),
         }
+    }
+
+    async fn explain(
+        &self,
+        _: Request<CheckRequest>,
+    ) -> Result<tonic::Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented("Explain is served on the control listener, `listen.control`"))
     }
 }
 
@@ -112,7 +120,7 @@ impl fmt::Debug for CheckRequest {
 }
 
 /// What the request needs, or why it makes no sense.
-fn needs(message: &CheckRequest) -> Result<Needs<'_>, Refusal> {
+pub(super) fn needs(message: &CheckRequest) -> Result<Needs<'_>, Refusal> {
     let scopes = &message.required_scopes;
     if scopes.len() > MAX_REQUIRED_SCOPES {
         return Err(Refusal::invalid(format!(
@@ -138,7 +146,7 @@ fn needs(message: &CheckRequest) -> Result<Needs<'_>, Refusal> {
 
 /// How long the caller waits, from `grpc-timeout`: up to eight digits and a
 /// unit. What cannot be read is taken as not said.
-fn patience(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -156,21 +164,26 @@ fn patience(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn answer(grant: &Grant) -> CheckResponse {
+/// A time as protobuf has it.
+pub(super) fn timestamp(time: jiff::Timestamp) -> Timestamp {
+    Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
+}
+
+pub(super) fn answer(grant: &Grant) -> CheckResponse {
     let record = &grant.record;
     let rights = &record.rights;
     let metadata = rights.metadata.iter().map(|(name, value)| (name.clone(), value.clone()));
     let freshness = match grant.freshness {
         Freshness::Fresh => pb::Freshness::Fresh,
+        Freshness::Revalidating => pb::Freshness::Revalidating,
+        Freshness::StaleIfError => pb::Freshness::StaleIfError,
     };
     CheckResponse {
         key_id: record.id.to_string(),
         principal: rights.principal.clone(),
         scopes: rights.scopes.clone(),
         metadata: metadata.collect(),
-        expires_at: rights
-            .expires_at
-            .map(|end| Timestamp { seconds: end.as_second(), nanos: end.subsec_nanosecond() }),
+        expires_at: rights.expires_at.map(timestamp),
         evidence: Some(pb::Evidence {
             freshness: freshness.into(),
             age: prost_types::Duration::try_from(grant.age).ok(),

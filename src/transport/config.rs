@@ -23,6 +23,14 @@ pub struct ListenConfig {
     /// Metrics, probes and status, over HTTP. Not for the public.
     #[schemars(title = "an IP address and a port such as `127.0.0.1:9464`")]
     pub admin: SocketAddr,
+    /// `keystead.v1.Authz/Explain`, over gRPC, for engineers on call. Who calls it
+    /// shows a key with the scope `keystead.admin`. There is no TLS, so that this
+    /// key and those that are explained travel in plain text: listen on the
+    /// loopback address or a private network alone. Not set, there is no such
+    /// listener. It opens two connections to the store of its own, so that the
+    /// `max_connections` of a server must leave room for two more an instance.
+    #[schemars(title = "an IP address and a port such as `127.0.0.1:50052`")]
+    pub control: Option<SocketAddr>,
 }
 
 impl Default for ListenConfig {
@@ -30,6 +38,7 @@ impl Default for ListenConfig {
         Self {
             grpc: (Ipv4Addr::LOCALHOST, 50_051).into(),
             admin: (Ipv4Addr::LOCALHOST, 9464).into(),
+            control: None,
         }
     }
 }

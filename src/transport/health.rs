@@ -81,7 +81,7 @@ impl Health {
     async fn report(&mut self) {
         let standing = self.ladder.standing();
         self.tell(HealthNames::LIVENESS, !self.tasks.is_broken()).await;
-        self.tell(HealthNames::STORE, standing.store.is_up()).await;
+        self.tell(HealthNames::STORE, standing.store_is_well()).await;
         for name in HealthNames::READY {
             self.tell(name, standing.rung.serves()).await;
         }

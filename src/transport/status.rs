@@ -10,6 +10,7 @@ use crate::{
     check::{Denial, Reason},
     outage::Unavailable,
     store::StoreErrorKind,
+    telemetry::Metrics,
     time::jittered,
 };
 
@@ -46,16 +47,37 @@ pub(super) struct Refusal {
     retry_after: Option<Duration>,
     /// Further facts for a program: `key_id` or `cause`.
     fact: Option<(&'static str, String)>,
+    /// Whether it was made from a denial, which rests on evidence.
+    evident: bool,
 }
 
 impl Refusal {
     const fn new(code: Code, reason: &'static str, message: String) -> Self {
-        Self { code, reason, message, retry_after: None, fact: None }
+        Self { code, reason, message, retry_after: None, fact: None, evident: false }
     }
 
     /// A request that makes no sense.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, "REQUEST_INVALID", message.into())
+    }
+
+    /// The message for a person.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Refuses to deny without evidence: what would, is a bug, and told as one.
+    /// The types allow no such refusal; this is the second lock on the door.
+    pub(super) fn audited(self, metrics: &Metrics) -> Self {
+        if !is_denial(self.code) || self.evident {
+            return self;
+        }
+        metrics.denial_without_evidence();
+        tracing::error!(
+            reason = self.reason,
+            "a denial without evidence was not sent; please report this as a bug"
+        );
+        Self::from(Unavailable::Internal)
     }
 
     /// The answer as gRPC has it.
@@ -81,6 +103,7 @@ impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
         let (code, reason, message) = denial_row(denial.reason());
         let mut refusal = Self::new(code, reason, message.to_owned());
+        refusal.evident = true;
         refusal.fact = denial.key().map(|id| ("key_id", id.to_string()));
         refusal
     }
@@ -100,6 +123,11 @@ impl From<Unavailable> for Refusal {
         }
         refusal
     }
+}
+
+/// Whether a code says something about a key.
+pub(super) const fn is_denial(code: Code) -> bool {
+    matches!(code, Code::Unauthenticated | Code::PermissionDenied)
 }
 
 const fn denial_row(reason: Reason) -> (Code, &'static str, &'static str) {
@@ -137,6 +165,8 @@ const fn denial_row(reason: Reason) -> (Code, &'static str, &'static str) {
 const fn outage_row(outage: Unavailable) -> (Code, &'static str, Option<Duration>) {
     match outage {
         Unavailable::Store(kind) => (Code::Unavailable, store_reason(kind), Some(RETRY_STORE)),
+        Unavailable::BreakerOpen => (Code::Unavailable, "BREAKER_OPEN", Some(RETRY_STORE)),
+        Unavailable::Suspect => (Code::Unavailable, "STORE_SUSPECT", Some(RETRY_STORE)),
         Unavailable::Overloaded => (Code::Unavailable, "OVERLOADED", Some(RETRY_OVERLOADED)),
         Unavailable::Draining => (Code::Unavailable, "DRAINING", Some(RETRY_DRAINING)),
         Unavailable::Internal => (Code::Internal, "INTERNAL", None),
@@ -189,6 +219,8 @@ pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str
         Unavailable::Store(StoreErrorKind::Unreachable),
         Unavailable::Store(StoreErrorKind::Timeout),
         Unavailable::Store(StoreErrorKind::Saturated),
+        Unavailable::BreakerOpen,
+        Unavailable::Suspect,
         Unavailable::Overloaded,
         Unavailable::Draining,
         Unavailable::Internal,
@@ -217,7 +249,13 @@ mod tests {
     #[test]
     fn no_outage_is_told_as_a_denial() {
         let kinds = StoreErrorKind::ALL.map(Unavailable::Store);
-        for outage in kinds.into_iter().chain([Unavailable::Overloaded, Unavailable::Draining]) {
+        let others = [
+            Unavailable::BreakerOpen,
+            Unavailable::Suspect,
+            Unavailable::Overloaded,
+            Unavailable::Draining,
+        ];
+        for outage in kinds.into_iter().chain(others) {
             let status = status(outage);
             assert_eq!(status.code(), Code::Unavailable, "{outage:?}");
             assert!(status.message().contains("the key was not rejected"), "{outage:?}");
@@ -243,6 +281,23 @@ mod tests {
         assert!(status.metadata().get(RETRY_PUSHBACK).is_none());
         let info = status.get_details_error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("CREDENTIAL_MISSING", DOMAIN));
+    }
+
+    #[test]
+    fn a_denial_without_evidence_is_counted_and_told_as_a_bug() {
+        let (metrics, exposition) = Metrics::new().unwrap();
+        let counted = |times: u8| {
+            let text = String::from_utf8(exposition.text().unwrap()).unwrap();
+            let line = format!("keystead_denials_without_evidence_total {times}");
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        };
+        let honest = Refusal::from(&Denial::from(MissingCredential));
+        assert_eq!(honest.clone().audited(&metrics), honest);
+        assert_eq!(Refusal::from(Unavailable::Suspect).audited(&metrics).code, Code::Unavailable);
+        counted(0);
+        let made_up = Refusal::new(Code::PermissionDenied, "KEY_UNKNOWN", String::new());
+        assert_eq!(made_up.audited(&metrics).code, Code::Internal);
+        counted(1);
     }
 
     #[test]

@@ -1,0 +1,277 @@
+//! What a check would be told, and every step on the way, for an engineer on
+//! call.
+//!
+//! Looks at what checks look at, and changes nothing of it: the memory is not
+//! touched, no refresh is started, no suspicion arises, and the store is asked
+//! over connections of its own, behind a guard of its own. The decision is made
+//! by [`check::decide`], as for a check.
+
+mod agreement;
+mod find;
+mod notes;
+mod rule;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, timeout_at};
+
+pub use agreement::Agreement;
+pub use find::Basis;
+
+use crate::{
+    cache::{Coverage, Memory, Peek, Peeked},
+    check::{self, Decision, Denial, MissingCredential, Needs},
+    guard::{BreakerState, Guarded},
+    key::{Digest, Fault, KeyRing, Reading},
+    outage::Unavailable,
+    store::{Answer, Lookup, Store, StoreError, StoreErrorKind},
+    suspect::Suspicion,
+    tier::{Freshness, Sighting},
+    time::{Clock, Moment},
+};
+
+/// Explains what a check would be told.
+#[derive(Debug)]
+pub struct Explainer<S> {
+    parts: Parts<S>,
+    store: Guarded<S>,
+}
+
+/// What checks use, and an explanation looks at.
+#[derive(Debug)]
+pub struct Parts<S> {
+    /// The secrets that checks verify with.
+    pub ring: KeyRing,
+    /// The memory that checks are answered from.
+    pub memory: Arc<Memory>,
+    /// What checks think of absences.
+    pub suspicion: Arc<Suspicion>,
+    /// How far changes have reached the memory.
+    pub coverage: Arc<Coverage>,
+    /// The guard through which checks ask the store. It is looked at, and never
+    /// entered.
+    pub checks: Arc<Guarded<S>>,
+    /// How long a check with a stale record waits for the store.
+    pub revalidate_wait: Duration,
+    /// The clocks that checks read.
+    pub clock: Clock,
+}
+
+/// A decision with every step that led to it. Holds neither key nor digest.
+#[derive(Debug)]
+pub struct Explanation {
+    /// What a check would be told.
+    pub decision: Result<Decision, Unavailable>,
+    /// What that rests on.
+    pub basis: Basis,
+    /// The rule that decided, with what it compared: a sentence.
+    pub rule: String,
+    /// How the credential was read; `None` if none was presented.
+    pub reading: Option<Result<Reading, Fault>>,
+    /// What was looked up, if anything was.
+    pub seen: Option<Seen>,
+    /// What would follow from the store's answer alone, if there was one.
+    pub by_the_store: Option<Decision>,
+    /// What checks think of the store.
+    pub doubts: Doubts,
+    /// What else should be known, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What memory and store said of a key.
+#[derive(Debug)]
+pub struct Seen {
+    /// When the memory was looked at.
+    pub at: Moment,
+    /// What it held.
+    pub memory: Peek,
+    /// What the store said.
+    pub store: Asked,
+}
+
+/// What the store said when it was asked.
+#[derive(Debug)]
+pub struct Asked {
+    /// When it was asked. What it said was true then or later.
+    pub at: Instant,
+    /// How long that took, a connection that had to be made included.
+    pub took: Duration,
+    /// What it said, or why there is no answer.
+    pub answer: Result<Answer, Silence>,
+    /// Whether it has another key that it should have, where one was asked for
+    /// too: if not, an absence says nothing.
+    pub credible: bool,
+}
+
+/// Why the store gave no answer.
+#[derive(Debug, Clone)]
+pub struct Silence {
+    /// The cause as a check would tell it.
+    pub cause: Unavailable,
+    /// What was said with it. Holds no digest.
+    pub detail: String,
+}
+
+/// What checks think of the store.
+#[derive(Debug)]
+pub struct Doubts {
+    /// The breaker before it.
+    pub breaker: BreakerState,
+    /// Whether the breaker would let a call through now.
+    pub admits: bool,
+    /// How long until the store may be tried; `None` while the breaker is closed.
+    pub tried_in: Option<Duration>,
+    /// Why a check with a record would not wait for it.
+    pub doubt: Option<Unavailable>,
+    /// How it failed last.
+    pub last_failure: Option<StoreError>,
+    /// Whether no absence is evidence.
+    pub suspect: bool,
+    /// As of when all changes had been applied.
+    pub changes_until: Option<jiff::Timestamp>,
+}
+
+impl<S: Store> Explainer<S> {
+    /// An explainer of what checks that use `parts` are told, which asks `store`
+    /// itself.
+    #[must_use]
+    pub const fn new(parts: Parts<S>, store: Guarded<S>) -> Self {
+        Self { parts, store }
+    }
+
+    /// Explains what a check of `presented` would be told now. The store is asked
+    /// whenever there is something to look up, also where a check would not need
+    /// it.
+    ///
+    /// Ends at `deadline` at the latest. May be cancelled at any point.
+    pub async fn explain(
+        &self,
+        presented: Option<&[u8]>,
+        needs: Needs<'_>,
+        deadline: Instant,
+    ) -> Explanation {
+        let Some(presented) = presented else {
+            return self.without_lookup(MissingCredential.into(), None);
+        };
+        let reading = self.parts.ring.inspect(presented);
+        let digest = match self.parts.ring.read(presented) {
+            Ok(credential) => credential.digest(),
+            Err(malformed) => return self.without_lookup(malformed.into(), Some(reading)),
+        };
+        let at = self.parts.clock.moment();
+        let (doubts, memory) = (self.doubts(at), self.parts.memory.peek(&digest, at.monotonic));
+        let store = self.ask(digest, &memory, deadline).await;
+        let seen = Seen { at, memory, store };
+
+        let (found, basis) = find::found(&seen, &doubts, self.parts.revalidate_wait);
+        let now = self.parts.clock.moment();
+        let decision = found.clone().map(|sighting| check::decide(sighting, needs, now));
+        let rule = rule::of(&decision, found.ok().as_ref(), needs, now);
+        let by_the_store = seen.store.sighting().ok().map(|it| check::decide(it, needs, now));
+        let notes = notes::of(&seen, &doubts, basis, self.parts.revalidate_wait);
+        let (reading, seen) = (Some(reading), Some(seen));
+        Explanation { decision, basis, rule, reading, seen, by_the_store, doubts, notes }
+    }
+
+    fn without_lookup(
+        &self,
+        denial: Denial,
+        reading: Option<Result<Reading, Fault>>,
+    ) -> Explanation {
+        Explanation {
+            decision: Ok(Decision::Deny(denial)),
+            basis: Basis::Credential,
+            rule: rule::reading(reading.as_ref()).to_owned(),
+            reading,
+            seen: None,
+            by_the_store: None,
+            doubts: self.doubts(self.parts.clock.moment()),
+            notes: Vec::new(),
+        }
+    }
+
+    fn doubts(&self, now: Moment) -> Doubts {
+        let checks = &self.parts.checks;
+        Doubts {
+            breaker: checks.breaker().state(),
+            admits: checks.admits(),
+            tried_in: checks.tries_in(),
+            doubt: checks.doubt(),
+            last_failure: checks.last_failure(),
+            suspect: self.parts.suspicion.is_suspect(),
+            changes_until: self.parts.coverage.until().map(|until| now.wall_at(until)),
+        }
+    }
+
+    /// Asks the store about a key, and where the memory has no record of it about
+    /// one that the store should have, as a check does. That may be the same.
+    async fn ask(&self, digest: Digest, memory: &Peek, deadline: Instant) -> Asked {
+        let known = matches!(memory.held, Some(Peeked::Record { .. }));
+        let witness = self.parts.suspicion.next_witness().filter(|_| !known);
+        let along = witness.filter(|witness| *witness != digest);
+        let asked: Vec<_> = [digest].into_iter().chain(along).collect();
+
+        let at = self.parts.clock.monotonic();
+        let lookup = async {
+            let place = self.store.enter(deadline).await.map_err(|refused| {
+                Silence::of(refused.into(), "the control listener's own connections")
+            })?;
+            let find = place.run(async |store: &S| store.find(&asked).await);
+            find.await.map_err(|error| Silence::from(&error))
+        };
+        let late = || Silence::of(Unavailable::Store(StoreErrorKind::Timeout), "no answer in time");
+        let lookup = timeout_at(deadline, lookup).await.unwrap_or_else(|_| Err(late()));
+        let took = self.parts.clock.monotonic() - at;
+
+        let present =
+            |lookup: &Lookup, digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
+        let has_any = |lookup| asked.iter().any(|digest| present(lookup, digest));
+        let credible = witness.is_none() || lookup.as_ref().is_ok_and(has_any);
+        let answer = lookup.and_then(|lookup| match lookup.get(&digest) {
+            Some(answer) => Ok(answer.clone()),
+            None => Err(lookup.unreadable(&digest).map_or_else(
+                || Silence::of(Unavailable::Internal, "the key was not asked for"),
+                |error| Silence::from(error).without(&digest),
+            )),
+        });
+        Asked { at, took, answer, credible }
+    }
+}
+
+impl Asked {
+    /// What the store said, as a lookup of a check would have it.
+    fn sighting(&self) -> Result<Sighting, Unavailable> {
+        let answer = self.answer.clone().map_err(|silence| silence.cause)?;
+        Ok(Sighting { answer, validated_at: self.at, freshness: Freshness::Fresh })
+    }
+}
+
+impl Explanation {
+    /// How the credential was read, in a sentence.
+    #[must_use]
+    pub fn reading_in_words(&self) -> &'static str {
+        rule::reading(self.reading.as_ref())
+    }
+}
+
+impl Silence {
+    fn of(cause: Unavailable, detail: &str) -> Self {
+        Self { cause, detail: detail.to_owned() }
+    }
+
+    /// What an engine says of a row may name its digest, which is nobody's
+    /// business.
+    fn without(mut self, digest: &Digest) -> Self {
+        self.detail = self.detail.replace(&digest.to_hex(), "…");
+        self
+    }
+}
+
+impl From<&StoreError> for Silence {
+    fn from(error: &StoreError) -> Self {
+        Self::of(error.into(), error.detail())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! How what the store says stands to what is in memory: pure.
+
+use super::Seen;
+use crate::{cache::Peeked, key::KeyRecord, store::Answer};
+
+/// How what the store says stands to what is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// Both say the same.
+    Same,
+    /// The store's record has a higher revision.
+    StoreIsNewer,
+    /// The store's record has a lower revision.
+    StoreIsOlder,
+    /// The records have the same revision, and are not the same.
+    Different,
+    /// A record is in memory, and the store says that there is no such key.
+    StoreLacksIt,
+    /// An absence is in memory, and the store has the key.
+    StoreHasIt,
+}
+
+impl Seen {
+    /// How store and memory stand to each other; `None` when one of them says
+    /// nothing.
+    #[must_use]
+    pub fn agreement(&self) -> Option<Agreement> {
+        let answer = self.store.answer.as_ref().ok()?;
+        Some(match (self.memory.held.as_ref()?, answer) {
+            (Peeked::Record { known, .. }, Answer::Found(stored)) => between(known, stored),
+            (Peeked::Record { .. }, Answer::Absent(_)) => Agreement::StoreLacksIt,
+            (Peeked::Absence { .. }, Answer::Found(_)) => Agreement::StoreHasIt,
+            (Peeked::Absence { .. }, Answer::Absent(_)) => Agreement::Same,
+        })
+    }
+}
+
+fn between(known: &KeyRecord, stored: &KeyRecord) -> Agreement {
+    if stored.revision > known.revision {
+        Agreement::StoreIsNewer
+    } else if stored.revision < known.revision {
+        Agreement::StoreIsOlder
+    } else if same(known, stored) {
+        Agreement::Same
+    } else {
+        Agreement::Different
+    }
+}
+
+/// A use is noted without a revision, and is no change.
+fn same(known: &KeyRecord, stored: &KeyRecord) -> bool {
+    let KeyRecord { id, hint, secret, rights, state, created_at, last_used_at: _, revision } =
+        stored;
+    (&known.id, &known.hint, &known.secret, &known.rights) == (id, hint, secret, rights)
+        && (known.state, known.created_at, known.revision) == (*state, *created_at, *revision)
+}

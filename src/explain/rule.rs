@@ -1,0 +1,137 @@
+//! The rule that decided, in a sentence with the values that it compared.
+
+use std::fmt::Display;
+
+use crate::{
+    check::{Decision, Needs, Reason, missing_scopes},
+    key::{Fault, KeyRecord, Reading},
+    outage::Unavailable,
+    store::Answer,
+    tier::{Freshness, Sighting},
+    time::Moment,
+};
+
+/// Why the decision is as it is. `found` is what it was made from.
+pub(super) fn of(
+    decision: &Result<Decision, Unavailable>,
+    found: Option<&Sighting>,
+    needs: Needs<'_>,
+    now: Moment,
+) -> String {
+    let record = found.and_then(|sighting| match &sighting.answer {
+        Answer::Found(known) => Some(&***known),
+        Answer::Absent(_) => None,
+    });
+    match (decision, record) {
+        (Err(cause), _) => outage(*cause),
+        (Ok(Decision::Allow(grant)), _) => allowed(grant.freshness).to_owned(),
+        (Ok(Decision::Deny(denial)), Some(record)) => {
+            speaks_against(denial.reason(), record, needs, now)
+        }
+        (Ok(Decision::Deny(_)), None) => "the store said that there is no such key".to_owned(),
+    }
+}
+
+/// How a credential was read.
+pub(super) const fn reading(reading: Option<&Result<Reading, Fault>>) -> &'static str {
+    match reading {
+        None => "`api_key` is empty: no lookup is made",
+        Some(Ok(Reading::Ours { .. })) => {
+            "its tag was made with one of our secrets: it is looked up by its keyed digest"
+        }
+        Some(Ok(Reading::Foreign { .. })) => {
+            "it does not claim to be ours: it is looked up by its SHA-256, as an imported key"
+        }
+        Some(Err(Fault::Empty)) => "it is empty: no lookup is made",
+        Some(Err(Fault::TooLong)) => "it is longer than 512 bytes: no lookup is made",
+        Some(Err(Fault::NotVisible)) => {
+            "it holds a space or another byte outside visible ASCII: no lookup is made"
+        }
+        Some(Err(Fault::Form)) => {
+            "it begins with our prefix but is not of our form, as when it was cut off: no lookup is \
+             made"
+        }
+        Some(Err(Fault::Tag)) => {
+            "it has our form, but its tag was made with none of the secrets in `keys.secret_file`: it \
+             was mistyped or made up, or its secret was removed; no lookup is made"
+        }
+        Some(Err(Fault::Foreign)) => {
+            "it does not begin with our prefix, and `keys.accept_imported` is false: no lookup is made"
+        }
+    }
+}
+
+const fn allowed(freshness: Freshness) -> &'static str {
+    match freshness {
+        Freshness::Fresh | Freshness::Revalidating => {
+            "the key is active and within its time, and nothing that is needed is missing"
+        }
+        Freshness::StaleIfError => {
+            "the key is active and within its time by a record that the store could not confirm \
+             again, and nothing that is needed is missing"
+        }
+    }
+}
+
+fn outage(cause: Unavailable) -> String {
+    match cause {
+        Unavailable::Store(kind) => format!(
+            "nothing in memory may be served, and the store gave no answer ({kind}): nothing is known \
+             of the key"
+        ),
+        Unavailable::BreakerOpen => "nothing in memory may be served, and the breaker before the \
+             store is open: nothing is known of the key"
+            .to_owned(),
+        Unavailable::Suspect => {
+            "the store says that there is no such key, and is not believed: keys \
+             that it should have are missing as well, or this one was known valid"
+                .to_owned()
+        }
+        Unavailable::Overloaded | Unavailable::Draining | Unavailable::Internal => {
+            cause.to_string()
+        }
+    }
+}
+
+/// What in a record spoke against the request.
+fn speaks_against(reason: Reason, record: &KeyRecord, needs: Needs<'_>, now: Moment) -> String {
+    let KeyRecord { rights, state, revision, .. } = record;
+    match reason {
+        Reason::KeyRevoked | Reason::KeyDisabled => {
+            format!("the record says state={state} (revision {})", revision.0)
+        }
+        Reason::KeyExpired => {
+            let end = shown(rights.expires_at);
+            format!("the record says expires_at={end}, and it is {}", now.wall)
+        }
+        Reason::KeyNotYetValid => {
+            let start = shown(rights.not_before);
+            format!("the record says not_before={start}, and it is {}", now.wall)
+        }
+        Reason::ScopeMissing => {
+            let missing = listed(missing_scopes(record, needs));
+            format!("not granted is {missing}; granted is {}", listed(&rights.scopes))
+        }
+        Reason::ClientNetworkForbidden => {
+            let from = needs.client_ip.map_or("not told".to_owned(), |ip| format!("`{ip}`"));
+            format!("client_ip is {from}; allowed is {}", listed(&rights.allowed_networks))
+        }
+        Reason::AudienceForbidden => {
+            let told = needs.audience.map_or("not told".to_owned(), |name| format!("`{name}`"));
+            format!("audience is {told}; allowed is {}", listed(&rights.audiences))
+        }
+        // Found without a record.
+        Reason::CredentialMissing | Reason::CredentialMalformed | Reason::KeyUnknown => {
+            String::new()
+        }
+    }
+}
+
+fn shown(time: Option<impl Display>) -> String {
+    time.map_or("never".to_owned(), |time| time.to_string())
+}
+
+fn listed(items: impl IntoIterator<Item = impl Display>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| format!("`{item}`")).collect();
+    if items.is_empty() { "nothing".to_owned() } else { items.join(", ") }
+}

@@ -1,0 +1,356 @@
+mod conduct;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::advance;
+
+use super::*;
+use crate::{
+    cache::{CacheConfig, Cached, Life},
+    check::{Checker, Reason},
+    fill::bench::{Bench as Tiers, Settings, TIMEOUT},
+    guard::GuardConfig,
+    key::{Environment, KeyRecord, Prefix, Secret, State},
+    ladder::Warmth,
+    store::fake::{FakeStore, Mood, record},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Change<'a> = &'a dyn Fn(&mut KeyRecord);
+
+/// The tiers of checks, and an explainer that looks at them.
+struct Bench {
+    tiers: Tiers,
+    checker: Checker<Cached<crate::fill::Fill<FakeStore>>>,
+    explainer: Explainer<FakeStore>,
+    ring: KeyRing,
+    key: String,
+    digest: Digest,
+}
+
+impl Bench {
+    /// A store with one key.
+    fn new(change: impl FnOnce(&mut KeyRecord)) -> Self {
+        let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
+        let minted = ring.mint(Environment::Live).unwrap();
+        let (tiers, clock) = (Tiers::new(Mood::Answers, &Settings::default()), Clock::System);
+        let mut record = record("acme", 1);
+        change(&mut record);
+        tiers.store.put(minted.digest, record);
+
+        let config = CacheConfig::default();
+        let (memory, metrics) = (Arc::clone(&tiers.memory), Arc::clone(&tiers.metrics));
+        let warmth = Arc::new(Warmth::new(clock.monotonic()));
+        let cached =
+            Cached::new(memory, config, metrics, warmth, clock.clone(), tiers.fill.clone());
+        let checker = Checker::new(ring.clone(), cached, clock.clone());
+        let parts = Parts {
+            ring: ring.clone(),
+            memory: Arc::clone(&tiers.memory),
+            suspicion: Arc::clone(&tiers.suspicion),
+            coverage: Arc::clone(&tiers.coverage),
+            checks: Arc::clone(&tiers.guarded),
+            revalidate_wait: config.revalidate_wait,
+            clock: clock.clone(),
+        };
+        let own = GuardConfig::default();
+        let metrics = Arc::clone(&tiers.metrics);
+        let store = Guarded::of_tier("control", tiers.store.clone(), own, metrics, clock);
+        let explainer = Explainer::new(parts, store);
+        let (key, digest) = (minted.key.expose().to_owned(), minted.digest);
+        Self { tiers, checker, explainer, ring, key, digest }
+    }
+
+    async fn explain(&self, needs: Needs<'_>) -> Explanation {
+        let presented = Some(self.key.as_bytes()).filter(|key| !key.is_empty());
+        self.explainer.explain(presented, needs, Instant::now() + TIMEOUT).await
+    }
+
+    async fn check(&self) -> Result<Decision, Unavailable> {
+        self.checker.check(self.key.as_bytes(), Needs::default(), Instant::now() + TIMEOUT).await
+    }
+
+    /// Explains, checks, and holds that both say the same.
+    async fn agrees(&self, needs: Needs<'_>) -> Explanation {
+        let explanation = self.explain(needs).await;
+        let deadline = Instant::now() + TIMEOUT;
+        let check = self.checker.check(self.key.as_bytes(), needs, deadline).await;
+        assert_eq!(told(&explanation.decision), told(&check), "{explanation:#?}");
+        explanation
+    }
+
+    fn now_is(&self, change: impl FnOnce(&mut KeyRecord)) {
+        let mut record = record("acme", 2);
+        change(&mut record);
+        self.tiers.store.put(self.digest, record);
+    }
+
+    /// Past the time in which a record is served without asking.
+    async fn grow_stale(&self) {
+        advance(6 * 60 * SECOND).await;
+    }
+}
+
+/// What a caller would see of a decision.
+fn told(decision: &Result<Decision, Unavailable>) -> String {
+    match decision {
+        Ok(Decision::Allow(grant)) => {
+            format!("{:?} at {:?}", grant.freshness, grant.record.revision)
+        }
+        Ok(Decision::Deny(denial)) => format!("{:?}", denial.reason()),
+        Err(cause) => format!("{cause:?}"),
+    }
+}
+
+fn life(explanation: &Explanation) -> Option<Life> {
+    match explanation.seen.as_ref()?.memory.held.as_ref()? {
+        Peeked::Record { life, .. } => Some(*life),
+        Peeked::Absence { .. } => None,
+    }
+}
+
+fn notes(explanation: &Explanation) -> String {
+    explanation.notes.join("\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_by_its_form_is_explained_without_a_lookup() {
+    let mut bench = Bench::new(|_| {});
+    for (presented, fault, word) in [
+        ("", None, "empty"),
+        ("ks_live_1", Some(Fault::Form), "cut off"),
+        ("two words", Some(Fault::NotVisible), "space"),
+        (&"x".repeat(513), Some(Fault::TooLong), "512"),
+        (&bench.key.clone().replacen("live", "test", 1), Some(Fault::Tag), "keys.secret_file"),
+    ] {
+        presented.clone_into(&mut bench.key);
+        let explanation = bench.explain(Needs::default()).await;
+        assert_eq!(explanation.reading, fault.map(Err), "{presented}");
+        assert!(explanation.rule.contains(word), "{}", explanation.rule);
+        assert!(explanation.seen.is_none());
+        assert_eq!(explanation.basis, Basis::Credential);
+    }
+    assert_eq!(bench.tiers.store.queries(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_credential_was_read_is_told_with_its_secret() {
+    let mut bench = Bench::new(|_| {});
+    let minting = bench.ring.fingerprints().next().unwrap();
+    let Some(Ok(Reading::Ours { secret, .. })) = bench.agrees(Needs::default()).await.reading
+    else {
+        panic!("it is ours");
+    };
+    assert_eq!(secret, minting);
+    bench.key = "sk_legacy_1234".to_owned();
+    let explanation = bench.agrees(Needs::default()).await;
+    assert!(matches!(explanation.reading, Some(Ok(Reading::Foreign { .. }))));
+    assert_eq!(told(&explanation.decision), "KeyUnknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_rule_is_told_with_what_it_compared() {
+    let (hour, now) = (SignedDuration::from_hours(1), Clock::System.wall());
+    let (past, future): (Timestamp, Timestamp) = (now - hour, now + hour);
+    let scopes = ["read".to_owned(), "write".to_owned()];
+    let needs = Needs { scopes: &scopes, audience: Some("billing"), ..Needs::default() };
+    let all = |record: &mut KeyRecord| record.rights.scopes = scopes.to_vec();
+    let cases: [(Change<'_>, Reason, &[&str]); 7] = [
+        (&|it| it.state = State::Revoked, Reason::KeyRevoked, &["state=revoked"]),
+        (&|it| it.state = State::Disabled, Reason::KeyDisabled, &["state=disabled"]),
+        (&|it| it.rights.expires_at = Some(past), Reason::KeyExpired, &[&past.to_string()]),
+        (
+            &|it| it.rights.not_before = Some(future),
+            Reason::KeyNotYetValid,
+            &["not_before", &future.to_string()],
+        ),
+        (
+            &|it| it.rights.scopes = vec!["read".to_owned()],
+            Reason::ScopeMissing,
+            &["not granted is `write`", "granted is `read`"],
+        ),
+        (
+            &|it| {
+                all(it);
+                it.rights.allowed_networks = vec!["10.0.0.0/8".parse().unwrap()];
+            },
+            Reason::ClientNetworkForbidden,
+            &["client_ip is not told", "`10.0.0.0/8`"],
+        ),
+        (
+            &|it| {
+                all(it);
+                it.rights.audiences = vec!["search".to_owned()];
+            },
+            Reason::AudienceForbidden,
+            &["audience is `billing`", "`search`"],
+        ),
+    ];
+    for (change, reason, words) in cases {
+        let bench = Bench::new(change);
+        // By the store, and then by the memory that the check has filled.
+        for basis in [Basis::Store, Basis::Memory] {
+            let explanation = bench.agrees(needs).await;
+            assert_eq!(told(&explanation.decision), format!("{reason:?}"));
+            assert_eq!(explanation.basis, basis);
+            for word in words {
+                assert!(explanation.rule.contains(word), "{}", explanation.rule);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_explained_in_every_part_of_its_life() {
+    let bench = Bench::new(|_| {});
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!((life(&explanation), explanation.basis), (None, Basis::Store));
+    assert_eq!(explanation.seen.unwrap().agreement(), None);
+    let fresh = bench.agrees(Needs::default()).await;
+    assert_eq!((life(&fresh), fresh.basis), (Some(Life::Fresh), Basis::Memory));
+    assert_eq!(fresh.seen.unwrap().agreement(), Some(Agreement::Same));
+
+    advance(34 * SECOND).await;
+    // The check asks for it again, so that it is explained alone.
+    let revalidating = bench.explain(Needs::default()).await;
+    assert_eq!(life(&revalidating), Some(Life::Revalidating));
+    assert!(told(&revalidating.decision).starts_with("Revalidating"));
+
+    bench.grow_stale().await;
+    let stale = bench.agrees(Needs::default()).await;
+    assert_eq!((life(&stale), stale.basis), (Some(Life::Stale), Basis::Store));
+
+    advance(4000 * SECOND).await;
+    bench.tiers.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    let expired = bench.agrees(Needs::default()).await;
+    assert_eq!((life(&expired), expired.basis), (Some(Life::Expired), Basis::Nothing));
+    assert!(notes(&expired).contains("too old to be served"), "{expired:#?}");
+    assert!(expired.rule.contains("unreachable"), "{}", expired.rule);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_record_that_is_served_in_an_outage_says_so() {
+    let bench = Bench::new(|_| {});
+    bench.check().await.unwrap();
+    bench.grow_stale().await;
+    bench.tiers.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!((life(&explanation), explanation.basis), (Some(Life::Stale), Basis::Memory));
+    assert!(
+        notes(&explanation).contains("without the word of the store until"),
+        "{explanation:#?}"
+    );
+    assert_eq!(explanation.doubts.doubt, None);
+    // The check has failed meanwhile.
+    let explanation = bench.agrees(Needs::default()).await;
+    assert!(notes(&explanation).contains("checks do not wait"), "{explanation:#?}");
+    assert_eq!(explanation.doubts.last_failure.unwrap().kind(), StoreErrorKind::Unreachable);
+    let silence = explanation.seen.unwrap().store.answer.unwrap_err();
+    assert_eq!(silence.cause, Unavailable::Store(StoreErrorKind::Unreachable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_has_not_arrived_is_told_with_what_would_follow_from_it() {
+    let bench = Bench::new(|_| {});
+    bench.check().await.unwrap();
+    bench.now_is(|it| it.state = State::Revoked);
+    let explanation = bench.agrees(Needs::default()).await;
+    assert!(told(&explanation.decision).starts_with("Fresh"));
+    assert!(notes(&explanation).contains("revision 2 and this instance revision 1"));
+    let seen = explanation.seen.unwrap();
+    assert_eq!(seen.agreement(), Some(Agreement::StoreIsNewer));
+    let alone = explanation.by_the_store.map(Ok);
+    assert_eq!(alone.as_ref().map(told).as_deref(), Some("KeyRevoked"));
+
+    bench.now_is(|it| it.revision = crate::key::Revision(0));
+    let seen = bench.explain(Needs::default()).await.seen.unwrap();
+    assert_eq!(seen.agreement(), Some(Agreement::StoreIsOlder));
+    bench.now_is(|it| {
+        it.revision = crate::key::Revision(1);
+        it.rights.name = "changed".to_owned();
+    });
+    let seen = bench.explain(Needs::default()).await.seen.unwrap();
+    assert_eq!(seen.agreement(), Some(Agreement::Different));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_is_explained_until_it_ends() {
+    let bench = Bench::new(|_| {});
+    bench.tiers.store.remove(&bench.digest);
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!(
+        (told(&explanation.decision).as_str(), explanation.basis),
+        ("KeyUnknown", Basis::Store)
+    );
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!(explanation.basis, Basis::Memory);
+    assert_eq!(explanation.seen.unwrap().agreement(), Some(Agreement::Same));
+    bench.now_is(|_| {});
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!(explanation.seen.as_ref().unwrap().agreement(), Some(Agreement::StoreHasIt));
+    assert!(notes(&explanation).contains("its creation has not been applied"), "{explanation:#?}");
+    advance(6 * SECOND).await;
+    let explanation = bench.agrees(Needs::default()).await;
+    assert!(told(&explanation.decision).starts_with("Fresh"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absence_that_is_no_evidence_is_never_explained_as_one() {
+    let bench = Bench::new(|_| {});
+    bench.check().await.unwrap();
+    // The one known key is gone: it is the witness for all that are unknown.
+    bench.tiers.store.remove(&bench.digest);
+    let known = bench.explain(Needs::default()).await;
+    assert!(told(&known.decision).starts_with("Fresh"));
+    assert_eq!(known.seen.as_ref().unwrap().agreement(), Some(Agreement::StoreLacksIt));
+    assert!(notes(&known).contains("not believed"), "{known:#?}");
+    let unknown = Bench { key: "sk_unknown".to_owned(), ..bench };
+    let explanation = unknown.agrees(Needs::default()).await;
+    assert_eq!(explanation.decision, Err(Unavailable::Suspect));
+    assert!(notes(&explanation).contains("a key that it should have"), "{explanation:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_suspect_is_told_so() {
+    let mut bench = Bench::new(|_| {});
+    let mine = bench.key.clone();
+    for _ in 0..5 {
+        let other = bench.ring.mint(Environment::Live).unwrap();
+        bench.tiers.store.put(other.digest, record("other", 1));
+        bench.key = other.key.expose().to_owned();
+        bench.check().await.unwrap();
+        bench.tiers.store.remove(&other.digest);
+        let gone = bench.tiers.memory.look(&other.digest, Instant::now()).unwrap().sighting;
+        let absent = bench.explain(Needs::default()).await.seen.unwrap().store.answer.unwrap();
+        bench.tiers.memory.take(other.digest, &absent, gone.validated_at).unwrap_err();
+    }
+    let missing = bench.agrees(Needs::default()).await;
+    assert!(missing.doubts.suspect);
+    assert!(told(&missing.decision).starts_with("StaleIfError"));
+    assert!(notes(&missing).contains("missing in the store, for the first time"), "{missing:#?}");
+    bench.key = mine;
+    bench.tiers.store.remove(&bench.digest);
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!(explanation.decision, Err(Unavailable::Suspect));
+    assert!(notes(&explanation).contains("the store is suspect"), "{explanation:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_is_told_although_the_store_answers_the_explainer() {
+    let bench = Bench::new(|_| {});
+    bench.tiers.store.set(Mood::Fails(StoreErrorKind::Timeout));
+    while bench.tiers.guarded.admits() {
+        let place = bench.tiers.guarded.enter(Instant::now() + TIMEOUT).await.unwrap();
+        place.find(&[bench.digest]).await.unwrap_err();
+    }
+    bench.tiers.store.set(Mood::Answers);
+    let explanation = bench.agrees(Needs::default()).await;
+    assert_eq!(explanation.decision, Err(Unavailable::BreakerOpen));
+    assert_eq!(explanation.doubts.breaker, BreakerState::Open);
+    assert!(explanation.doubts.tried_in.is_some());
+    assert!(
+        notes(&explanation).contains("is open, although the store answers"),
+        "{explanation:#?}"
+    );
+    assert!(explanation.seen.unwrap().store.answer.is_ok());
+}

@@ -1,0 +1,170 @@
+//! `keystead.v1.Authz/Explain`, as the control listener serves it.
+
+mod message;
+
+use std::{mem, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use http::{HeaderMap, header::AUTHORIZATION};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Status,
+    service::{LayerExt, Routes},
+};
+use tower::util::MapResponseLayer;
+use zeroize::Zeroizing;
+
+use super::{
+    Admission, authz,
+    pb::{
+        CheckRequest, CheckResponse, ExplainResponse,
+        authz_server::{Authz, AuthzServer},
+    },
+    refused,
+    status::{self, Refusal},
+};
+use crate::{
+    check::{Decision, Needs},
+    explain::Explainer,
+    outage::Unavailable,
+    store::Store,
+    telemetry::Metrics,
+    tier::Tier,
+    time::Clock,
+};
+
+/// The label of this surface in the metrics: what callers of Explain were told,
+/// not what was explained to them.
+const SURFACE: &str = "explain";
+
+/// The scope that the key of a caller must have been granted.
+const ADMIN_SCOPE: &str = "keystead.admin";
+
+/// Answers what the control listener serves.
+#[derive(Debug)]
+pub struct Control<T, S> {
+    /// Decides about the keys of callers, as about any other.
+    pub admission: Arc<Admission<T>>,
+    /// Explains.
+    pub explainer: Explainer<S>,
+    /// When it is cancelled, whatever still waits is told that the instance is
+    /// draining.
+    pub cut_off: CancellationToken,
+    /// For deadlines.
+    pub clock: Clock,
+}
+
+/// The control listener as a gRPC service.
+struct ControlService<T, S> {
+    control: Control<T, S>,
+    metrics: Arc<Metrics>,
+}
+
+impl<T: Tier, S: Store> Control<T, S> {
+    /// The service behind its transport, which refuses as that of the data
+    /// listener does.
+    pub(super) fn routes(self, metrics: Arc<Metrics>, max_message_bytes: usize) -> Routes {
+        metrics.expect_checks(SURFACE, status::all_outcomes());
+        let completing = {
+            let metrics = Arc::clone(&metrics);
+            MapResponseLayer::new(move |response| {
+                let count = |code, reason| metrics.check(SURFACE, code, reason);
+                refused::complete_and_count(response, count)
+            })
+        };
+        let server = AuthzServer::new(ControlService { control: self, metrics });
+        let server = server.max_decoding_message_size(max_message_bytes);
+        Routes::new(completing.named_layer(server))
+    }
+
+    /// First who asks, then what is asked: a caller without the right learns
+    /// nothing, not even whether its request makes sense.
+    async fn answer(&self, request: Request<CheckRequest>) -> Result<ExplainResponse, Refusal> {
+        let began = self.clock.monotonic();
+        let (metadata, _, mut message) = request.into_parts();
+        let patience = authz::patience(metadata.as_ref());
+        self.authorize(metadata.as_ref(), patience).await?;
+
+        let api_key = Zeroizing::new(mem::take(&mut message.api_key));
+        let presented = Some(api_key.as_bytes()).filter(|key| !key.is_empty());
+        let needs = authz::needs(&message)?;
+        let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+        let deadline = self.clock.monotonic() + self.admission.budget(left);
+        tokio::select! {
+            biased;
+            explanation = self.explainer.explain(presented, needs, deadline) => {
+                Ok(message::of(&explanation))
+            }
+            () = self.cut_off.cancelled() => Err(Unavailable::Draining.into()),
+        }
+    }
+
+    async fn authorize(
+        &self,
+        headers: &HeaderMap,
+        patience: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        let scopes = [ADMIN_SCOPE.to_owned()];
+        let needs = Needs { scopes: &scopes, ..Needs::default() };
+        match self.admission.check(bearer(headers), needs, patience).await? {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(denial) => Err(Refusal::from(&denial)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl<T: Tier, S: Store> Authz for ControlService<T, S> {
+    async fn check(
+        &self,
+        _: Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, Status> {
+        Err(Status::unimplemented("Check is served on the data listener, `listen.grpc`"))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<tonic::Response<ExplainResponse>, Status> {
+        // One request fails, not the connection that it shares with others.
+        let answered = AssertUnwindSafe(self.control.answer(request)).catch_unwind().await;
+        let answered = answered.unwrap_or_else(|_| Err(Unavailable::Internal.into()));
+        let answered = answered.map_err(|refusal| refusal.audited(&self.metrics));
+        let (code, reason) = answered
+            .as_ref()
+            .err()
+            .map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
+        self.metrics.check(SURFACE, status::code_name(code), reason);
+        answered.map(tonic::Response::new).map_err(Refusal::into_status)
+    }
+}
+
+/// The key in `authorization: Bearer KEY`; the scheme in any case (RFC 9110,
+/// 11.1). Another scheme presents no key.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at(value.iter().position(|byte| *byte == b' ')?);
+    let key = key.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"bearer") && !key.is_empty()).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_caller_is_read_from_the_bearer_scheme_alone() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().unwrap());
+            bearer(&headers).map(|key| String::from_utf8(key.to_vec()).unwrap())
+        };
+        for value in ["Bearer ks_live_1", "bearer ks_live_1", "BEARER  ks_live_1 "] {
+            assert_eq!(of(value).as_deref(), Some("ks_live_1"), "{value}");
+        }
+        for value in ["", "Bearer", "Bearer ", "Basic ks_live_1", "ks_live_1", "Bearerks_live_1"] {
+            assert_eq!(of(value), None, "{value}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}
