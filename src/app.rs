@@ -1,8 +1,11 @@
-//! The composition root: the only file that names every concrete type and the
+//! The composition root: it alone names every concrete type, and `app::tiers` the
 //! order of the tiers. What is built here runs until it is told to stop.
 
+mod control;
 mod open;
 mod probe;
+mod tiers;
+mod warm;
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -11,13 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use open::{OpenError, Opened, open_ring, open_store, open_store_alone};
 
+use self::{probe::Probe, tiers::Tiers};
 use crate::{
-    cache::{Cached, Memory},
     check::Checker,
     config::Config,
     feed::Feed,
-    fill::Fill,
-    guard::Guarded,
     ladder::Ladder,
     store::AnyStore,
     tasks::Tasks,
@@ -28,6 +29,7 @@ use crate::{
         admin_routes, routes,
     },
     usage::{UseWriter, use_log},
+    warm::Writer,
 };
 
 /// How long before the hard limit whatever still waits is told that it will not
@@ -38,6 +40,10 @@ const CUT_OFF_BEFORE_END: Duration = Duration::from_millis(250);
 /// last batch of uses, within the store's own time-outs.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long a last snapshot may take. A million entries take about three seconds;
+/// one that is not finished leaves the one before it in its place.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
+
 /// How many connections the admin listener serves at once: some scrapers,
 /// probes and people, with room for those that say nothing for ten seconds.
 const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
@@ -47,6 +53,7 @@ const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 pub struct App {
     grpc: (Listener, Protocol, Router),
     admin: (Listener, Protocol, Router),
+    control: Option<(Listener, Protocol, Router)>,
     background: Background,
     drain: DrainConfig,
     stops: Stops,
@@ -57,9 +64,10 @@ pub struct App {
 struct Background {
     ladder: Ladder,
     health: Health,
-    probe: probe::Probe<AnyStore>,
+    probe: Probe<AnyStore>,
     feed: Feed<AnyStore>,
     uses: UseWriter<AnyStore>,
+    snapshot: Option<Writer>,
     tasks: Tasks,
 }
 
@@ -70,7 +78,8 @@ struct Stops {
     goodbye: CancellationToken,
     /// Whatever still waits is told that it will not be answered.
     cut_off: CancellationToken,
-    /// No more uses are noted, and the admin listener closes.
+    /// No more uses are noted, the last snapshot is written, and the admin
+    /// listener closes.
     last: CancellationToken,
 }
 
@@ -123,41 +132,48 @@ impl App {
         let stops = Stops::default();
         let ladder = Ladder::new(clock.clone());
 
-        // The tiers, from the store up.
-        let store = Arc::new(Guarded::new(store, config.store.guard, Arc::clone(&metrics)));
-        let memory = Arc::new(Memory::new(config.cache, clock.clone()));
-        let fill = Fill::new(
-            config.fill,
-            config.check.timeout,
-            Arc::clone(&memory),
-            Arc::clone(&store),
-            tasks.clone(),
-            clock.clone(),
-        );
-        let cached = Cached::new(Arc::clone(&memory), Arc::clone(&metrics), fill.clone());
-        let checker = Checker::new(ring, cached, clock.clone());
-        let (use_log, uses) = use_log(Arc::clone(&store), clock.clone());
-        let cut_off = stops.cut_off.clone();
-        let admission = Admission::new(checker, use_log, config.check, cut_off, clock.clone());
-        metrics.observe_cache_entries(move || memory.len());
+        let tiers =
+            Tiers::on(store, &ring, config, tasks.clone(), Arc::clone(&metrics), clock.clone())
+                .await;
+        if tiers.is_warm() {
+            ladder.begin_warm();
+        }
+        tiers.show(&ladder);
         metrics.observe_ladder(ladder.clone());
 
+        // What asks them.
+        let looked = tiers.looked(ring.clone(), config);
+        let checker = Checker::new(ring, tiers.cached(config), clock.clone());
+        let (use_log, uses) = use_log(Arc::clone(&tiers.store), clock.clone());
+        let cut_off = stops.cut_off.clone();
+        let admission = Admission::new(checker, use_log, config.check, cut_off, clock.clone());
+
         // What runs behind them.
-        let (probe_every, poll_every) = (config.store.probe_every, config.feed.poll_every);
-        let probe =
-            probe::Probe::new(Arc::clone(&store), ladder.clone(), probe_every, clock.clone());
-        let feed = Feed::new(store, fill, poll_every, ladder.clone(), clock.clone());
+        let breaker = tiers.store.breaker();
+        let probe = Probe::new(
+            Arc::clone(&tiers.store),
+            tiers.fill.clone(),
+            ladder.clone(),
+            tiers.warmth(),
+            config.store.probe_every,
+            clock.clone(),
+        );
+        let (feed, snapshot) = tiers.into_feed(config, ladder.clone());
         let health = Health::new(ladder.clone(), tasks.clone()).await;
 
         // The surfaces.
+        let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
+        let control = control::open(config, looked, admitted, counted, &stops, &tasks).await?;
         let routes = routes(admission, metrics, &health, config.grpc, clock.clone())?;
         let grpc = bind("listen.grpc", config.listen.grpc, config.grpc.max_connections).await?;
         let admin = bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
-        let state = AdminState { ladder: ladder.clone(), exposition, tasks: tasks.clone(), clock };
+        let state =
+            AdminState { ladder: ladder.clone(), breaker, exposition, tasks: tasks.clone(), clock };
         Ok(Self {
             grpc: (grpc, Protocol::Grpc(config.grpc), routes),
             admin: (admin, Protocol::Http1, admin_routes(state)),
-            background: Background { ladder, health, probe, feed, uses, tasks },
+            control,
+            background: Background { ladder, health, probe, feed, uses, snapshot, tasks },
             drain: config.drain,
             stops,
         })
@@ -173,23 +189,34 @@ impl App {
         self.admin.0.local_addr()
     }
 
+    /// Where the control listener listens, if there is one.
+    pub fn control_addr(&self) -> io::Result<Option<SocketAddr>> {
+        control::address(self.control.as_ref())
+    }
+
     /// Serves until `stop` is ready, then drains. Ends after `drain.timeout`
     /// and a moment for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let Self { grpc, admin, background, drain, stops } = self;
-        let Background { ladder, health, probe, feed, uses, tasks } = background;
-        let (calls, visits) = (Tasks::default(), Tasks::default());
+        let Self { grpc, admin, control, background, drain, stops } = self;
+        let Background { ladder, health, probe, feed, uses, snapshot, tasks } = background;
+        let (calls, visits, kept) = (Tasks::default(), Tasks::default(), Tasks::default());
 
         tasks.spawn_until_stopped("health", health.follow(stops.goodbye.clone()));
         tasks.spawn_until_stopped("probe", probe.run());
         tasks.spawn_until_stopped("feed", feed.follow());
         tasks.spawn("uses", uses.run(stops.last.clone()));
+        if let Some(snapshot) = snapshot {
+            kept.spawn("snapshot", snapshot.run(stops.last.clone()));
+        }
         let (listener, protocol, routes) = admin;
         let serving = listener.serve(protocol, routes, visits.clone(), stops.last.clone());
         visits.spawn("admin", serving);
-        let (listener, protocol, routes) = grpc;
-        let serving = listener.serve(protocol, routes, calls.clone(), stops.goodbye.clone());
-        calls.spawn("grpc", serving);
+        for (name, (listener, protocol, routes)) in
+            [("grpc", grpc)].into_iter().chain(control.map(|control| ("control", control)))
+        {
+            let serving = listener.serve(protocol, routes, calls.clone(), stops.goodbye.clone());
+            calls.spawn(name, serving);
+        }
 
         let stop = stop.await;
         ladder.drain();
@@ -200,10 +227,16 @@ impl App {
         tokio::time::sleep(delay).await;
         finish(&calls, &stops, drain.timeout.saturating_sub(delay)).await;
         stops.last.cancel();
-        let (no_tasks, no_visits) =
-            tokio::join!(tasks.stop(BACKGROUND_LIMIT), visits.stop(BACKGROUND_LIMIT));
+        let (no_tasks, no_visits, is_kept) = tokio::join!(
+            tasks.stop(BACKGROUND_LIMIT),
+            visits.stop(BACKGROUND_LIMIT),
+            kept.stop(SNAPSHOT_LIMIT),
+        );
         if !(no_tasks && no_visits) {
             tracing::warn!("background work was still going on at the end");
+        }
+        if !is_kept {
+            tracing::warn!("the last snapshot was not finished in time; the one before it is kept");
         }
     }
 }

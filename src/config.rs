@@ -29,8 +29,10 @@ use crate::{
     fill::FillConfig,
     key::KeysConfig,
     store::StoreConfig,
+    suspect::SuspectConfig,
     telemetry::LogConfig,
     transport::{DrainConfig, GrpcConfig, ListenConfig},
+    warm::SnapshotConfig,
 };
 
 /// The configuration of Keystead.
@@ -44,6 +46,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// Where keys are kept.
     pub store: StoreConfig,
+    /// When the store is not believed.
+    pub suspect: SuspectConfig,
     /// What happens on a miss.
     pub fill: FillConfig,
     /// What is kept in memory.
@@ -52,6 +56,8 @@ pub struct Config {
     pub check: CheckConfig,
     /// How changes reach the cache.
     pub feed: FeedConfig,
+    /// What is kept on disk for a restart.
+    pub snapshot: SnapshotConfig,
     /// The form of keys, and their secrets.
     pub keys: KeysConfig,
     /// The bounds of a gRPC connection.

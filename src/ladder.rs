@@ -1,5 +1,6 @@
 //! How well this instance stands, for routing, dashboards and alerts.
 
+mod warmth;
 mod watch;
 
 use std::{fmt, sync::Arc};
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch::{Receiver, Sender};
 
+pub use warmth::{Counts, Share, Warmth};
 pub use watch::TierWatch;
 
 use crate::{
@@ -19,19 +21,24 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rung {
-    /// The store or the feed has not answered yet since the start.
+    /// The store or the feed has not answered yet since the start, and nothing
+    /// was in memory then.
     Starting,
     /// The store answers.
     Normal,
-    /// The store is down. Keys that are in memory are served.
+    /// The store is down, or not believed about what it lacks. Keys that are in
+    /// memory are served.
     Degraded,
+    /// The store is down, and most checks of known keys end unanswered.
+    Cold,
     /// The instance is about to stop.
     Draining,
 }
 
 impl Rung {
     /// Every rung, for metrics that must exist from the start.
-    pub const ALL: [Self; 4] = [Self::Starting, Self::Normal, Self::Degraded, Self::Draining];
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Normal, Self::Degraded, Self::Cold, Self::Draining];
 
     /// The word for it.
     #[must_use]
@@ -40,6 +47,7 @@ impl Rung {
             Self::Starting => "starting",
             Self::Normal => "normal",
             Self::Degraded => "degraded",
+            Self::Cold => "cold",
             Self::Draining => "draining",
         }
     }
@@ -49,7 +57,7 @@ impl Rung {
     pub const fn serves(self) -> bool {
         match self {
             Self::Normal | Self::Degraded => true,
-            Self::Starting | Self::Draining => false,
+            Self::Starting | Self::Cold | Self::Draining => false,
         }
     }
 }
@@ -85,6 +93,8 @@ impl Dependency {
 pub enum TierState {
     /// Nobody has asked it yet.
     Unknown,
+    /// There is none, and nothing waits for it.
+    None,
     /// It answers.
     Up,
     /// It does not.
@@ -104,6 +114,11 @@ impl TierState {
     pub fn is_up(&self) -> bool {
         *self == Self::Up
     }
+
+    /// Whether an instance need not wait for it.
+    fn is_settled(&self) -> bool {
+        matches!(self, Self::Up | Self::None)
+    }
 }
 
 /// Where the instance stands, and why.
@@ -117,9 +132,19 @@ pub struct Standing {
     pub store: TierState,
     /// The changes of the store.
     pub feed: TierState,
+    /// Whether the store is not believed about what it lacks.
+    pub suspect: bool,
+    /// Whether it began with keys in memory.
+    warm: bool,
 }
 
 impl Standing {
+    /// Whether the store answers, and is believed.
+    #[must_use]
+    pub fn store_is_well(&self) -> bool {
+        self.store.is_up() && !self.suspect
+    }
+
     fn tier(&mut self, of: Dependency) -> &mut TierState {
         match of {
             Dependency::Store => &mut self.store,
@@ -129,19 +154,29 @@ impl Standing {
 
     /// The rung that follows from the state of the tiers. An instance serves
     /// when both have answered once: from then on a key that is in the store
-    /// would be answered, and a change would be noticed. Later failures do not
-    /// take it back to the start.
+    /// would be answered, and a change would be noticed, where the store has a
+    /// feed of changes at all. Or when it began with what it had in memory before
+    /// a restart. Later failures do not take it back to the start.
     fn rung_from_tiers(&self) -> Rung {
+        let settled = self.store.is_settled() && self.feed.is_settled();
         match (self.rung, &self.store) {
             (Rung::Draining, _) => Rung::Draining,
-            (Rung::Starting, _) if !(self.store.is_up() && self.feed.is_up()) => Rung::Starting,
-            (Rung::Starting | Rung::Normal | Rung::Degraded, TierState::Down { .. }) => {
-                Rung::Degraded
+            (Rung::Starting, _) if !settled && !self.warm => Rung::Starting,
+            (
+                Rung::Starting | Rung::Normal | Rung::Degraded | Rung::Cold,
+                TierState::Up | TierState::None,
+            ) => {
+                if self.suspect {
+                    Rung::Degraded
+                } else {
+                    Rung::Normal
+                }
             }
+            (Rung::Cold, TierState::Down { .. } | TierState::Unknown) => Rung::Cold,
             (
                 Rung::Starting | Rung::Normal | Rung::Degraded,
-                TierState::Unknown | TierState::Up,
-            ) => Rung::Normal,
+                TierState::Down { .. } | TierState::Unknown,
+            ) => Rung::Degraded,
         }
     }
 }
@@ -162,6 +197,8 @@ impl Ladder {
             since: clock.wall(),
             store: TierState::Unknown,
             feed: TierState::Unknown,
+            suspect: false,
+            warm: false,
         };
         Self { standing: Sender::new(standing), clock }
     }
@@ -178,13 +215,39 @@ impl Ladder {
         self.standing.subscribe()
     }
 
+    /// The instance begins with keys in memory.
+    pub fn begin_warm(&self) {
+        self.update(|standing| standing.warm = true);
+    }
+
     /// The instance is about to stop. Final.
     pub fn drain(&self) {
         self.update(|standing| standing.rung = Rung::Draining);
     }
 
+    /// Takes in what became of the checks of known keys while the store was in
+    /// doubt. Changes nothing unless the store is down.
+    pub fn assess(&self, share: Share) {
+        self.update(|standing| {
+            if standing.rung == Rung::Degraded && share.is_cold() {
+                standing.rung = Rung::Cold;
+            } else if standing.rung == Rung::Cold && share.is_warm() {
+                standing.rung = Rung::Degraded;
+            }
+        });
+    }
+
+    /// Whether the store is not believed about what it lacks.
+    pub fn suspect(&self, suspect: bool) {
+        self.update(|standing| standing.suspect = suspect);
+    }
+
     fn is_up(&self, tier: Dependency) {
         self.update(|standing| *standing.tier(tier) = TierState::Up);
+    }
+
+    fn is_absent(&self, tier: Dependency) {
+        self.update(|standing| *standing.tier(tier) = TierState::None);
     }
 
     fn is_down(&self, tier: Dependency, error: &StoreError) {
@@ -193,7 +256,7 @@ impl Ladder {
             let state = standing.tier(tier);
             let since = match state {
                 TierState::Down { since, .. } => *since,
-                TierState::Unknown | TierState::Up => now,
+                TierState::Unknown | TierState::None | TierState::Up => now,
             };
             let (cause, detail) = (error.kind(), error.detail().into());
             *state = TierState::Down { cause, detail, since };

@@ -9,17 +9,19 @@
 //! ```text
 //! transport     gRPC, health, admin HTTP       decode, admission limit, deadline
 //!   check       credential -> record -> decision: pure
-//!     cache     memory: what the store said and is still fresh
-//!       fill    one lookup for each key, however many ask
-//!         guard a bounded number of calls at once, each with a time-out
+//!     cache     memory: fresh, revalidating, stale if the store gives no answer
+//!       fill    one lookup for each key, one query for many keys
+//!         guard breaker; a bounded number of calls at once, each with a time-out
 //!           store  PostgreSQL or SQLite
 //!   feed        numbered changes of the store -> cache
+//!   warm        a snapshot on disk -> cache, after a restart
 //!   usage       when keys were last used -> store
 //!   ladder      how well this instance stands -> health, /status
 //! ```
 //!
-//! Beside the way stand [`key`] (form, secrets, records), [`outage`] (why there
-//! is no answer), [`config`], [`cli`], [`telemetry`], [`time`] and [`tasks`].
+//! Beside the way stand [`explain`] (the same decision with every step), [`key`]
+//! (form, secrets, records), [`outage`] (why there is no answer), [`config`],
+//! [`cli`], [`telemetry`], [`time`] and [`tasks`].
 
 pub mod cli;
 pub mod config;
@@ -28,16 +30,19 @@ pub mod app;
 pub mod transport;
 
 pub mod check;
+pub mod explain;
 
 pub mod cache;
 pub mod fill;
 pub mod guard;
 pub mod store;
+pub mod suspect;
 pub mod tier;
 
 pub mod feed;
 pub mod ladder;
 pub mod usage;
+pub mod warm;
 
 pub mod key;
 pub mod outage;

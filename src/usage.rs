@@ -2,8 +2,9 @@
 //!
 //! A use costs a check one atomic read. One use a minute of each key is queued,
 //! and what is queued is written in batches, after everything else. It is the
-//! first thing to be given up: when the queue is full or no place is free,
-//! uses are forgotten, and `last_used_at` is older than the truth.
+//! first thing to be given up: when the queue is full, no place is free or the
+//! breaker is not closed, uses are forgotten, and `last_used_at` is older than
+//! the truth.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -100,7 +101,10 @@ impl<S: Store> UseWriter<S> {
 
     async fn write(&self, uses: &[(KeyId, Timestamp)]) {
         let Some(place) = self.store.try_enter() else {
-            tracing::debug!(keys = uses.len(), "uses are not stored: the store is busy");
+            tracing::debug!(
+                keys = uses.len(),
+                "uses are not stored: the store is busy or left alone"
+            );
             return;
         };
         if let Err(error) = place.run(async |store: &S| store.touch(uses).await).await {

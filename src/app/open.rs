@@ -2,7 +2,7 @@
 //! where keys are minted or checked the ring of secrets.
 
 use std::{
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -104,7 +104,7 @@ pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, Open
         url,
         relation: config.store.relation.clone(),
         prepared_statements: config.store.prepared_statements,
-        max_connections: with_feed(config.store.guard.max_in_flight),
+        max_connections: config.store.guard.max_in_flight,
         connect_timeout: config.store.connect_timeout,
         query_timeout: config.store.guard.query_timeout,
         tcp_user_timeout: config.store.tcp_user_timeout,
@@ -130,18 +130,12 @@ pub async fn open_ring(config: &Config, store: &AnyStore) -> Result<KeyRing, Ope
 fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
     let sqlite = SqliteConfig {
         path: path.to_owned(),
-        max_readers: with_feed(config.store.guard.max_in_flight),
+        max_readers: config.store.guard.max_in_flight,
         query_timeout: config.store.guard.query_timeout,
     };
     SqliteStore::open(&sqlite)
         .map(AnyStore::Sqlite)
         .map_err(|error| OpenError::Embedded { path: path.to_owned(), error })
-}
-
-/// A connection for each place at the store, and one for the feed, which takes
-/// none.
-const fn with_feed(places: NonZeroUsize) -> NonZeroUsize {
-    places.saturating_add(1)
 }
 
 /// The secret beside an embedded store, made on the first start.

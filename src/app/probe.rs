@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use crate::{
-    guard::Guarded,
-    key::Digest,
-    ladder::{Dependency, Ladder, TierWatch},
+    fill::Fill,
+    guard::{Guarded, Refused},
+    ladder::{Dependency, Ladder, TierWatch, Warmth},
     store::{Store, StoreError, StoreErrorKind},
     time::{Clock, jittered},
 };
@@ -15,16 +15,17 @@ use crate::{
 /// How far the probes of several instances are spread.
 const JITTER: f64 = 0.1;
 
-/// A digest that no key has: no preimage of it is known.
-const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
+/// Which part of the usual pause passes between probes at least.
+const SHORTEST_PART: u32 = 10;
 
-/// Asks for a key that does not exist, with the query that checks use: a table
-/// that is gone or rights that are missing are found as well as a server that
-/// is down.
+/// Tells the ladder how the store fares. See [`Fill::probe`].
 #[derive(Debug)]
 pub(super) struct Probe<S> {
     store: Arc<Guarded<S>>,
+    fill: Fill<S>,
     watch: TierWatch,
+    ladder: Ladder,
+    warmth: Arc<Warmth>,
     every: Duration,
     clock: Clock,
 }
@@ -32,13 +33,18 @@ pub(super) struct Probe<S> {
 impl<S: Store> Probe<S> {
     pub(super) fn new(
         store: Arc<Guarded<S>>,
+        fill: Fill<S>,
         ladder: Ladder,
+        warmth: Arc<Warmth>,
         every: Duration,
         clock: Clock,
     ) -> Self {
         Self {
             store,
-            watch: TierWatch::new(Dependency::Store, ladder, clock.clone()),
+            fill,
+            watch: TierWatch::new(Dependency::Store, ladder.clone(), clock.clone()),
+            ladder,
+            warmth,
             every,
             clock,
         }
@@ -47,17 +53,38 @@ impl<S: Store> Probe<S> {
     /// Probes for ever.
     pub(super) async fn run(mut self) {
         loop {
-            let outcome = self.ask().await;
-            self.watch.observe(outcome);
-            sleep(jittered(self.every, JITTER)).await;
+            if let Some(outcome) = self.ask().await {
+                self.watch.observe(outcome);
+            }
+            self.ladder.suspect(self.fill.is_suspect());
+            self.ladder.assess(self.warmth.share(self.clock.monotonic()));
+            sleep(self.pause()).await;
         }
     }
 
-    async fn ask(&self) -> Result<(), StoreError> {
+    /// What is known of the store now. While the breaker refuses the probe, that
+    /// is how the store failed last: its cause stays the one that opened it.
+    async fn ask(&self) -> Option<Result<(), StoreError>> {
         let deadline = self.clock.monotonic() + self.every;
-        let place = self.store.enter(deadline).await.ok_or_else(|| {
-            StoreError::new(StoreErrorKind::Saturated, "no place at the store until the next probe")
-        })?;
-        place.run(async |store: &S| store.find(&[NOBODY]).await).await.map(drop)
+        match self.fill.probe(deadline).await {
+            Ok(outcome) => Some(outcome),
+            Err(Refused::Saturated) => Some(Err(StoreError::new(
+                StoreErrorKind::Saturated,
+                "no place at the store until the next probe",
+            ))),
+            Err(Refused::Open) => self.store.last_failure().map(Err),
+        }
+    }
+
+    /// Until the next probe. While the breaker is not closed, the probe is there
+    /// when the store may be tried, so that the end of an outage is noticed
+    /// without any check.
+    fn pause(&self) -> Duration {
+        let usual = jittered(self.every, JITTER);
+        let shortest = (self.every / SHORTEST_PART).min(usual);
+        self.store.tries_in().map_or(usual, |tries_in| tries_in.clamp(shortest, usual))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,8 @@ Examples:
 /// Create, list, change and import keys.
 ///
 /// Works on the store itself, whether a service runs or not; services that run
-/// learn of a change within `feed.poll_every`. Every change is in the audit log
-/// of the store, as done by `cli:USER`.
+/// learn of a change at once. Every change is in the audit log of the store, as
+/// done by `cli:USER`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct KeysArgs {

@@ -57,11 +57,12 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     log_panics();
     let mut signals = Signals::listen()?;
     let app = App::build(&config, open_store(&config).await?, Clock::System).await?;
-    let (grpc, admin) = (app.grpc_addr()?, app.admin_addr()?);
+    let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
+    let control = control.map(tracing::field::display);
     if let Some(first) = first_key(&config).await? {
         print(welcome(&first, grpc, &config.store.url))?;
     }
-    tracing::info!(%grpc, %admin, store = %config.store.url, "serving");
+    tracing::info!(%grpc, %admin, control, store = %config.store.url, "serving");
 
     let (stop, told) = tokio::sync::oneshot::channel();
     let second_signal = async {

@@ -119,7 +119,10 @@ fn raw(value: &DeValue<'_>) -> Raw {
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_or_else(|_| Raw::Other(number.to_string()), Raw::Integer),
         DeValue::Boolean(value) => Raw::Boolean(*value),
-        DeValue::Float(number) => Raw::Other(number.to_string()),
+        DeValue::Float(number) => {
+            let text = number.as_str();
+            text.parse().map_or_else(|_| Raw::Other(text.to_owned()), Raw::Number)
+        }
         DeValue::Datetime(time) => Raw::Other(time.to_string()),
         DeValue::Array(_) => Raw::Other("a list".to_owned()),
         DeValue::Table(_) => Raw::Other("a table".to_owned()),

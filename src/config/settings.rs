@@ -56,6 +56,8 @@ pub(super) struct Setting {
 enum Kind {
     Boolean,
     Integer(RangeInclusive<i64>),
+    /// With a fraction.
+    Number(RangeInclusive<f64>),
     Duration(RangeInclusive<Duration>),
     Choice(Vec<(String, String)>),
     Text,
@@ -67,6 +69,7 @@ enum Kind {
 pub(super) enum Raw {
     Boolean(bool),
     Integer(i64),
+    Number(f64),
     Text(String),
     /// What no setting can be, in the words of a message.
     Other(String),
@@ -118,6 +121,7 @@ impl Setting {
             Kind::Integer(range) => {
                 format!("a whole number from {} to {}", range.start(), range.end())
             }
+            Kind::Number(range) => format!("a number from {} to {}", range.start(), range.end()),
             Kind::Duration(range) => {
                 let [from, to] = [range.start(), range.end()].map(|d| format_duration(*d));
                 format!("a length of time from `{from}` to `{to}`")
@@ -141,6 +145,7 @@ impl Setting {
         let read = match self.kind {
             Kind::Boolean => text.parse().ok().map(Raw::Boolean),
             Kind::Integer(_) => text.parse().ok().map(Raw::Integer),
+            Kind::Number(_) => text.parse().ok().map(Raw::Number),
             Kind::Duration(_) | Kind::Choice(_) | Kind::Text => None,
         };
         read.unwrap_or_else(|| Raw::Text(text.to_owned()))
@@ -169,6 +174,11 @@ impl Kind {
     fn fits(&self, value: &Raw) -> bool {
         match (self, value) {
             (Self::Integer(range), Raw::Integer(number)) => range.contains(number),
+            (Self::Number(range), Raw::Number(number)) => range.contains(number),
+            // Within bounds that a person would write, every whole number is exact.
+            (Self::Number(range), Raw::Integer(number)) => {
+                i32::try_from(*number).is_ok_and(|number| range.contains(&f64::from(number)))
+            }
             (Self::Duration(range), Raw::Text(text)) => {
                 parse_duration(text).is_ok_and(|duration| range.contains(&duration))
             }
@@ -184,6 +194,7 @@ impl fmt::Display for Raw {
         match self {
             Self::Boolean(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
+            Self::Number(value) => write!(f, "{value}"),
             Self::Text(text) if text.chars().count() > MAX_SHOWN => {
                 write!(f, "{:?}…", text.chars().take(MAX_SHOWN).collect::<String>())
             }
@@ -237,6 +248,10 @@ impl Setting {
             Some("integer") => {
                 let bound = |name, or| property[name].as_i64().unwrap_or(or);
                 Kind::Integer(bound("minimum", 0)..=bound("maximum", i64::MAX))
+            }
+            Some("number") => {
+                let bound = |name, or| property[name].as_f64().unwrap_or(or);
+                Kind::Number(bound("minimum", 0.0)..=bound("maximum", f64::MAX))
             }
             _ if property.get("x-maximum").is_some() => Kind::Duration(
                 duration("x-minimum", Duration::ZERO)..=duration("x-maximum", Duration::MAX),

@@ -1,5 +1,7 @@
 //! What must hold of settings beyond their types and bounds.
 
+use std::net::SocketAddr;
+
 use super::{Config, Problem, sources::Doubtful};
 use crate::store::{StoreUrl, postgres::Relation};
 
@@ -12,12 +14,22 @@ struct Rule {
     problem: fn(&Config) -> Option<String>,
 }
 
-const RULES: [Rule; 7] = [
-    Rule { keys: &["listen.grpc", "listen.admin"], problem: listeners_collide },
+const RULES: [Rule; 11] = [
+    Rule { keys: &["listen.grpc", "listen.admin"], problem: admin_takes_the_data_port },
+    Rule { keys: &["listen.grpc", "listen.control"], problem: control_takes_the_data_port },
+    Rule { keys: &["listen.admin", "listen.control"], problem: control_takes_the_admin_port },
     Rule { keys: &["store.url", "store.relation"], problem: relation_without_postgres },
     Rule { keys: &["store.relation"], problem: relation_is_no_name },
     Rule { keys: &["keys.secret_file"], problem: secret_in_place_of_its_file },
     Rule { keys: &["store.guard.query_timeout", "check.timeout"], problem: query_outlives_check },
+    Rule {
+        keys: &["store.guard.breaker.slow_call", "store.guard.query_timeout"],
+        problem: no_call_is_slow,
+    },
+    Rule {
+        keys: &["store.guard.breaker.open_for", "store.guard.breaker.max_open_for"],
+        problem: first_pause_is_too_long,
+    },
     Rule { keys: &["drain.delay", "drain.timeout"], problem: drain_ends_in_its_delay },
     Rule { keys: &["log.filter"], problem: filter_cannot_be_read },
 ];
@@ -39,15 +51,23 @@ pub(super) fn across(config: &Config, doubtful: &Doubtful) -> Vec<Problem> {
         .collect()
 }
 
-fn listeners_collide(config: &Config) -> Option<String> {
-    let (grpc, admin) = (config.listen.grpc, config.listen.admin);
-    let same_port = grpc.port() == admin.port() && grpc.port() != 0;
-    let same_address =
-        grpc.ip() == admin.ip() || grpc.ip().is_unspecified() || admin.ip().is_unspecified();
+fn admin_takes_the_data_port(Config { listen, .. }: &Config) -> Option<String> {
+    collide(("listen.grpc", listen.grpc), ("listen.admin", listen.admin))
+}
+
+fn control_takes_the_data_port(Config { listen, .. }: &Config) -> Option<String> {
+    collide(("listen.grpc", listen.grpc), ("listen.control", listen.control?))
+}
+
+fn control_takes_the_admin_port(Config { listen, .. }: &Config) -> Option<String> {
+    collide(("listen.admin", listen.admin), ("listen.control", listen.control?))
+}
+
+fn collide((a_key, a): (&str, SocketAddr), (b_key, b): (&str, SocketAddr)) -> Option<String> {
+    let same_port = a.port() == b.port() && a.port() != 0;
+    let same_address = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     (same_port && same_address).then(|| {
-        format!(
-            "`listen.grpc` ({grpc}) and `listen.admin` ({admin}) are the same port; give one of them another"
-        )
+        format!("`{a_key}` ({a}) and `{b_key}` ({b}) are the same port; give one of them another")
     })
 }
 
@@ -87,6 +107,27 @@ fn query_outlives_check(config: &Config) -> Option<String> {
         let [query, check] = [query, check].map(humantime::format_duration);
         format!(
             "`store.guard.query_timeout` ({query}) is not shorter than `check.timeout` ({check}), so that a check could not say why it fails; shorten the one or lengthen the other"
+        )
+    })
+}
+
+fn no_call_is_slow(config: &Config) -> Option<String> {
+    let (slow, query) = (config.store.guard.breaker.slow_call?, config.store.guard.query_timeout);
+    (slow >= query).then(|| {
+        let [slow, query] = [slow, query].map(humantime::format_duration);
+        format!(
+            "`store.guard.breaker.slow_call` ({slow}) is not shorter than `store.guard.query_timeout` ({query}), so that no call would be slow; shorten the one or lengthen the other, or unset the first"
+        )
+    })
+}
+
+fn first_pause_is_too_long(config: &Config) -> Option<String> {
+    let breaker = config.store.guard.breaker;
+    (breaker.open_for > breaker.max_open_for).then(|| {
+        let [first, longest] =
+            [breaker.open_for, breaker.max_open_for].map(humantime::format_duration);
+        format!(
+            "`store.guard.breaker.open_for` ({first}) is longer than `store.guard.breaker.max_open_for` ({longest}); shorten the one or lengthen the other"
         )
     })
 }

@@ -35,6 +35,18 @@ impl TierWatch {
         }
     }
 
+    /// There is no such tier. Final.
+    pub fn absent(self) {
+        match self.tier {
+            Dependency::Store => {}
+            Dependency::Feed => tracing::info!(
+                "the store has no feed of changes: a change of a key is noticed by the first check \
+                 after `cache.fresh_for`, which may itself still be answered from memory"
+            ),
+        }
+        self.ladder.is_absent(self.tier);
+    }
+
     fn answered(&mut self) {
         self.failures = 0;
         if let Some(since) = self.down_since.take() {
@@ -58,7 +70,8 @@ impl TierWatch {
                     "it gives no answer; keys in memory are served, others are told UNAVAILABLE"
                 }
                 Dependency::Feed => {
-                    "changes cannot be read; a revoked key is refused only when `cache.fresh_for` is over"
+                    "changes cannot be read; past `cache.fresh_for` a revoked key is asked for again, and may \
+                     pass once more meanwhile"
                 }
             };
             tracing::warn!(tier, %cause, detail, "{what}");

@@ -4,6 +4,12 @@
 //! The exporter appends `_total` to counters and the unit to histograms, so
 //! that `keystead_checks` here is `keystead_checks_total` at `/metrics`.
 
+mod breaker;
+mod feed;
+mod fill;
+mod headroom;
+mod snapshot;
+
 use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
@@ -14,6 +20,8 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::time::Instant;
 
+pub use self::snapshot::SnapshotLoad;
+use self::{headroom::Rate, snapshot::SnapshotMetrics};
 use crate::{
     key::Digest,
     ladder::{Ladder, Rung},
@@ -38,6 +46,10 @@ pub struct MetricsError(String);
 pub enum CacheResult {
     /// A record that is fresh.
     Fresh,
+    /// A record that is served while the store is asked behind it.
+    Revalidating,
+    /// A record that is served if the store gives no answer.
+    StaleIfError,
     /// An absence that is still believed.
     Absent,
     /// Nothing.
@@ -45,11 +57,14 @@ pub enum CacheResult {
 }
 
 impl CacheResult {
-    const ALL: [Self; 3] = [Self::Fresh, Self::Absent, Self::Miss];
+    const ALL: [Self; 5] =
+        [Self::Fresh, Self::Revalidating, Self::StaleIfError, Self::Absent, Self::Miss];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
+            Self::Revalidating => "revalidating",
+            Self::StaleIfError => "stale_if_error",
             Self::Absent => "absent",
             Self::Miss => "miss",
         }
@@ -67,6 +82,14 @@ pub struct Metrics {
     store_queries: Counter<u64>,
     store_query_duration: Histogram<f64>,
     store_in_flight: UpDownCounter<i64>,
+    fill_batch_size: Histogram<u64>,
+    refreshes_dropped: Counter<u64>,
+    masked_failures: Counter<u64>,
+    denials_without_evidence: Counter<u64>,
+    demand: Arc<Rate>,
+    breaker_transitions: Counter<u64>,
+    snapshot: SnapshotMetrics,
+    revocation_latency: Histogram<f64>,
 }
 
 /// Reads the instruments in the Prometheus text format.
@@ -135,6 +158,23 @@ impl Metrics {
                 .i64_up_down_counter("keystead_store_in_flight")
                 .with_description("Lookup queries that are at the store now.")
                 .build(),
+            fill_batch_size: fill::batch_size(&meter),
+            refreshes_dropped: counter(
+                "keystead_refreshes_dropped",
+                "Hits that were served, but whose record could not be queued to be asked for again.",
+            ),
+            masked_failures: counter(
+                "keystead_masked_failures",
+                "Failures of a tier that no caller saw, because a record was served all the same.",
+            ),
+            denials_without_evidence: counter(
+                "keystead_denials_without_evidence",
+                "Denials that rested on nothing, told as INTERNAL instead. 0 for ever.",
+            ),
+            demand: Arc::new(Rate::new(Instant::now())),
+            breaker_transitions: breaker::transitions(&meter),
+            snapshot: SnapshotMetrics::new(&meter),
+            revocation_latency: feed::revocation_latency(&meter),
             provider,
         }
     }
@@ -147,8 +187,15 @@ impl Metrics {
         for result in ["found", "absent", "error"] {
             self.store_lookups.add(0, &[KeyValue::new("result", result)]);
         }
+        for cause in fill::causes() {
+            self.refreshes_dropped.add(0, &[KeyValue::new("cause", cause)]);
+            let tier = KeyValue::new("tier", "store");
+            self.masked_failures.add(0, &[tier, KeyValue::new("cause", cause)]);
+        }
+        self.denials_without_evidence.add(0, &[]);
         self.store_queries.add(0, &[]);
         self.store_in_flight.add(0, &[]);
+        self.snapshot.start_at_zero();
     }
 
     /// Announces all outcomes that a surface may count.
@@ -174,6 +221,7 @@ impl Metrics {
 
     /// Counts what the cache knew.
     pub fn cache_lookup(&self, result: CacheResult) {
+        self.demand.count();
         self.cache_lookups.add(1, &[KeyValue::new("result", result.as_str())]);
     }
 
@@ -191,8 +239,14 @@ impl Metrics {
 
     /// Shows how the instance stands, read whenever the metrics are.
     pub fn observe_ladder(&self, ladder: Ladder) {
-        let meter = self.provider.meter("keystead");
-        let rungs = ladder.clone();
+        let (meter, rungs) = (self.provider.meter("keystead"), ladder.clone());
+        meter
+            .u64_observable_gauge("keystead_store_suspect")
+            .with_description("1 while the store is not believed about what it lacks.")
+            .with_callback(move |gauge| {
+                gauge.observe(u64::from(ladder.standing().suspect), &[]);
+            })
+            .build();
         meter
             .u64_observable_gauge("keystead_ladder")
             .with_description("1 for the rung on which this instance stands, 0 for the others.")
@@ -203,13 +257,11 @@ impl Metrics {
                 }
             })
             .build();
-        meter
-            .u64_observable_gauge("keystead_feed_connected")
-            .with_description("1 while changes of keys reach this instance.")
-            .with_callback(move |gauge| {
-                gauge.observe(u64::from(ladder.standing().feed.is_up()), &[]);
-            })
-            .build();
+    }
+
+    /// Counts a denial that rested on nothing, and was not sent.
+    pub fn denial_without_evidence(&self) {
+        self.denials_without_evidence.add(1, &[]);
     }
 
     /// Counts a lookup query, which is at the store until the value is dropped.
@@ -229,9 +281,12 @@ impl Metrics {
         match answer {
             Ok(lookup) => {
                 let found = |digest: &&Digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
+                let unreadable = |digest: &&Digest| lookup.unreadable(digest).is_some();
                 let found = asked.iter().filter(found).count();
+                let unreadable = asked.iter().filter(unreadable).count();
                 count("found", found);
-                count("absent", asked.len() - found);
+                count("error", unreadable);
+                count("absent", asked.len() - found - unreadable);
             }
             Err(_) => count("error", asked.len()),
         }
@@ -288,7 +343,6 @@ mod tests {
             "keystead_store_in_flight 0",
             r#"keystead_ladder{state="starting"} 1"#,
             r#"keystead_ladder{state="normal"} 0"#,
-            "keystead_feed_connected 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -25,7 +25,7 @@ async fn known(store: &FakeStore, principal: &str) -> Arc<Known> {
 fn guarded(store: &FakeStore) -> Arc<Guarded<FakeStore>> {
     let (metrics, _) = Metrics::new().unwrap();
     let config = GuardConfig { max_in_flight: NonZeroUsize::MIN, ..GuardConfig::default() };
-    Arc::new(Guarded::new(store.clone(), config, metrics))
+    Arc::new(Guarded::new(store.clone(), config, metrics, Clock::System))
 }
 
 #[tokio::test(start_paused = true)]

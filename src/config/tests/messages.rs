@@ -33,7 +33,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
         ("fresh_for", "cache.fresh_for"),
         ("store.max_in_flight", "store.guard.max_in_flight"),
         ("check.waiting", "check.max_waiting"),
-        ("listen.http", "listen.grpc"),
+        ("listen.rpc", "listen.grpc"),
         ("store.query_timeout", "store.guard.query_timeout"),
         ("keys.secret-file", "keys.secret_file"),
         ("drain.timout", "drain.timeout"),
@@ -77,6 +77,22 @@ fn a_wrong_type_is_refused_whatever_it_is() {
         ),
         ("keys.prefix = 1979-05-27", "`keys.prefix` is 1979-05-27; write a prefix such as `ks`"),
         ("store.relation = 123", "`store.relation` is 123; write a name such as `public.api_keys`"),
+        (
+            "store.guard.breaker.failure_ratio = 0",
+            "`store.guard.breaker.failure_ratio` is 0; write a number from 0.01 to 1",
+        ),
+        (
+            "store.guard.breaker.failure_ratio = 1.5",
+            "`store.guard.breaker.failure_ratio` is 1.5; write a number from 0.01 to 1",
+        ),
+        (
+            "store.guard.breaker.failure_ratio = nan",
+            "`store.guard.breaker.failure_ratio` is NaN; write a number from 0.01 to 1",
+        ),
+        (
+            "store.guard.breaker.slow_ratio = \"half\"",
+            "`store.guard.breaker.slow_ratio` is \"half\"; write a number from 0.01 to 1",
+        ),
         (
             "fill.max_queued = 1.5",
             "`fill.max_queued` is 1.5; write a whole number from 1 to 1000000",
@@ -190,6 +206,14 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
             "`store.guard.query_timeout` (150ms) is not shorter than `check.timeout` (150ms), so that a check could not say why it fails; shorten the one or lengthen the other",
         ),
         (
+            &[("KEYSTEAD_STORE__GUARD__BREAKER__SLOW_CALL", "100ms")],
+            "`store.guard.breaker.slow_call` (100ms) is not shorter than `store.guard.query_timeout` (100ms), so that no call would be slow; shorten the one or lengthen the other, or unset the first",
+        ),
+        (
+            &[("KEYSTEAD_STORE__GUARD__BREAKER__OPEN_FOR", "3s")],
+            "`store.guard.breaker.open_for` (3s) is longer than `store.guard.breaker.max_open_for` (2s); shorten the one or lengthen the other",
+        ),
+        (
             &[("KEYSTEAD_DRAIN__TIMEOUT", "5s")],
             "`drain.delay` (5s) is not shorter than `drain.timeout` (5s), so that no time is left to finish; shorten the one or lengthen the other",
         ),
@@ -204,6 +228,14 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
         (
             &[("KEYSTEAD_LISTEN__ADMIN", "0.0.0.0:50051")],
             "`listen.grpc` (127.0.0.1:50051) and `listen.admin` (0.0.0.0:50051) are the same port; give one of them another",
+        ),
+        (
+            &[("KEYSTEAD_LISTEN__CONTROL", "127.0.0.1:50051")],
+            "`listen.grpc` (127.0.0.1:50051) and `listen.control` (127.0.0.1:50051) are the same port; give one of them another",
+        ),
+        (
+            &[("KEYSTEAD_LISTEN__CONTROL", "[::]:9464")],
+            "`listen.admin` (127.0.0.1:9464) and `listen.control` ([::]:9464) are the same port; give one of them another",
         ),
         (
             &[postgres, ("KEYSTEAD_STORE__RELATION", "a.b.c")],

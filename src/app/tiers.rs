@@ -1,0 +1,159 @@
+//! The tiers between a check and the store, put together from the store up. The
+//! one place that knows their order.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::warm;
+use crate::{
+    cache::{Cached, Coverage, Memory},
+    config::Config,
+    explain,
+    feed::{Feed, FeedParts},
+    fill::{self, Fill},
+    guard::Guarded,
+    key::KeyRing,
+    ladder::{Ladder, Warmth},
+    store::{AnyStore, Position},
+    suspect::Suspicion,
+    tasks::Tasks,
+    telemetry::Metrics,
+    time::Clock,
+    warm::{Journal, Writer},
+};
+
+/// The tiers, and what connects them.
+pub(super) struct Tiers {
+    pub(super) store: Arc<Guarded<AnyStore>>,
+    pub(super) fill: Fill<AnyStore>,
+    memory: Arc<Memory>,
+    coverage: Arc<Coverage>,
+    suspicion: Arc<Suspicion>,
+    warmth: Arc<Warmth>,
+    /// What keeps the memory on disk, if anything.
+    pub(super) snapshot: Option<Writer>,
+    journal: Journal,
+    resume: Option<Position>,
+    told: watch::Sender<Option<Position>>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Tiers {
+    /// Puts the tiers on `store`. The memory is filled from the snapshot, where
+    /// there is one; the store is not asked.
+    pub(super) async fn on(
+        store: AnyStore,
+        ring: &KeyRing,
+        config: &Config,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        let store = Guarded::new(store, config.store.guard, Arc::clone(&metrics), clock.clone());
+        let store = Arc::new(store);
+        let coverage = Arc::new(Coverage::new(config.feed.grace()));
+        let suspicion = Arc::new(Suspicion::new(config.suspect));
+        let (told, position) = watch::channel(None);
+        let parts = warm::Parts {
+            coverage: Arc::clone(&coverage),
+            suspicion: Arc::clone(&suspicion),
+            position,
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        };
+        let warm = warm::memory(config, ring, parts).await;
+        let warm::Warmth { memory, resume, journal, writer: snapshot } = warm;
+        let parts = fill::Parts {
+            memory: Arc::clone(&memory),
+            suspicion: Arc::clone(&suspicion),
+            store: Arc::clone(&store),
+            tasks,
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        };
+        let fill = Fill::new(config.fill, config.check.timeout, parts);
+        let warmth = Arc::new(Warmth::new(clock.monotonic()));
+        Self {
+            store,
+            fill,
+            memory,
+            coverage,
+            suspicion,
+            warmth,
+            snapshot,
+            journal,
+            resume,
+            told,
+            metrics,
+            clock,
+        }
+    }
+
+    /// Whether there were keys in memory from the start.
+    pub(super) fn is_warm(&self) -> bool {
+        !self.memory.is_empty()
+    }
+
+    /// The topmost tier, which a check asks.
+    pub(super) fn cached(&self, config: &Config) -> Cached<Fill<AnyStore>> {
+        Cached::new(
+            Arc::clone(&self.memory),
+            config.cache,
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.warmth),
+            self.clock.clone(),
+            self.fill.clone(),
+        )
+    }
+
+    /// What explanations look at.
+    pub(super) fn looked(&self, ring: KeyRing, config: &Config) -> explain::Parts<AnyStore> {
+        explain::Parts {
+            ring,
+            memory: Arc::clone(&self.memory),
+            suspicion: Arc::clone(&self.suspicion),
+            coverage: Arc::clone(&self.coverage),
+            checks: Arc::clone(&self.store),
+            revalidate_wait: config.cache.revalidate_wait,
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// How known keys fare while the store is in doubt.
+    pub(super) fn warmth(&self) -> Arc<Warmth> {
+        Arc::clone(&self.warmth)
+    }
+
+    /// Shows the tiers in the metrics.
+    pub(super) fn show(&self, ladder: &Ladder) {
+        let Self { metrics, memory, .. } = self;
+        let entries = Arc::clone(memory);
+        metrics.observe_cache_entries(move || entries.len());
+        let (waiting, capacity) = (self.fill.clone(), self.fill.clone());
+        metrics.observe_fill(move |lane| waiting.waiting(lane));
+        metrics.observe_headroom(move || capacity.capacity());
+        metrics.observe_feed(ladder.clone(), Arc::clone(&self.coverage), self.clock.clone());
+    }
+
+    /// The feed that keeps the memory true, and what keeps it on disk.
+    pub(super) fn into_feed(
+        self,
+        config: &Config,
+        ladder: Ladder,
+    ) -> (Feed<AnyStore>, Option<Writer>) {
+        let parts = FeedParts {
+            store: self.store,
+            fill: self.fill,
+            memory: self.memory,
+            coverage: self.coverage,
+            journal: self.journal,
+            told: self.told,
+            ladder,
+            metrics: self.metrics,
+            clock: self.clock,
+        };
+        (Feed::new(config.feed, self.resume, parts), self.snapshot)
+    }
+}

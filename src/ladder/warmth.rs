@@ -1,0 +1,262 @@
+//! How many checks of known keys are answered while the store is in doubt.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+
+use crate::key::Digest;
+
+/// How many spans count. Together they are the window: long enough for an
+/// instance that is asked little, short enough to leave one that cannot help
+/// while callers still wait.
+const SPANS: usize = 6;
+
+/// How long a span is, in seconds.
+const SPAN_SECONDS: u64 = 5;
+
+/// Of how many keys there must have been checks for their shares to say anything.
+const MIN_KEYS: u64 = 5;
+
+/// How many words of bits a set has: with 4096 bits, thousands of keys can be told
+/// from each other well enough.
+const WORDS: usize = 64;
+
+/// A sliding window of half a minute over what became of checks, by keys: one
+/// that is asked for again and again counts once. Taking a check in takes no
+/// lock.
+#[derive(Debug)]
+pub struct Warmth {
+    start: Instant,
+    spans: [Span; SPANS],
+}
+
+/// One span. When it comes round again, the first check empties it; one that is
+/// counted just then may be lost.
+#[derive(Debug, Default)]
+struct Span {
+    number: AtomicU64,
+    answered: Ends,
+    unanswered: Ends,
+}
+
+/// The checks that ended in one way.
+#[derive(Debug, Default)]
+struct Ends {
+    checks: AtomicU64,
+    keys: Keys,
+}
+
+/// A set of keys, as bits under a part of their digests.
+#[derive(Debug)]
+struct Keys([AtomicU64; WORDS]);
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Ends {
+    fn clear(&self) {
+        self.checks.store(0, Ordering::Relaxed);
+        self.keys.clear();
+    }
+
+    fn insert(&self, digest: &Digest) {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        self.keys.insert(digest);
+    }
+}
+
+impl Keys {
+    fn clear(&self) {
+        for word in &self.0 {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn insert(&self, digest: &Digest) {
+        let [a, b, ..] = *digest.as_bytes();
+        self.0[usize::from(a) % WORDS].fetch_or(1 << (b % 64), Ordering::Relaxed);
+    }
+}
+
+/// What became of the checks of late: by keys, of which each counts once, and by
+/// checks. A key may be among both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// By keys.
+    pub keys: Counts,
+    /// By checks.
+    pub checks: Counts,
+}
+
+/// How many ended with an answer, a grant or a denial, and how many without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// With an answer.
+    pub answered: u64,
+    /// Without one.
+    pub unanswered: u64,
+}
+
+impl Counts {
+    const fn total(self) -> u64 {
+        self.answered + self.unanswered
+    }
+
+    const fn are_mostly_unanswered(self) -> bool {
+        self.unanswered * 4 > self.total() * 3
+    }
+
+    const fn are_mostly_answered(self) -> bool {
+        self.unanswered * 2 < self.total() || self.unanswered == 0
+    }
+}
+
+impl Share {
+    /// Whether most checks end unanswered: over three quarters of the checks, and
+    /// of the keys, so that neither one caller who insists nor a few keys that
+    /// are used much decide.
+    #[must_use]
+    pub const fn is_cold(self) -> bool {
+        self.keys.total() >= MIN_KEYS
+            && self.keys.are_mostly_unanswered()
+            && self.checks.are_mostly_unanswered()
+    }
+
+    /// Whether that is over: under a half of the checks or of the keys, or none,
+    /// as when nobody asks any more. Between the two, what was the case stays
+    /// the case, so that the standing does not flap.
+    #[must_use]
+    pub const fn is_warm(self) -> bool {
+        self.keys.are_mostly_answered() || self.checks.are_mostly_answered()
+    }
+}
+
+impl Warmth {
+    /// A window in which nothing has been counted.
+    #[must_use]
+    pub fn new(start: Instant) -> Self {
+        Self { start, spans: Default::default() }
+    }
+
+    /// Takes in how a check of a key ended.
+    pub fn note(&self, digest: &Digest, answered: bool, now: Instant) {
+        let number = self.number(now);
+        let span = &self.spans[slot(number)];
+        if span.number.swap(number, Ordering::Relaxed) != number {
+            span.answered.clear();
+            span.unanswered.clear();
+        }
+        let ends = if answered { &span.answered } else { &span.unanswered };
+        ends.insert(digest);
+    }
+
+    /// What became of the checks of the last half minute.
+    #[must_use]
+    pub fn share(&self, now: Instant) -> Share {
+        let newest = self.number(now);
+        let oldest = newest.saturating_sub(SPANS as u64 - 1).max(1);
+        let recent =
+            |span: &&Span| (oldest..=newest).contains(&span.number.load(Ordering::Relaxed));
+        let ends = |of: fn(&Span) -> &Ends| self.spans.iter().filter(recent).map(of);
+        let keys = |of| -> u64 {
+            let word = |index: usize| {
+                let words = ends(of).map(|ends| ends.keys.0[index].load(Ordering::Relaxed));
+                words.fold(0, std::ops::BitOr::bitor).count_ones()
+            };
+            (0..WORDS).map(|index| u64::from(word(index))).sum()
+        };
+        let checks = |of| ends(of).map(|ends| ends.checks.load(Ordering::Relaxed)).sum();
+        let with: fn(&Span) -> &Ends = |span| &span.answered;
+        let without: fn(&Span) -> &Ends = |span| &span.unanswered;
+        Share {
+            keys: Counts { answered: keys(with), unanswered: keys(without) },
+            checks: Counts { answered: checks(with), unanswered: checks(without) },
+        }
+    }
+
+    /// The number of a span, from 1: 0 is that of spans that never were.
+    fn number(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.start).as_secs() / SPAN_SECONDS + 1
+    }
+}
+
+fn slot(number: u64) -> usize {
+    usize::try_from(number % SPANS as u64).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SPAN: Duration = Duration::from_secs(SPAN_SECONDS);
+
+    fn nth(n: u32) -> Digest {
+        Digest::sha256_of(&n.to_be_bytes())
+    }
+
+    fn counts(answered: u64, unanswered: u64) -> Counts {
+        Counts { answered, unanswered }
+    }
+
+    #[test]
+    fn checks_count_for_half_a_minute() {
+        let start = Instant::now();
+        let warmth = Warmth::new(start);
+        for span in 0..12 {
+            let now = start + span * SPAN;
+            warmth.note(&nth(3 * span), true, now);
+            warmth.note(&nth(3 * span + 1), false, now);
+            warmth.note(&nth(3 * span + 2), false, now);
+            let spans = u64::from(span.min(5) + 1);
+            let share = Share { keys: counts(spans, 2 * spans), checks: counts(spans, 2 * spans) };
+            assert_eq!(warmth.share(now), share, "{span}");
+        }
+        let last = start + 11 * SPAN;
+        assert_eq!(warmth.share(last + 5 * SPAN).keys, counts(1, 2));
+        assert_eq!(warmth.share(last + 6 * SPAN), Share::default());
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_again_and_again_counts_once_among_keys() {
+        let start = Instant::now();
+        let warmth = Warmth::new(start);
+        for second in 0..20 {
+            warmth.note(&nth(0), false, start + second * Duration::from_secs(1));
+        }
+        let share = warmth.share(start + Duration::from_secs(20));
+        assert_eq!(share, Share { keys: counts(0, 1), checks: counts(0, 20) });
+    }
+
+    #[test]
+    fn thousands_of_keys_are_told_from_each_other() {
+        let start = Instant::now();
+        let warmth = Warmth::new(start);
+        for n in 0..2000 {
+            warmth.note(&nth(n), n % 4 != 0, start);
+        }
+        let Counts { answered, unanswered } = warmth.share(start).keys;
+        assert!((1100..=1500).contains(&answered) && (430..=500).contains(&unanswered));
+    }
+
+    #[test]
+    fn it_is_cold_when_most_checks_of_most_keys_go_unanswered() {
+        let cold = |keys, checks| Share { keys, checks }.is_cold();
+        assert!(cold(counts(0, 5), counts(0, 5)));
+        assert!(!cold(counts(0, 4), counts(0, 400)), "too few to tell");
+        assert!(cold(counts(24, 76), counts(24, 76)));
+        assert!(!cold(counts(25, 75), counts(0, 900)) && !cold(counts(0, 900), counts(25, 75)));
+    }
+
+    #[test]
+    fn it_is_warm_again_when_half_of_the_checks_or_keys_are_answered_or_nobody_asks() {
+        let warm = |keys, checks| Share { keys, checks }.is_warm();
+        assert!(warm(counts(0, 0), counts(0, 0)));
+        assert!(warm(counts(51, 49), counts(0, 99)) && warm(counts(0, 99), counts(51, 49)));
+        assert!(!warm(counts(50, 50), counts(50, 50)));
+    }
+}
