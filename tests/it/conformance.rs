@@ -101,6 +101,12 @@ macro_rules! conforms {
                 a_revision_that_somebody_wrote_is_put_right,
                 the_head_stays_when_old_changes_are_deleted,
                 numbers_are_not_given_out_again_after_a_deletion,
+                numbers_of_changes_that_were_undone_are_no_gap,
+                changes_that_were_deleted_unread_are_told,
+                a_canary_comes_back_numbered_and_changes_no_key,
+                old_canaries_are_deleted_by_newer_ones_and_are_no_gap,
+                a_follower_learns_of_every_change_whoever_makes_it,
+                a_word_to_itself_comes_back_where_changes_are_announced,
             ],
             audit: [
                 every_write_is_in_the_audit_log,

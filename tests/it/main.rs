@@ -5,11 +5,14 @@
 mod answers;
 mod cli;
 mod conformance;
+mod control;
 mod examples;
+mod feed;
 mod harness;
 mod lifecycle;
 mod outages;
 mod postgres;
+mod restart;
 mod secrecy;
 mod sqlite;
 mod transport;

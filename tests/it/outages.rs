@@ -3,7 +3,12 @@
 
 mod boot;
 mod bounds;
+mod breaker;
+mod emptied;
 mod fault;
+mod flood;
+mod herd;
+mod overload;
 mod revocation;
 mod site;
 mod survival;

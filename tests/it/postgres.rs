@@ -3,6 +3,7 @@
 
 mod commands;
 mod fixture;
+mod following;
 mod outage;
 mod pgbouncer;
 mod relation;

@@ -9,6 +9,7 @@ use keystead::{
     store::StoreUrl,
     transport::pb::{CheckRequest, authz_client::AuthzClient},
 };
+use serde_json::Value;
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint},
@@ -91,9 +92,12 @@ impl Secrets {
 /// Everything, also of those of whom less is logged unless they are named.
 const FILTER: &str = "trace,tokio_postgres=trace,refinery_core=trace";
 
-/// Has everything logged that any crate would.
+/// Has everything logged that any crate would, and every surface opened.
 fn trace(folder: &Keystead, more: &str) {
-    let settings = format!("[log]\nformat = \"json\"\nfilter = \"{FILTER}\"\n{more}");
+    let settings = format!(
+        "[log]\nformat = \"json\"\nfilter = \"{FILTER}\"\n\
+         [listen]\ncontrol = \"127.0.0.1:0\"\n{more}"
+    );
     folder.write("keystead.toml", settings);
 }
 
@@ -129,12 +133,32 @@ async fn ask(channel: &Channel, text: &str, secrets: &Secrets) -> Result<(), Sta
     }
 }
 
+/// Has keys explained, which shows more than any other answer does.
+async fn explain(server: &Server, caller: &str, texts: &[&str], secrets: &Secrets) {
+    let log = server.log();
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let serving = lines.find(|line| line["message"] == "serving").unwrap();
+    let url = format!("http://{}", serving["control"].as_str().unwrap());
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    for text in texts {
+        let api_key = (*text).to_owned();
+        let mut request = Request::new(CheckRequest { api_key, ..CheckRequest::default() });
+        let value = format!("Bearer {caller}").parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+        let answer = AuthzClient::new(channel.clone()).explain(request).await.unwrap();
+        secrets.are_not_in("an explanation", format!("{answer:?}"));
+    }
+}
+
 /// Asks with every kind of key, and reads all that an operator can.
 async fn use_all(server: &Server, keys: &Keys, secrets: &mut Secrets) {
     let mut rights = of_acme();
     rights.scopes = vec!["read".to_owned()];
     let valid = keys.create(rights).await;
     let lacking = keys.create(of_acme()).await;
+    let mut rights = of_acme();
+    rights.scopes = vec!["keystead.admin".to_owned()];
+    let admin = keys.create(rights).await;
     let revoked = keys.create(of_acme()).await;
     keys.act(&revoked, Action::Revoke).await;
     let imported = keys.import("legacy-0123456789abcdefghijklmnop", of_acme()).await;
@@ -143,7 +167,7 @@ async fn use_all(server: &Server, keys: &Keys, secrets: &mut Secrets) {
         Key { id: unknown.id, text: unknown.key.expose().to_owned(), digest: unknown.digest };
     let forged: String =
         valid.text.char_indices().map(|(at, c)| if at == 20 { other(c) } else { c }).collect();
-    for key in [&valid, &lacking, &revoked, &unknown] {
+    for key in [&valid, &lacking, &admin, &revoked, &unknown] {
         secrets.key(&key.text);
     }
     secrets.text(&forged[RANDOM]);
@@ -162,6 +186,8 @@ async fn use_all(server: &Server, keys: &Keys, secrets: &mut Secrets) {
             assert_eq!(ask(&channel, text, secrets).await.unwrap_err().code(), code);
         }
     }
+    let texts = [&valid.text, &imported.text, &revoked.text, &unknown.text, &forged];
+    explain(server, &admin.text, &texts.map(String::as_str), secrets).await;
     let admin = Admin(server.admin);
     for path in ["/metrics", "/status", "/readyz"] {
         secrets.are_not_in(path, admin.get(path).await.body);

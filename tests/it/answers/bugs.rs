@@ -1,16 +1,20 @@
 //! INTERNAL: what a caller is told about a bug, and what a bug leaves behind.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use keystead::{
     app::{Opened, open_store},
-    cache::{Cached, Memory},
+    cache::{Cached, Coverage, Memory},
     check::Checker,
-    fill::Fill,
+    fill::{Fill, Parts},
     guard::Guarded,
-    key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor},
-    store::{AnyStore, Change, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError},
+    key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
+    ladder::Warmth,
+    store::{
+        AnyFollower, AnyStore, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError,
+    },
+    suspect::Suspicion,
     tasks::Tasks,
     telemetry::{Exposition, Metrics},
     time::Clock,
@@ -43,6 +47,8 @@ struct Buggy {
 }
 
 impl Store for Buggy {
+    type Follower = AnyFollower;
+
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         assert!(!digests.contains(&self.panics_for), "as it was told");
         if digests.contains(&self.hangs_for) {
@@ -51,12 +57,12 @@ impl Store for Buggy {
         self.store.find(digests).await
     }
 
-    async fn changes(&self, after: Revision, limit: NonZeroU32) -> Result<Vec<Change>, StoreError> {
-        self.store.changes(after, limit).await
+    async fn follow(&self) -> Result<Option<AnyFollower>, StoreError> {
+        self.store.follow().await
     }
 
-    async fn head(&self) -> Result<Revision, StoreError> {
-        self.store.head().await
+    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+        self.store.canary(token).await
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
@@ -101,17 +107,25 @@ impl Composed {
         let (metrics, exposition) = Metrics::new().unwrap();
         let Opened { store, ring, tasks } = open_store(&config).await.unwrap();
         let store = Buggy { store, panics_for, hangs_for };
-        let store = Arc::new(Guarded::new(store, config.store.guard, Arc::clone(&metrics)));
-        let memory = Arc::new(Memory::new(config.cache, clock.clone()));
-        let fill = Fill::new(
-            config.fill,
-            config.check.timeout,
-            Arc::clone(&memory),
-            Arc::clone(&store),
+        let store =
+            Arc::new(Guarded::new(store, config.store.guard, Arc::clone(&metrics), clock.clone()));
+        let suspicion = Arc::new(Suspicion::new(config.suspect));
+        let coverage = Arc::new(Coverage::new(config.feed.grace()));
+        let memory = Memory::new(config.cache, coverage, Arc::clone(&suspicion), clock.clone());
+        let memory = Arc::new(memory);
+        let parts = Parts {
+            memory: Arc::clone(&memory),
+            suspicion,
+            store: Arc::clone(&store),
             tasks,
-            clock.clone(),
-        );
-        let cached = Cached::new(memory, Arc::clone(&metrics), fill);
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+        };
+        let fill = Fill::new(config.fill, config.check.timeout, parts);
+        let warmth = Arc::new(Warmth::new(clock.monotonic()));
+        let metrics_of_cache = Arc::clone(&metrics);
+        let cached =
+            Cached::new(memory, config.cache, metrics_of_cache, warmth, clock.clone(), fill);
         let (uses, writer) = use_log(store, clock.clone());
         beside(writer.run(CancellationToken::new()));
         let checker = Checker::new(ring, cached, clock.clone());

@@ -19,6 +19,7 @@ use super::{
         after_now, by_alice, changes, digest, holdings, id, key, lookup, record, store_keys,
     },
 };
+use crate::harness::changes::{follower, head, page};
 
 /// How often a race is run.
 const ROUNDS: u32 = 20;
@@ -76,11 +77,12 @@ pub(super) async fn changes_that_a_reader_follows_have_no_gap(fixture: impl Fixt
     let following = async {
         let deadline = Instant::now() + Duration::from_mins(1);
         let mut followed: Vec<keystead::store::Change> = Vec::new();
+        let mut reader = follower(fixture.store()).await;
         while followed.len() < keys.len() {
             assert!(Instant::now() < deadline, "{} changes were seen", followed.len());
             let last = followed.last().map_or(Revision(0), |change| change.revision);
             let limit = NonZeroU32::new(4).unwrap();
-            followed.extend(fixture.store().changes(last, limit).await.unwrap());
+            followed.extend(page(&mut reader, last, limit).await.changes);
         }
         followed
     };
@@ -120,7 +122,7 @@ pub(super) async fn cancelled_readings_leave_the_store_usable(fixture: impl Fixt
         let asked = [digest(1), digest(2)];
         drop(timeout(patience, fixture.store().find(&asked)).await);
         drop(timeout(patience, fixture.store().get(&key(1).id)).await);
-        drop(timeout(patience, fixture.store().head()).await);
+        drop(timeout(patience, head(fixture.store())).await);
     }
     assert_eq!(lookup(&fixture, digest(1)).await, Some(record(&fixture, 1).await));
     assert_eq!(holdings(&fixture).await, before);

@@ -7,20 +7,25 @@ use keystead::{
     key::{Action, Revision, State},
     store::{
         ChangeKind::{Created, Deleted, Updated},
-        Store,
+        Follower, Store, Woken,
     },
 };
+use tokio::time::Instant;
 
 use super::{
     Fixture,
     samples::{
-        after_now, by_alice, changes, changes_since, digest, holdings, key, lookup, record,
+        ALL, after_now, by_alice, changes, changes_since, digest, holdings, key, lookup, record,
         store_keys, successor, without_numbers,
     },
 };
+use crate::harness::{
+    DEADLINE,
+    changes::{changes_after, follower, head, page},
+};
 
 pub(super) async fn an_empty_store_has_no_changes(fixture: impl Fixture) {
-    assert_eq!(fixture.store().head().await.unwrap(), Revision(0));
+    assert_eq!(head(fixture.store()).await, Revision(0));
     assert_eq!(changes(&fixture).await, []);
 }
 
@@ -45,7 +50,7 @@ pub(super) async fn every_write_is_one_change_of_its_kind_in_order(fixture: impl
     ];
     assert_eq!(without_numbers(&changes), expected);
     assert!(changes[0].revision > Revision(0));
-    assert_eq!(changes.last().unwrap().revision, fixture.store().head().await.unwrap());
+    assert_eq!(changes.last().unwrap().revision, head(fixture.store()).await);
 }
 
 pub(super) async fn a_rotation_is_an_update_and_a_creation(fixture: impl Fixture) {
@@ -73,12 +78,13 @@ pub(super) async fn changes_go_on_page_by_page(fixture: impl Fixture) {
     let all = changes(&fixture).await;
     let mut pages = Vec::new();
     let mut last = Revision(0);
+    let mut follower = follower(fixture.store()).await;
     loop {
-        let limit = NonZeroU32::new(3).unwrap();
-        let page = fixture.store().changes(last, limit).await.unwrap();
-        let Some(newest) = page.last() else { break };
-        last = newest.revision;
-        pages.push(page);
+        let page = page(&mut follower, last, NonZeroU32::new(3).unwrap()).await;
+        let Some(newest) = page.last.map(|row| row.revision) else { break };
+        assert_eq!(page.changes.last().unwrap().revision, newest);
+        last = newest;
+        pages.push(page.changes);
     }
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 1]);
     assert_eq!(pages.concat(), all);
@@ -129,7 +135,7 @@ pub(super) async fn plain_sql_is_seen_as_changes(fixture: impl Fixture) {
         (digest(2), Deleted),
     ];
     assert_eq!(kinds, expected);
-    assert_eq!(fixture.store().head().await.unwrap(), changes[5].revision);
+    assert_eq!(head(fixture.store()).await, changes[5].revision);
 }
 
 pub(super) async fn a_plain_change_of_the_digest_is_a_deletion_and_a_creation(
@@ -180,22 +186,120 @@ pub(super) async fn a_revision_that_somebody_wrote_is_put_right(fixture: impl Fi
 pub(super) async fn the_head_stays_when_old_changes_are_deleted(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1), key(2)]).await;
     fixture.sql(&format!("DELETE FROM {}", fixture.api_keys())).await;
-    let head = fixture.store().head().await.unwrap();
+    let newest = head(fixture.store()).await;
     for _ in 0..2 {
         fixture.sql(&format!("DELETE FROM {}", fixture.key_changes())).await;
-        assert_eq!(fixture.store().head().await.unwrap(), head);
+        assert_eq!(head(fixture.store()).await, newest);
     }
     store_keys(&fixture, &[key(3)]).await;
-    let limit = NonZeroU32::new(9).unwrap();
-    let since = fixture.store().changes(head, limit).await.unwrap();
+    let since = changes_after(fixture.store(), newest).await;
     assert_eq!(without_numbers(&since), [(digest(3), Created)]);
-    assert_eq!(fixture.store().head().await.unwrap(), since[0].revision);
+    assert_eq!(head(fixture.store()).await, since[0].revision);
 }
 
 pub(super) async fn numbers_are_not_given_out_again_after_a_deletion(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1)]).await;
     fixture.sql(&format!("DELETE FROM {}", fixture.api_keys())).await;
-    let head = fixture.store().head().await.unwrap();
+    let newest = head(fixture.store()).await;
     store_keys(&fixture, &[key(1)]).await;
-    assert!(record(&fixture, 1).await.revision > head);
+    assert!(record(&fixture, 1).await.revision > newest);
+}
+
+pub(super) async fn numbers_of_changes_that_were_undone_are_no_gap(fixture: impl Fixture) {
+    store_keys(&fixture, &[key(1)]).await;
+    let seen = head(fixture.store()).await;
+    // The first of the two is stored and numbered before the second is refused.
+    fixture.store().insert(&[key(2), key(1)], &by_alice()).await.unwrap_err();
+    store_keys(&fixture, &[key(3)]).await;
+    let since = changes_after(fixture.store(), seen).await;
+    assert_eq!(without_numbers(&since), [(digest(3), Created)]);
+}
+
+pub(super) async fn changes_that_were_deleted_unread_are_told(fixture: impl Fixture) {
+    store_keys(&fixture, &[key(1), key(2), key(3)]).await;
+    let all = changes(&fixture).await;
+    let (first, second) = (all[0].revision, all[1].revision);
+    let mut follower = follower(fixture.store()).await;
+    let table = fixture.key_changes();
+    fixture.sql(&format!("DELETE FROM {table} WHERE revision = {first}")).await;
+    assert_eq!(page(&mut follower, first, ALL).await.changes, all[1..], "it had been read");
+    assert_eq!(follower.changes(Revision(0), ALL).await.unwrap(), None);
+    fixture.sql(&format!("DELETE FROM {table} WHERE revision <= {second}")).await;
+    assert_eq!(follower.changes(first, ALL).await.unwrap(), None);
+    assert_eq!(page(&mut follower, second, ALL).await.changes, all[2..]);
+}
+
+pub(super) async fn a_canary_comes_back_numbered_and_changes_no_key(fixture: impl Fixture) {
+    store_keys(&fixture, &[key(1)]).await;
+    let before = record(&fixture, 1).await;
+    let mut follower = follower(fixture.store()).await;
+    let seen = follower.head().await.unwrap();
+    fixture.store().canary(&digest(7)).await.unwrap();
+    store_keys(&fixture, &[key(2)]).await;
+    fixture.store().canary(&digest(8)).await.unwrap();
+    let page = page(&mut follower, seen, ALL).await;
+    assert_eq!(without_numbers(&page.changes), [(digest(2), Created)]);
+    assert_eq!(page.canaries, [digest(7), digest(8)]);
+    let last = page.last.unwrap();
+    assert_eq!((last.digest, last.kind), (digest(8), None), "the last canary");
+    assert_eq!(last.revision, follower.head().await.unwrap());
+    assert!(last.revision > page.changes[0].revision && page.changes[0].revision > seen);
+    assert_eq!(record(&fixture, 1).await, before);
+    assert_eq!(lookup(&fixture, digest(7)).await, None);
+    assert_eq!(fixture.audit_log().await.len(), 2, "an entry for each key");
+}
+
+pub(super) async fn old_canaries_are_deleted_by_newer_ones_and_are_no_gap(fixture: impl Fixture) {
+    let (table, hour_ago) = (fixture.key_changes(), fixture.instant(after_now(-1_000_000_000)));
+    for number in 0..5 {
+        fixture.store().canary(&digest(number)).await.unwrap();
+    }
+    fixture.sql(&format!("UPDATE {table} SET changed_at = {hour_ago}")).await;
+    fixture.store().canary(&digest(5)).await.unwrap();
+    let page = page(&mut follower(fixture.store()).await, Revision(0), ALL).await;
+    assert_eq!(page.canaries, [digest(5)]);
+    assert_eq!(page.last.unwrap().revision, head(fixture.store()).await);
+}
+
+pub(super) async fn a_follower_learns_of_every_change_whoever_makes_it(fixture: impl Fixture) {
+    let mut follower = follower(fixture.store()).await;
+    let table = fixture.api_keys();
+    for number in 0..3 {
+        store_keys(&fixture, &[key(number)]).await;
+        let stored = learns(&mut follower, number * 3).await;
+        assert_eq!(stored, [(digest(number), Created)]);
+        fixture.store().act(&key(number).id, Action::Disable, None, &by_alice()).await.unwrap();
+        assert_eq!(learns(&mut follower, number * 3 + 1).await, [(digest(number), Updated)]);
+        let id = key(number).id;
+        fixture.sql(&format!("UPDATE {table} SET name = 'x' WHERE id = '{id}'")).await;
+        assert_eq!(learns(&mut follower, number * 3 + 2).await, [(digest(number), Updated)]);
+    }
+}
+
+/// What is new after so many changes, once the follower has been woken for it.
+async fn learns(
+    follower: &mut impl Follower,
+    seen: u32,
+) -> Vec<(keystead::key::Digest, keystead::store::ChangeKind)> {
+    let deadline = Instant::now() + DEADLINE;
+    if follower.announces() {
+        assert_eq!(follower.wait(deadline).await.unwrap(), Woken::Announced);
+    }
+    let all = page(follower, Revision(0), ALL).await;
+    assert_eq!(follower.head().await.unwrap(), all.last.unwrap().revision);
+    without_numbers(&all.changes).split_off(usize::try_from(seen).unwrap())
+}
+
+pub(super) async fn a_word_to_itself_comes_back_where_changes_are_announced(fixture: impl Fixture) {
+    let (mut one, mut other) = (follower(fixture.store()).await, follower(fixture.store()).await);
+    for _ in 0..3 {
+        one.beat().await.unwrap();
+        if one.announces() {
+            assert_eq!(one.wait(Instant::now() + DEADLINE).await.unwrap(), Woken::Beat);
+        }
+    }
+    // It wakes nobody else.
+    assert_eq!(other.wait(Instant::now()).await.unwrap(), Woken::Elapsed);
+    other.head().await.unwrap();
+    assert_eq!(other.wait(Instant::now()).await.unwrap(), Woken::Elapsed);
 }

@@ -9,6 +9,7 @@ use keystead::{
 };
 
 use super::{AuditEntry, Fixture};
+use crate::harness::changes::{changes_after, head};
 
 /// When everything here happens, to the microsecond.
 pub(super) const NOW: Timestamp = Timestamp::constant(1_800_000_000, 123_456_000);
@@ -79,7 +80,7 @@ pub(super) async fn lookup(fixture: &impl Fixture, digest: Digest) -> Option<Key
 }
 
 pub(super) async fn changes(fixture: &impl Fixture) -> Vec<Change> {
-    fixture.store().changes(Revision(0), ALL).await.unwrap()
+    changes_after(fixture.store(), Revision(0)).await
 }
 
 /// Changes without their numbers, which only have to grow.
@@ -112,7 +113,7 @@ pub(super) async fn holdings(fixture: &impl Fixture) -> Holdings {
     Holdings {
         keys: fixture.store().list(&page).await.unwrap(),
         changes: changes(fixture).await,
-        head: fixture.store().head().await.unwrap(),
+        head: head(fixture.store()).await,
         audit_log: fixture.audit_log().await,
     }
 }

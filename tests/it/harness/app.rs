@@ -32,6 +32,8 @@ use super::{DEADLINE, admin::Admin, keys::Key};
 pub(crate) struct Service {
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: Admin,
+    /// Where the control listener listens, if there is one.
+    pub(crate) control: Option<SocketAddr>,
     channel: Channel,
     stop: Option<oneshot::Sender<Stop>>,
     running: Tasks,
@@ -53,6 +55,7 @@ impl Service {
         let opened = open_store(config).await.unwrap();
         let app = App::build(config, opened, Clock::System).await.unwrap();
         let (grpc, admin) = (app.grpc_addr().unwrap(), Admin(app.admin_addr().unwrap()));
+        let control = app.control_addr().unwrap();
         let (stop, told) = oneshot::channel();
         let running = Tasks::default();
         // A service whose test has dropped it goes on: others may still use it.
@@ -64,7 +67,7 @@ impl Service {
         };
         running.spawn("service", app.run(told));
         let (channel, _) = channel_to(grpc).await;
-        Self { grpc, admin, channel, stop: Some(stop), running }
+        Self { grpc, admin, control, channel, stop: Some(stop), running }
     }
 
     /// A service whose store has answered.

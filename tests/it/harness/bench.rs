@@ -38,4 +38,6 @@ impl<B: Backend> Bench<B> {
 pub(crate) fn without_background(config: &mut Config) {
     config.store.probe_every = NEVER;
     config.feed.poll_every = NEVER;
+    config.feed.heartbeat_every = NEVER;
+    config.feed.canary_every = NEVER;
 }

@@ -78,6 +78,11 @@ impl PgBouncer {
         accepts.await.then_some(Self { _server: server, port })
     }
 
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL of the database through it.
     pub(crate) fn url(&self) -> String {
         format!("postgres://keystead:{PASSWORD}@127.0.0.1:{}/keystead", self.port)

@@ -1,5 +1,6 @@
 //! A private PostgreSQL server.
 
+mod standby;
 mod template;
 
 use std::{
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{
-    DEADLINE, eventually, free_port,
+    DEADLINE, beside, eventually, free_port,
     process::{Server, run},
 };
 
@@ -49,24 +50,21 @@ impl Postgres {
 
     /// A running server with settings of its own.
     pub(crate) async fn with(setup: Setup) -> Self {
-        let home = tempfile::Builder::new()
-            .prefix("ks-")
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir_in("/tmp") // A socket's path has at most 107 bytes.
-            .unwrap();
-        let template = template::path();
+        let home = new_home();
         let data = home.path().join("data");
-        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&template).arg(&data));
-        let owner = fs::metadata(&template).unwrap();
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(template::path()).arg(&data));
+        let owner = owner();
         for (name, content) in &setup.files {
             let file = data.join(name);
             fs::write(&file, content).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
             chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
         }
-        chown(home.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        Self::on(home, setup.settings).await
+    }
 
-        let settings = setup.settings;
+    /// A running server on data that is there.
+    async fn on(home: TempDir, settings: Vec<(&'static str, String)>) -> Self {
         let mut postgres = Self { server: None, home, port: free_port(), settings };
         while !postgres.try_start().await {
             // Somebody else was given the port meanwhile.
@@ -108,7 +106,7 @@ impl Postgres {
                 assert!(log.contains("Address already in use"), "PostgreSQL ended: {log}");
                 return Some(false);
             }
-            this.connect().await.ok().map(|_| true)
+            this.connecting().connect().await.ok().map(|_| true)
         });
         let answers = answers.await;
         self.server = answers.then_some(server);
@@ -163,23 +161,12 @@ impl Postgres {
     /// A connection of the superuser, over the Unix socket. The last three
     /// connections of the server are kept for it.
     pub(crate) async fn client(&self) -> Client {
-        self.connect().await.unwrap()
+        self.connecting().connect().await.unwrap()
     }
 
-    async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
-        let connecting = tokio_postgres::Config::new()
-            .host_path(self.home.path())
-            .port(self.port)
-            .user("postgres")
-            .dbname("keystead")
-            .application_name("test")
-            .connect_timeout(DEADLINE)
-            .connect(NoTls)
-            .await;
-        let (client, connection) = connecting?;
-        #[expect(clippy::disallowed_methods, reason = "ends with its client")]
-        tokio::spawn(connection);
-        Ok(client)
+    /// How [`Postgres::client`] connects, for whom the server may be down.
+    pub(crate) fn connecting(&self) -> Connecting {
+        Connecting { home: self.home.path().to_owned(), port: self.port }
     }
 
     /// Runs statements as the superuser; returns the rows, a text each, with
@@ -202,8 +189,7 @@ impl Postgres {
             let Ok((client, connection)) = connecting else {
                 return clients;
             };
-            #[expect(clippy::disallowed_methods, reason = "ends with its client")]
-            tokio::spawn(connection);
+            beside(connection);
             clients.push(client);
         }
     }
@@ -214,6 +200,30 @@ impl Postgres {
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'keystead' ORDER BY pid",
         )
         .await
+    }
+}
+
+/// The way to a server for its superuser.
+#[derive(Debug, Clone)]
+pub(crate) struct Connecting {
+    home: PathBuf,
+    port: u16,
+}
+
+impl Connecting {
+    pub(crate) async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
+        let connecting = tokio_postgres::Config::new()
+            .host_path(&self.home)
+            .port(self.port)
+            .user("postgres")
+            .dbname("keystead")
+            .application_name("test")
+            .connect_timeout(DEADLINE)
+            .connect(NoTls)
+            .await;
+        let (client, connection) = connecting?;
+        beside(connection);
+        Ok(client)
     }
 }
 
@@ -233,6 +243,23 @@ pub(crate) async fn rows(client: &Client, statements: &str) -> Vec<String> {
         }
     }
     rows
+}
+
+/// A folder of the user who runs servers.
+fn new_home() -> TempDir {
+    let home = tempfile::Builder::new()
+        .prefix("ks-")
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir_in("/tmp") // A socket's path has at most 107 bytes.
+        .unwrap();
+    let owner = owner();
+    chown(home.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+    home
+}
+
+/// Of the data of servers.
+fn owner() -> fs::Metadata {
+    fs::metadata(template::path()).unwrap()
 }
 
 /// The first path that exists, or the bare name if the shell would find it.

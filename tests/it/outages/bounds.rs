@@ -13,6 +13,8 @@ async fn server_never_sees_more_lookups_than_may_be_in_flight_and_one_connection
     // None of them gives up, so that all of the herd waits at the same time.
     let mut site = Site::new(Duration::from_secs(20)).await;
     site.config.store.guard.max_in_flight = NonZeroUsize::new(PLACES).unwrap();
+    // So that all of them are needed.
+    site.config.fill.batch_max = NonZeroUsize::MIN;
     let keys = site.keys(600).await;
     let service = Service::ready(&site.config).await;
 

@@ -7,12 +7,22 @@ use tokio_postgres::{Client, NoTls};
 use super::site::Site;
 use crate::harness::{
     DEADLINE, beside, eventually,
+    observer::Terminator,
     postgres::{Postgres, rows},
     proxy::Conduct,
 };
 
 /// What a fault holds on to until it ends.
-pub(super) type Broken = Vec<Client>;
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The connections that others have.
+    Crowd { _clients: Vec<Client> },
+    /// Who ends connections.
+    Terminator(Terminator),
+}
+
+/// How often connections are ended that are ended again and again.
+const TERMINATED_EVERY: Duration = Duration::from_millis(50);
 
 /// A fault that lasts until it is mended.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +41,16 @@ pub(super) enum Fault {
     Crowded,
     /// The database is not there under its name.
     DatabaseRenamed,
+    /// The server ends all connections of the service, again and again.
+    Terminated,
+    /// Its owner has truncated the table, which no change says. Mended, the keys
+    /// are back, as from a backup, which no change says either.
+    Emptied,
+    /// SIGKILL to the primary of two; mended by promoting the standby.
+    PrimaryKilled,
+    /// SIGSTOP to the primary of two, which is still reached and says nothing;
+    /// mended by promoting the standby.
+    PrimaryStopped,
 }
 
 impl Fault {
@@ -40,17 +60,26 @@ impl Fault {
     /// The reason and the cause that a caller is told.
     pub(super) fn row(self) -> (&'static str, &'static str) {
         match self {
-            Self::Killed | Self::Network(Conduct::Refuse | Conduct::Reset) => {
+            Self::Killed
+            | Self::Terminated
+            | Self::PrimaryKilled
+            | Self::Network(Conduct::Refuse | Conduct::Reset) => {
                 ("STORE_UNREACHABLE", "unreachable")
             }
-            Self::Stopped | Self::Network(Conduct::Swallow | Conduct::Delay(_)) => {
-                ("STORE_TIMEOUT", "timeout")
-            }
+            Self::Emptied => ("STORE_SUSPECT", "suspect"),
+            Self::Stopped
+            | Self::PrimaryStopped
+            | Self::Network(Conduct::Swallow | Conduct::Delay(_)) => ("STORE_TIMEOUT", "timeout"),
             Self::TableRenamed | Self::DatabaseRenamed => ("STORE_UNREACHABLE", "schema"),
             Self::RightsRevoked => ("STORE_UNREACHABLE", "forbidden"),
             Self::Crowded => ("STORE_SATURATED", "saturated"),
             Self::Network(Conduct::Forward) => unreachable!("that is no fault"),
         }
+    }
+
+    /// Whether the store gives no answer at all while it holds.
+    pub(super) const fn silences(self) -> bool {
+        !matches!(self, Self::Terminated)
     }
 
     /// How long a query may take in a test of this fault: as by default where
@@ -65,8 +94,8 @@ impl Fault {
 
     pub(super) async fn strike(self, site: &mut Site) {
         match self {
-            Self::Killed => site.server.postgres.kill(),
-            Self::Stopped => site.postgres().stop_all(),
+            Self::Killed | Self::PrimaryKilled => site.server.postgres.kill(),
+            Self::Stopped | Self::PrimaryStopped => site.postgres().stop_all(),
             Self::Network(conduct) => site.proxy.set(conduct),
             Self::TableRenamed => {
                 sql(site, "ALTER TABLE keystead.api_keys RENAME TO elsewhere").await;
@@ -76,6 +105,11 @@ impl Fault {
             }
             Self::Crowded => site.broken = Some(crowd(site).await),
             Self::DatabaseRenamed => rename_database(site.postgres()).await,
+            Self::Terminated => {
+                let terminator = Terminator::start(site.postgres(), TERMINATED_EVERY).await;
+                site.broken = Some(Broken::Terminator(terminator));
+            }
+            Self::Emptied => empty(site).await,
         }
     }
 
@@ -94,12 +128,31 @@ impl Fault {
                 rows(&client, "ALTER DATABASE elsewhere RENAME TO keystead").await;
                 rows(&client, "ALTER DATABASE keystead ALLOW_CONNECTIONS true").await;
             }
+            Self::Terminated => {
+                if let Some(Broken::Terminator(terminator)) = site.broken.take() {
+                    assert_ne!(terminator.stop().await, 0, "it had nothing to end");
+                }
+            }
+            Self::Emptied => fill_again(site).await,
+            Self::PrimaryKilled | Self::PrimaryStopped => site.standby().promote().await,
         }
     }
 }
 
 async fn sql(site: &Site, statement: &str) {
     site.postgres().sql(statement).await;
+}
+
+async fn empty(site: &Site) {
+    sql(site, "CREATE TABLE keystead.aside AS TABLE keystead.api_keys").await;
+    sql(site, "SET ROLE keystead; TRUNCATE keystead.api_keys").await;
+}
+
+/// Without the triggers, as a backup is restored.
+async fn fill_again(site: &Site) {
+    let statements = "SET session_replication_role = replica; \
+                      INSERT INTO keystead.api_keys TABLE keystead.aside";
+    sql(site, statements).await;
 }
 
 /// Takes all connections while the service is cut off, so that it cannot get
@@ -112,7 +165,7 @@ async fn crowd(site: &Site) -> Broken {
     .await;
     let crowd = site.postgres().use_up_connections().await;
     site.proxy.set(Conduct::Forward);
-    crowd
+    Broken::Crowd { _clients: crowd }
 }
 
 /// A superuser in another database of the same server.

@@ -1,14 +1,13 @@
 //! A server that can be broken, a service on it, and keys.
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroUsize,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
 use keystead::{config::Config, transport::pb::CheckResponse};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use super::{ALLOWANCE, fault::Broken};
 use crate::harness::{
@@ -16,9 +15,9 @@ use crate::harness::{
     backend::{Backend, Server},
     eventually,
     keys::{Key, Keys},
-    postgres::Postgres,
+    load::Tally,
+    postgres::{Postgres, Setup},
     proxy::Proxy,
-    refusal::Refusal,
 };
 
 /// How many checks are under way at once under load.
@@ -29,13 +28,20 @@ pub(super) struct Site {
     pub(super) server: Server,
     pub(super) proxy: Proxy,
     pub(super) config: Config,
+    /// What follows the server, if it has a standby.
+    standby: Option<Postgres>,
     /// What a fault holds on to.
     pub(super) broken: Option<Broken>,
 }
 
 impl Site {
     pub(super) async fn new(query_timeout: Duration) -> Self {
-        let server = Server::start().await;
+        Self::with(query_timeout, Setup::default()).await
+    }
+
+    /// With settings of the server's own.
+    pub(super) async fn with(query_timeout: Duration, setup: Setup) -> Self {
+        let server = Server::with(setup).await;
         let port = server.postgres.port();
         let proxy = Proxy::before(([127, 0, 0, 1], port).into()).await;
         let mut config = server.config();
@@ -50,7 +56,26 @@ impl Site {
         config.store.guard.max_in_flight = NonZeroUsize::new(4).unwrap();
         // A key that was seen stays in memory for the whole of a test.
         config.cache.fresh_for = Duration::from_mins(10);
-        Self { server, proxy, config, broken: None }
+        Self { server, proxy, config, standby: None, broken: None }
+    }
+
+    /// With a standby of the server; the service knows both, and no network is
+    /// in between.
+    pub(super) async fn with_standby(query_timeout: Duration, setup: Setup) -> Self {
+        let mut site = Self::with(query_timeout, setup).await;
+        let standby = site.postgres().standby().await;
+        site.config.store.url = site.postgres().url_with(&standby).parse().unwrap();
+        site.standby = Some(standby);
+        site
+    }
+
+    pub(super) fn standby(&self) -> &Postgres {
+        self.standby.as_ref().expect("the site was made with a standby")
+    }
+
+    /// All servers, the one that is used at the end last.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Postgres> {
+        [&self.server.postgres].into_iter().chain(&self.standby)
     }
 
     pub(super) fn postgres(&self) -> &Postgres {
@@ -64,6 +89,9 @@ impl Site {
             self.postgres().backends().await.is_empty().then_some(())
         })
         .await;
+        if let Some(standby) = &self.standby {
+            standby.until_caught_up_with(self.postgres()).await;
+        }
         keys
     }
 
@@ -86,28 +114,6 @@ pub(super) async fn until_answered(service: &Service, key: &Key) -> CheckRespons
     let answer = answered.await;
     assert_eq!(answer.key_id, key.id.as_str());
     answer
-}
-
-/// How many checks came to which end.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally(pub(super) BTreeMap<(i32, String), usize>);
-
-impl Tally {
-    pub(super) fn add(&mut self, outcome: &Result<CheckResponse, Status>) {
-        let end = match outcome {
-            Ok(_) => (Code::Ok as i32, String::new()),
-            Err(status) => {
-                let refusal = Refusal::of(status);
-                refusal.is_honest();
-                (refusal.code as i32, refusal.reason)
-            }
-        };
-        *self.0.entry(end).or_default() += 1;
-    }
-
-    pub(super) fn of_code(&self, code: Code) -> usize {
-        self.0.iter().filter(|((c, _), _)| *c == code as i32).map(|(_, count)| count).sum()
-    }
 }
 
 /// Asks about all keys once, many at the same time. Returns how they ended, and

@@ -10,13 +10,14 @@ use keystead::{
 
 use super::{by, digest, id, key, knows, store, with_a_key};
 use crate::harness::{
+    changes::{changes_after, follower, head, page},
     eventually,
     postgres::{Postgres, rows},
 };
 
 /// All changes, as number of the key and kind.
 async fn changes(store: &PostgresStore) -> Vec<(u32, ChangeKind)> {
-    let changes = store.changes(Revision(0), NonZeroU32::new(100).unwrap()).await.unwrap();
+    let changes = changes_after(store, Revision(0)).await;
     assert!(changes.is_sorted_by(|a, b| a.revision < b.revision));
     let number = |of| (1..100).find(|number| digest(*number) == of).expect("a known digest");
     changes.iter().map(|change| (number(change.digest), change.kind)).collect()
@@ -32,11 +33,14 @@ async fn migrating_twice_does_nothing_the_second_time() {
     let store = store(&postgres.url());
     assert_eq!(store.migrate().await.unwrap(), ["V1__keys"]);
     assert_eq!(store.migrate().await.unwrap(), [""; 0]);
-    assert_eq!(store.head().await.unwrap(), Revision(0));
+    assert_eq!(head(&store).await, Revision(0));
     let tables = postgres
         .sql("SELECT tablename FROM pg_tables WHERE schemaname = 'keystead' ORDER BY tablename")
         .await;
-    assert_eq!(tables, ["api_keys", "audit_log", "key_changes", "refinery_schema_history"]);
+    assert_eq!(
+        tables,
+        ["api_keys", "audit_log", "key_changes", "pruned_changes", "refinery_schema_history"]
+    );
     let elsewhere = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(postgres.value(elsewhere).await, "0");
 }
@@ -98,7 +102,7 @@ async fn record_carries_the_number_of_its_last_change_whatever_was_written() {
     postgres.sql("UPDATE keystead.api_keys SET name = 'new', revision = 12345").await;
     let record = store.get(&id(1)).await.unwrap().unwrap();
     assert_eq!(record.rights.name, "new");
-    assert_eq!(record.revision, store.head().await.unwrap());
+    assert_eq!(record.revision, head(&store).await);
     postgres.sql("UPDATE keystead.api_keys SET revision = 12345").await;
     assert_eq!(store.get(&id(1)).await.unwrap().unwrap().revision, record.revision);
 }
@@ -106,11 +110,11 @@ async fn record_carries_the_number_of_its_last_change_whatever_was_written() {
 #[tokio::test]
 async fn update_of_last_used_at_alone_or_of_nothing_is_no_change() {
     let (postgres, store) = with_a_key().await;
-    let head = store.head().await.unwrap();
+    let newest = head(&store).await;
     postgres.sql("UPDATE keystead.api_keys SET last_used_at = now()").await;
     postgres.sql("UPDATE keystead.api_keys SET principal = principal, scopes = scopes").await;
     store.touch(&[(id(1), by().at)]).await.unwrap();
-    assert_eq!(store.head().await.unwrap(), head);
+    assert_eq!(head(&store).await, newest);
     assert_eq!(changes(&store).await, [(1, ChangeKind::Created)]);
 }
 
@@ -166,7 +170,7 @@ async fn numbers_become_visible_in_their_order_whoever_commits_first() {
     first.batch_execute(&change(1)).await.unwrap();
 
     // The second gets no number while the first, which has one, can still commit.
-    let (update, after) = (change(2), store.head().await.unwrap());
+    let (update, after) = (change(2), head(&store).await);
     let second_ends = async {
         second.batch_execute(&update).await.unwrap();
         second.batch_execute("COMMIT").await.unwrap();
@@ -177,12 +181,12 @@ async fn numbers_become_visible_in_their_order_whoever_commits_first() {
             (postgres.value(waits).await == "1").then_some(())
         })
         .await;
-        assert_eq!(store.head().await.unwrap(), after);
+        assert_eq!(head(&store).await, after);
         first.batch_execute("COMMIT").await.unwrap();
     };
     join!(second_ends, first_ends);
 
-    let seen = store.changes(after, NonZeroU32::new(10).unwrap()).await.unwrap();
+    let seen = changes_after(&store, after).await;
     let digests: Vec<_> = seen.iter().map(|change| change.digest).collect();
     assert_eq!(digests, [digest(1), digest(2)]);
 }
@@ -194,7 +198,7 @@ async fn reader_that_goes_on_from_the_last_number_misses_no_change() {
     let (postgres, store) = with_a_key().await;
     let keys: Vec<_> = (2..=WRITERS).map(key).collect();
     store.insert(&keys, &by()).await.unwrap();
-    let start = store.head().await.unwrap();
+    let start = head(&store).await;
 
     // Transactions of different lengths, so that they would end in another order
     // than they began.
@@ -212,8 +216,9 @@ async fn reader_that_goes_on_from_the_last_number_misses_no_change() {
         }
     };
     let (mut seen, mut after) = (0, start);
+    let mut follower = follower(&store).await;
     let mut read = async || {
-        for change in store.changes(after, NonZeroU32::new(1000).unwrap()).await.unwrap() {
+        for change in page(&mut follower, after, NonZeroU32::MAX).await.changes {
             (seen, after) = (seen + 1, change.revision);
         }
     };

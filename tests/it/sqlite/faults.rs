@@ -1,6 +1,6 @@
 //! What may happen to the file while it is in use.
 
-use std::{fs, num::NonZeroU32};
+use std::fs;
 
 use keystead::{
     key::Revision,
@@ -11,7 +11,7 @@ use keystead::{
 };
 
 use super::fixture::{Embedded, by_alice, config_in, failure, key};
-use crate::conformance::Fixture as _;
+use crate::{conformance::Fixture as _, harness::changes::changes_after};
 
 #[tokio::test]
 async fn a_file_that_is_gone_is_not_made_anew_and_works_when_it_is_back() {
@@ -119,8 +119,10 @@ async fn a_row_that_is_no_key_is_named_and_the_others_are_found() {
         let id = key(number).id;
         embedded.sql(&format!("UPDATE api_keys SET {column} = {value} WHERE id = '{id}'")).await;
         let named = format!("column `{column}` of key `{id}`");
-        let found = embedded.store.find(&[key(number).digest, key(5).digest]).await;
-        assert_eq!(failure(found, &named), StoreErrorKind::Unreadable);
+        let found = embedded.store.find(&[key(number).digest, key(5).digest]).await.unwrap();
+        let error = found.unreadable(&key(number).digest).unwrap().clone();
+        assert_eq!(failure(Err::<(), _>(error), &named), StoreErrorKind::Unreadable);
+        assert!(matches!(found.get(&key(5).digest), Some(Answer::Found(_))));
         assert_eq!(failure(embedded.has(number).await, &named), StoreErrorKind::Unreadable);
     }
     let lookup = embedded.store.find(&[key(5).digest]).await.unwrap();
@@ -146,6 +148,6 @@ async fn nonsense_is_refused_by_the_schema() {
     ] {
         db.execute_batch(&format!("UPDATE api_keys SET {nonsense}")).expect_err(nonsense);
     }
-    let changes = embedded.store.changes(Revision(0), NonZeroU32::MAX).await.unwrap();
+    let changes = changes_after(&embedded.store, Revision(0)).await;
     assert_eq!(changes.len(), 1);
 }

@@ -9,7 +9,7 @@ use keystead::{
 use tokio::time::timeout;
 
 use super::fixture::{Embedded, by_alice, key};
-use crate::conformance::Fixture as _;
+use crate::{conformance::Fixture as _, harness::changes::head};
 
 #[tokio::test]
 async fn duplicates_keep_their_positions_however_many_keys_there_are() {
@@ -22,7 +22,7 @@ async fn duplicates_keep_their_positions_however_many_keys_there_are() {
         matches!(&refused, Err(WriteError::Duplicates(p)) if p == &[1700, 2500]),
         "{refused:?}"
     );
-    assert_eq!(embedded.store.head().await.unwrap(), Revision(1));
+    assert_eq!(head(&embedded.store).await, Revision(1));
 }
 
 #[tokio::test]
@@ -36,6 +36,6 @@ async fn of_a_large_insert_that_is_cancelled_half_way_nothing_is_stored() {
         assert!(cancelled.is_err(), "it was too fast to be cancelled");
     }
     embedded.insert(20_000).await;
-    assert_eq!(embedded.store.head().await.unwrap(), Revision(1));
+    assert_eq!(head(&embedded.store).await, Revision(1));
     assert!(!embedded.has(0).await.unwrap());
 }

@@ -13,7 +13,10 @@ use keystead::{
 use tokio::time::timeout;
 
 use super::fixture::{Embedded, by_alice, config_in, failure, key};
-use crate::conformance::Fixture as _;
+use crate::{
+    conformance::Fixture as _,
+    harness::changes::{changes_after, head},
+};
 
 /// Makes every query of the keys go on for ever, for those who come next.
 const HANG: &str = "
@@ -36,7 +39,7 @@ async fn two_stores_on_one_file_see_what_the_other_writes() {
         serving.insert(100 + number).await;
         assert!(cli.get(&key(100 + number).id).await.unwrap().is_some());
     }
-    assert_eq!(serving.store.head().await.unwrap(), cli.head().await.unwrap());
+    assert_eq!(head(&serving.store).await, head(&cli).await);
 }
 
 #[tokio::test]
@@ -151,7 +154,7 @@ async fn recovers(embedded: &Embedded) {
 async fn replacing_a_row_tells_readers_of_the_digest_that_it_had() {
     let embedded = Embedded::start().await;
     embedded.insert(1).await;
-    let head = embedded.store.head().await.unwrap();
+    let seen = head(&embedded.store).await;
     let two = embedded.digest(&key(2).digest);
     let replace = format!(
         "INSERT OR REPLACE INTO api_keys (id, digest, principal)
@@ -159,7 +162,7 @@ async fn replacing_a_row_tells_readers_of_the_digest_that_it_had() {
     );
     embedded.sql(&replace).await;
     assert_eq!(
-        changed_since(&embedded, head).await,
+        changed_since(&embedded, seen).await,
         [(key(1).digest, ChangeKind::Updated), (key(2).digest, ChangeKind::Created)]
     );
 }
@@ -168,7 +171,7 @@ async fn replacing_a_row_tells_readers_of_the_digest_that_it_had() {
 async fn changes_are_numbered_once_even_with_recursive_triggers() {
     let embedded = Embedded::start().await;
     embedded.insert(1).await;
-    let head = embedded.store.head().await.unwrap();
+    let seen = head(&embedded.store).await;
     embedded
         .sql(
             "PRAGMA recursive_triggers = ON;
@@ -177,12 +180,12 @@ async fn changes_are_numbered_once_even_with_recursive_triggers() {
         )
         .await;
     let updated = (key(1).digest, ChangeKind::Updated);
-    assert_eq!(changed_since(&embedded, head).await, [updated, updated]);
+    assert_eq!(changed_since(&embedded, seen).await, [updated, updated]);
     let record = embedded.store.get(&key(1).id).await.unwrap().unwrap();
-    assert_eq!(record.revision, embedded.store.head().await.unwrap());
+    assert_eq!(record.revision, head(&embedded.store).await);
 }
 
 async fn changed_since(embedded: &Embedded, seen: Revision) -> Vec<(Digest, ChangeKind)> {
-    let changes = embedded.store.changes(seen, std::num::NonZeroU32::MAX).await.unwrap();
+    let changes = changes_after(&embedded.store, seen).await;
     changes.into_iter().map(|change| (change.digest, change.kind)).collect()
 }

@@ -42,6 +42,7 @@ async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend)
     assert_eq!(well["serving"], true);
     assert_eq!(well["dominant_cause"], Value::Null);
     assert_eq!(well["tiers"]["store"]["state"], "up");
+    assert_eq!(well["tiers"]["store"]["breaker"], "closed");
     assert_eq!(well["version"], env!("CARGO_PKG_VERSION"));
     assert!(well["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{well}");
     assert!(well["for_seconds"].is_u64());
@@ -73,6 +74,20 @@ async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend)
     .await;
 }
 
+/// Why a failure may have been masked.
+const CAUSES: [&str; 10] = [
+    "unreachable",
+    "timeout",
+    "saturated",
+    "forbidden",
+    "schema",
+    "unreadable",
+    "breaker_open",
+    "suspect",
+    "overloaded",
+    "internal",
+];
+
 #[tokio::test]
 async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
@@ -82,25 +97,69 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     let scrape = service.admin.scrape().await;
 
     let labelled = |name: &str, result: &str| format!(r#"{name}{{result="{result}"}}"#);
-    let mut series: Vec<String> =
-        ["keystead_cache_entries", "keystead_store_in_flight", "keystead_store_queries_total"]
-            .map(str::to_owned)
-            .into();
+    let mut series: Vec<String> = [
+        "keystead_cache_entries",
+        "keystead_snapshot_changes_lost_total",
+        "keystead_store_in_flight",
+        "keystead_store_queries_total",
+    ]
+    .map(str::to_owned)
+    .into();
     series.extend(
-        ["absent", "fresh", "miss"].map(|result| labelled("keystead_cache_lookups_total", result)),
+        ["absent", "fresh", "miss", "revalidating", "stale_if_error"]
+            .map(|result| labelled("keystead_cache_lookups_total", result)),
     );
+    for (name, results) in [
+        ("keystead_snapshot_loads_total", ["none", "refused", "restored"].as_slice()),
+        ("keystead_snapshot_writes_total", &["failed", "written"]),
+    ] {
+        series.extend(results.iter().map(|result| labelled(name, result)));
+    }
     series.extend(
         ["absent", "error", "found"].map(|result| labelled("keystead_store_lookups_total", result)),
     );
     series.extend(outcomes().map(|(code, reason)| checks_total(code_name(code), reason)));
+
+    series.extend(
+        ["written", "failed"].map(|result| labelled("keystead_snapshot_writes_total", result)),
+    );
+    series.extend(
+        ["restored", "none", "refused"]
+            .map(|result| labelled("keystead_snapshot_loads_total", result)),
+    );
+    series.push("keystead_snapshot_changes_lost_total".to_owned());
+    series.push("keystead_denials_without_evidence_total".to_owned());
+    for cause in CAUSES {
+        let masked = "keystead_masked_failures_total";
+        series.push(format!(r#"{masked}{{cause="{cause}",tier="store"}}"#));
+        series.push(format!(r#"keystead_refreshes_dropped_total{{cause="{cause}"}}"#));
+    }
+    series.extend(
+        ["known", "never_seen"].map(|lane| format!(r#"keystead_fill_queued{{lane="{lane}"}}"#)),
+    );
+    let states = ["closed", "open", "half_open"];
+    series.extend(
+        states.map(|to| format!(r#"keystead_breaker_transitions_total{{tier="store",to="{to}"}}"#)),
+    );
 
     for name in &series {
         assert_eq!(scrape.get(name).to_bits(), 0, "{name}");
     }
     let rung = |state| format!(r#"keystead_ladder{{state="{state}"}}"#);
     assert_eq!(scrape.get(&rung("normal")).to_bits(), 1_f64.to_bits());
-    series.extend(["starting", "normal", "degraded", "draining"].map(rung));
-    series.push("keystead_feed_connected".to_owned());
+    series.extend(["starting", "normal", "degraded", "cold", "draining"].map(rung));
+    let breaker = |state| format!(r#"keystead_breaker_state{{state="{state}",tier="store"}}"#);
+    assert_eq!(scrape.get(&breaker("closed")).to_bits(), 1_f64.to_bits());
+    series.extend(states.map(breaker));
+    series.extend(
+        [
+            "keystead_feed_connected",
+            "keystead_store_suspect",
+            "keystead_feed_lag_seconds",
+            "keystead_herd_headroom_ratio",
+        ]
+        .map(str::to_owned),
+    );
     let theirs: BTreeSet<&str> = scrape.names().collect();
     assert_eq!(theirs, series.iter().map(String::as_str).collect());
 }
@@ -148,7 +207,15 @@ fn outcomes() -> impl Iterator<Item = (Code, &'static str)> {
         ),
         of(
             Code::Unavailable,
-            &["STORE_UNREACHABLE", "STORE_TIMEOUT", "STORE_SATURATED", "OVERLOADED", "DRAINING"],
+            &[
+                "STORE_UNREACHABLE",
+                "STORE_TIMEOUT",
+                "STORE_SATURATED",
+                "STORE_SUSPECT",
+                "BREAKER_OPEN",
+                "OVERLOADED",
+                "DRAINING",
+            ],
         ),
         of(Code::Internal, &["INTERNAL"]),
     ]

@@ -32,6 +32,9 @@ async fn port_that_is_in_use_is_told_with_its_setting_and_the_remedy() {
     let mut config = embedded.config();
     config.listen.admin = address;
     assert_eq!(why_not(&config).await, told("listen.admin"));
+    let mut config = embedded.config();
+    config.listen.control = Some(address);
+    assert_eq!(why_not(&config).await, told("listen.control"));
 }
 
 #[tokio::test]

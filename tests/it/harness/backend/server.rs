@@ -1,6 +1,6 @@
 //! A PostgreSQL server.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use keystead::{
     app,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use super::{Backend, patient};
-use crate::harness::postgres::Postgres;
+use crate::harness::postgres::{Postgres, Setup};
 
 /// A PostgreSQL server of its own, and a secret.
 #[derive(Debug)]
@@ -24,6 +24,29 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// With settings of the server's own.
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let postgres = Postgres::with(setup).await;
+        let server = Self { postgres, lock: None, folder: tempfile::tempdir().unwrap() };
+        std::fs::write(server.secret_file(), Secret::generate().unwrap().as_bytes()).unwrap();
+        let opened = app::open_store(&server.config()).await.unwrap();
+        let AnyStore::Postgres(store) = opened.store else { panic!("{:?}", opened.store) };
+        store.migrate().await.unwrap();
+        server
+    }
+
+    /// From now on each lookup takes so much longer.
+    pub(crate) async fn slow_by(&mut self, nap: Duration) {
+        let slow = format!(
+            "ALTER TABLE keystead.api_keys RENAME TO hidden_keys;
+             CREATE VIEW keystead.api_keys AS
+                 SELECT k.* FROM pg_sleep({}) AS nap, keystead.hidden_keys AS k;
+             ALTER VIEW keystead.api_keys OWNER TO keystead;",
+            nap.as_secs_f64()
+        );
+        self.sql(&slow).await;
+    }
+
     fn secret_file(&self) -> PathBuf {
         self.folder.path().join("keystead.secret")
     }
@@ -33,13 +56,7 @@ impl Backend for Server {
     const API_KEYS: &str = "keystead.api_keys";
 
     async fn start() -> Self {
-        let postgres = Postgres::start_new().await;
-        let server = Self { postgres, lock: None, folder: tempfile::tempdir().unwrap() };
-        std::fs::write(server.secret_file(), Secret::generate().unwrap().as_bytes()).unwrap();
-        let opened = app::open_store(&server.config()).await.unwrap();
-        let AnyStore::Postgres(store) = opened.store else { panic!("{:?}", opened.store) };
-        store.migrate().await.unwrap();
-        server
+        Self::with(Setup::default()).await
     }
 
     fn config(&self) -> Config {
@@ -66,13 +83,7 @@ impl Backend for Server {
     }
 
     async fn slow_down(&mut self) {
-        self.sql(
-            "ALTER TABLE keystead.api_keys RENAME TO hidden_keys;
-             CREATE VIEW keystead.api_keys AS
-                 SELECT k.* FROM pg_sleep(0.5) AS nap, keystead.hidden_keys AS k;
-             ALTER VIEW keystead.api_keys OWNER TO keystead;",
-        )
-        .await;
+        self.slow_by(Duration::from_millis(500)).await;
     }
 
     async fn go_on(&mut self) {

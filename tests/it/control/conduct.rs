@@ -1,0 +1,217 @@
+//! What asking does not do, and where it can be done.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures::{StreamExt, future::join_all, stream};
+use keystead::{app::Stop, key::Environment, transport::pb::authz_client::AuthzClient};
+use tonic::{
+    Code::{InvalidArgument, Unavailable, Unimplemented},
+    transport::Channel,
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use super::{Control, decision, explain_over, memory};
+use crate::harness::{
+    app::{check_over, presenting},
+    backend::{Backend, Embedded, Server, on_both_stores},
+    bench::{Bench, without_background},
+    beside, eventually,
+    keys::of_acme,
+    keystead::{Keystead, Ran},
+    observer::Observer,
+    refusal::Refusal,
+};
+
+on_both_stores! {
+    explaining_changes_nothing,
+    explanation_that_waits_when_the_drain_ends_is_told_so,
+}
+
+async fn explaining_changes_nothing(backend: impl Backend) {
+    let control = Control::with(backend, without_background).await;
+    let keys = control.bench.keys.create_many(3).await;
+    control.bench.service.check_key(&keys[0]).await.unwrap();
+    control.explain(presenting("")).await;
+    let admin = control.bench.service.admin;
+    let before = admin.scrape().await;
+    for _ in 0..3 {
+        for key in &keys {
+            control.explain_key(key).await;
+        }
+        let unknown = control.bench.keys.draw().key.expose().to_owned();
+        assert_eq!(decision(&control.explain(presenting(&unknown)).await).reason, "KEY_UNKNOWN");
+    }
+    let after = admin.scrape().await;
+    let changes = |metric| after.changes_since(&before, metric);
+    // The key of the caller is looked up like any other, and nothing else is.
+    let fresh = r#"keystead_cache_lookups_total{result="fresh"}"#.to_owned();
+    assert_eq!(changes("keystead_cache_lookups_total"), BTreeMap::from([(fresh, 12.0)]));
+    let told = r#"keystead_checks_total{code="OK",reason="",surface="explain"}"#.to_owned();
+    assert_eq!(changes("keystead_checks_total"), BTreeMap::from([(told, 12.0)]));
+    for metric in [
+        "keystead_cache_entries",
+        "keystead_store_queries_total",
+        "keystead_store_lookups_total",
+        "keystead_check_duration_seconds_count",
+        "keystead_breaker_transitions_total",
+        "keystead_masked_failures_total",
+    ] {
+        assert_eq!(changes(metric), BTreeMap::new(), "{metric}");
+    }
+    for state in ["store", "control"] {
+        let closed = format!(r#"keystead_breaker_state{{state="closed",tier="{state}"}}"#);
+        assert!((after.get(&closed) - 1.0).abs() < 0.5);
+    }
+}
+
+async fn explanation_that_waits_when_the_drain_ends_is_told_so(backend: impl Backend) {
+    let mut control = Control::with(backend, |config| {
+        without_background(config);
+        config.drain.timeout = Duration::from_millis(600);
+    })
+    .await;
+    let key = control.bench.keys.create(of_acme()).await;
+    control.explain(presenting("")).await;
+    control.bench.backend.hang().await;
+    let (channel, admin) = (control.channel.clone(), control.admin.text.clone());
+    let request = presenting(&key.text);
+    let waiting = beside(async move { explain_over(channel, Some(&admin), request).await });
+    // The key of the caller has been looked up by then.
+    control
+        .bench
+        .service
+        .admin
+        .until_metric(r#"keystead_cache_lookups_total{result="fresh"}"#, 1.0)
+        .await;
+    control.bench.service.stop(Stop::AtOnce);
+    let refusal = Refusal::of(&waiting.await.unwrap().unwrap_err());
+    refusal.is_honest();
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Unavailable, "DRAINING"));
+    control.bench.service.ended().await;
+}
+
+#[tokio::test]
+async fn each_method_is_served_on_one_listener_alone() {
+    let control = &Control::new(Embedded::start().await).await;
+    let (data, channel) = (control.bench.service.channel(), control.channel.clone());
+    let admin = Some(control.admin.text.as_str());
+    let request = presenting(&control.admin.text);
+    let on_data = explain_over(data.clone(), admin, request.clone()).await.unwrap_err();
+    let on_control = check_over(channel.clone(), request).await.unwrap_err();
+    for (status, place) in [(on_data, "listen.control"), (on_control, "listen.grpc")] {
+        let refusal = Refusal::of(&status);
+        refusal.is_honest();
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Unimplemented, "REQUEST_INVALID"));
+        assert!(refusal.message.contains(place), "{refusal:?}");
+    }
+    for (channel, served, elsewhere) in [(data, "Check", "Explain"), (channel, "Explain", "Check")]
+    {
+        assert!(is_described(&channel, &format!("keystead.v1.Authz.{served}")).await);
+        assert!(!is_described(&channel, &format!("keystead.v1.Authz.{elsewhere}")).await);
+    }
+}
+
+async fn is_described(channel: &Channel, symbol: &str) -> bool {
+    let message_request = Some(MessageRequest::FileContainingSymbol(symbol.to_owned()));
+    let request = ServerReflectionRequest { host: String::new(), message_request };
+    let mut client = ServerReflectionClient::new(channel.clone());
+    match client.server_reflection_info(stream::iter([request])).await {
+        Ok(answers) => {
+            let answer = answers.into_inner().next().await.unwrap();
+            answer.is_ok_and(|answer| {
+                matches!(answer.message_response, Some(MessageResponse::FileDescriptorResponse(_)))
+            })
+        }
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn request_that_makes_no_sense_is_told_so_to_who_may_ask() {
+    let control = Control::new(Embedded::start().await).await;
+    let mut request = presenting("");
+    request.client_ip = "here".to_owned();
+    let asked = control.explain_as(Some(&control.admin.text), request.clone()).await;
+    let refusal = Refusal::of(&asked.unwrap_err());
+    assert_eq!((refusal.code, refusal.reason.as_str()), (InvalidArgument, "REQUEST_INVALID"));
+    let asked = control.explain_as(None, request).await;
+    assert_eq!(Refusal::of(&asked.unwrap_err()).reason, "CREDENTIAL_MISSING");
+}
+
+#[tokio::test]
+async fn there_is_no_control_listener_unless_it_is_configured() {
+    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    assert_eq!(service.control, None);
+    let key = keys.create(of_acme()).await;
+    let request = presenting(&key.text);
+    let status = AuthzClient::new(service.channel()).explain(request).await.unwrap_err();
+    assert_eq!(status.code(), Unimplemented);
+    let scrape = service.admin.scrape().await;
+    assert!(!scrape.names().any(|name| name.contains("explain") || name.contains("control")));
+}
+
+#[tokio::test]
+async fn explanations_take_two_connections_however_many_wait() {
+    let mut control = Control::with(Server::start().await, without_background).await;
+    let key = control.bench.keys.create(of_acme()).await;
+    control.bench.service.check_key(&key).await.unwrap();
+    control.explain(presenting("")).await;
+    let before = control.bench.backend.postgres.backends().await.len();
+    control.bench.backend.hang().await;
+    let observer = Observer::of(&control.bench.backend.postgres);
+    let explanations = (0..20).map(|_| {
+        let (channel, admin) = (control.channel.clone(), control.admin.text.clone());
+        let request = presenting(&key.text);
+        beside(async move { explain_over(channel, Some(&admin), request).await })
+    });
+    let explanations: Vec<_> = explanations.collect();
+    eventually("two of them are at the server", async || {
+        (observer.most().lookups == 2).then_some(())
+    })
+    .await;
+    control.bench.service.check_key(&key).await.expect("checks go on");
+    control.bench.backend.go_on().await;
+    for explained in join_all(explanations).await {
+        let explained = explained.unwrap().unwrap();
+        assert_eq!(decision(&explained).code, "OK");
+        assert!(memory(&explained).age.is_some());
+    }
+    let most = observer.most();
+    assert_eq!((most.lookups, most.connections), (2, before + 2), "{most:?}");
+}
+
+#[tokio::test]
+async fn grpcurl_explains_by_what_reflection_describes() {
+    let folder = Keystead::new().configured_by(
+        "keystead.toml",
+        "[listen]\ncontrol = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
+    );
+    let create = ["keys", "create", "--json", "--principal", "ops", "--scope", "keystead.admin"];
+    let made = folder.run(create).await.json();
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(key.len(), format!("ks_{}_", Environment::Live).len() + 40);
+    let server = folder.serve(&[]).await;
+    let log = server.log();
+    let serving = log.lines().find(|line| line.contains("serving")).unwrap();
+    let serving: serde_json::Value = serde_json::from_str(serving).unwrap();
+    let address = serving["control"].as_str().unwrap();
+
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv/bin/grpcurl");
+    assert!(std::path::Path::new(program).exists(), "make it with `scripts/test install`");
+    let mut command = tokio::process::Command::new(program);
+    command.args(["-plaintext", "-expand-headers", "-H", "authorization: Bearer ${ADMIN_KEY}"]);
+    command.args(["-d", "@"]).env("ADMIN_KEY", key);
+    command.args([address, "keystead.v1.Authz/Explain"]);
+    let asked = serde_json::json!({"api_key": key, "required_scopes": ["read"]});
+    let explained = Ran::of(command, asked.to_string()).await.json();
+    assert_eq!(explained["decision"]["reason"], "SCOPE_MISSING");
+    assert_eq!(explained["decision"]["rule"], "not granted is `read`; granted is `keystead.admin`");
+    assert_eq!(explained["credential"]["kind"], "CREDENTIAL_KIND_OURS");
+    assert_eq!(explained["memory"]["state"], "MEMORY_STATE_FRESH");
+    assert_eq!(explained["store"]["agreement"], "AGREEMENT_SAME");
+    assert!(!explained.to_string().contains(key) && !server.log().contains(key));
+    assert!(server.stop().await.success());
+}
