@@ -4,6 +4,7 @@
 mod boot;
 mod bounds;
 mod breaker;
+mod cold;
 mod emptied;
 mod fault;
 mod flood;
