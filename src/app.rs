@@ -154,7 +154,7 @@ impl App {
             Arc::clone(&tiers.store),
             tiers.fill.clone(),
             ladder.clone(),
-            tiers.warmth(),
+            Arc::clone(&tiers.warmth),
             config.store.probe_every,
             clock.clone(),
         );

@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// A digest that no key has: no preimage of it is known.
-const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
+pub(crate) const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
 
 /// What a key more in a query costs when all places are busy.
 const TIME_PER_KEY: Duration = Duration::from_micros(40);

@@ -30,9 +30,10 @@ pub(super) struct Tiers {
     memory: Arc<Memory>,
     coverage: Arc<Coverage>,
     suspicion: Arc<Suspicion>,
-    warmth: Arc<Warmth>,
+    /// How known keys fare while the store is in doubt.
+    pub(super) warmth: Arc<Warmth>,
     /// What keeps the memory on disk, if anything.
-    pub(super) snapshot: Option<Writer>,
+    snapshot: Option<Writer>,
     journal: Journal,
     resume: Option<Position>,
     told: watch::Sender<Option<Position>>,
@@ -63,8 +64,8 @@ impl Tiers {
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
         };
-        let warm = warm::memory(config, ring, parts).await;
-        let warm::Warmth { memory, resume, journal, writer: snapshot } = warm;
+        let kept = warm::memory(config, ring, parts).await;
+        let warm::Kept { memory, resume, journal, writer: snapshot } = kept;
         let parts = fill::Parts {
             memory: Arc::clone(&memory),
             suspicion: Arc::clone(&suspicion),
@@ -119,11 +120,6 @@ impl Tiers {
             revalidate_wait: config.cache.revalidate_wait,
             clock: self.clock.clone(),
         }
-    }
-
-    /// How known keys fare while the store is in doubt.
-    pub(super) fn warmth(&self) -> Arc<Warmth> {
-        Arc::clone(&self.warmth)
     }
 
     /// Shows the tiers in the metrics.

@@ -17,7 +17,7 @@ use crate::{
 
 /// The memory, and what keeps it on disk.
 #[derive(Debug)]
-pub(super) struct Warmth {
+pub(super) struct Kept {
     pub(super) memory: Arc<Memory>,
     /// Where the feed goes on.
     pub(super) resume: Option<Position>,
@@ -38,7 +38,7 @@ pub(super) struct Parts {
 
 /// Fills the memory from the snapshot. With none configured it is empty, and
 /// nothing is kept.
-pub(super) async fn memory(config: &Config, ring: &KeyRing, parts: Parts) -> Warmth {
+pub(super) async fn memory(config: &Config, ring: &KeyRing, parts: Parts) -> Kept {
     let Parts { coverage, suspicion, position, metrics, clock } = parts;
     let cache = config.cache;
     let empty = {
@@ -47,7 +47,7 @@ pub(super) async fn memory(config: &Config, ring: &KeyRing, parts: Parts) -> War
     };
     let Some(setup) = setup(config, ring) else {
         let (memory, journal) = (Arc::new(empty()), Journal::default());
-        return Warmth { memory, resume: None, journal, writer: None };
+        return Kept { memory, resume: None, journal, writer: None };
     };
     let warm = warm::load(setup, empty, metrics, clock.clone()).await;
     if let Some(restored) = &warm.restored {
@@ -55,7 +55,7 @@ pub(super) async fn memory(config: &Config, ring: &KeyRing, parts: Parts) -> War
     }
     let (memory, resume) = (Arc::clone(&warm.memory), warm.restored.map(|it| it.position));
     let (journal, writer) = warm.keep(coverage, position);
-    Warmth { memory, resume, journal, writer: Some(writer) }
+    Kept { memory, resume, journal, writer: Some(writer) }
 }
 
 fn setup(config: &Config, ring: &KeyRing) -> Option<Setup> {

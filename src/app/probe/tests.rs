@@ -2,14 +2,11 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    fill::{self, bench::Settings},
+    fill::{self, NOBODY, bench::Settings},
     guard::{BreakerState, GuardConfig},
-    key::Digest,
     ladder::TierState,
     store::fake::{FakeStore, Mood},
 };
-
-const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
 
 const EVERY: Duration = Duration::from_secs(1);
 
