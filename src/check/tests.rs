@@ -125,6 +125,16 @@ async fn the_state_of_a_record_is_told() {
 }
 
 #[tokio::test]
+async fn a_denial_names_the_key_if_there_is_a_record_of_it() {
+    let revoked = bench(|record| record.state = State::Revoked);
+    let Ok(Decision::Deny(denial)) = revoked.check(Needs::default()).await else {
+        panic!("it is revoked");
+    };
+    assert_eq!(denial.key(), Some(&record("acme", 1).id));
+    assert_eq!(Denial::from(MissingCredential).key(), None);
+}
+
+#[tokio::test]
 async fn a_key_is_valid_from_its_start_until_just_before_its_end() {
     let second = Duration::from_secs(1);
     let bench = bench(|record| {

@@ -144,6 +144,8 @@ mod tests {
     #[test]
     fn a_full_batch_that_took_over_half_of_its_time_is_halved_down_to_one_key() {
         let pace = pace();
+        pace.took(50 * MS, 256);
+        assert_eq!(pace.batch(), 256, "half of its time is not over half of it");
         pace.took(51 * MS, 256);
         assert_eq!(pace.batch(), 128);
         pace.took(51 * MS, 100);

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod changes;
+mod lateness;
 mod suspicion;
 
 const KEY: Digest = Digest::from_bytes([7; 32]);
@@ -68,6 +69,34 @@ async fn a_thousand_callers_of_one_key_share_one_query() {
     assert!(outcomes.into_iter().all(|outcome| principal(outcome) == "acme"));
     assert_eq!(bench.store.queries(), 1);
     assert!(remembered(&bench, &KEY).is_some(), "the answer is remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_failed_is_in_doubt_until_it_answers() {
+    let bench = bench(Mood::Fails(StoreErrorKind::Schema), 8, 10);
+    assert_eq!((bench.fill.in_doubt(), bench.fill.doubt()), (false, None));
+    let failure = Unavailable::Store(StoreErrorKind::Schema);
+    assert_eq!(bench.fill.find(ours(KEY), soon()).await, Err(failure));
+    assert_eq!((bench.fill.in_doubt(), bench.fill.doubt()), (true, Some(failure)));
+    bench.store.set(Mood::Answers);
+    bench.fill.find(ours(KEY), soon()).await.unwrap();
+    assert_eq!((bench.fill.in_doubt(), bench.fill.doubt()), (false, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_capacity_is_that_of_all_places_with_full_batches() {
+    let bench = of(Mood::Hangs, &Settings::default().places(4).batch_max(100));
+    // 4 × 100 keys in 100 × 40 µs.
+    assert!((bench.fill.capacity() - 100_000.0).abs() < 1.0, "{}", bench.fill.capacity());
+    let asked = bench.fill.find(ours(KEY), soon());
+    let release = async {
+        sleep(Duration::from_millis(16)).await;
+        bench.store.set(Mood::Answers);
+    };
+    let (asked, ()) = tokio::join!(asked, release);
+    asked.unwrap();
+    // A quarter of the 16 ms is expected now, before the 4 ms for the keys.
+    assert!((bench.fill.capacity() - 50_000.0).abs() < 1.0, "{}", bench.fill.capacity());
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,58 +246,6 @@ async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
     assert_eq!(at_the_store, Err(Unavailable::Store(StoreErrorKind::Timeout)));
     assert_eq!(queued, Err(Unavailable::Store(StoreErrorKind::Saturated)));
     assert_eq!(began.elapsed(), Duration::from_millis(60), "each caller keeps its own deadline");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lookup_that_could_no_longer_be_answered_in_time_is_refused_and_not_asked() {
-    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
-    for _ in 0..40 {
-        bench.fill.0.pace.took(Duration::from_millis(60), 1, Instant::now());
-    }
-    let began = Instant::now();
-    let first = bench.fill.find(ours(KEY), soon());
-    let late = bench.fill.find(ours(nth(1)), soon());
-    let slow = async {
-        sleep(Duration::from_millis(95)).await;
-        bench.store.set(Mood::Answers);
-    };
-    let (first, late, ()) = tokio::join!(first, late, slow);
-    assert_eq!(principal(first), "acme");
-    assert_eq!(late, Err(Unavailable::Store(StoreErrorKind::Saturated)));
-    assert_eq!(bench.store.queries(), 1);
-    assert_eq!(began.elapsed(), Duration::from_millis(95), "it was told as soon as it was known");
-}
-
-#[tokio::test(start_paused = true)]
-async fn callers_with_little_time_are_answered_again_when_the_store_is_quick_again() {
-    let bench = bench(Mood::Hangs, 8, 10);
-    let impatient = || Instant::now() + Duration::from_millis(50);
-    for n in 0..40 {
-        let _ = bench.fill.find(ours(nth(n)), soon()).await;
-    }
-    bench.store.set(Mood::Answers);
-    let began = Instant::now();
-    while bench.fill.find(ours(KEY), impatient()).await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(10));
-        sleep(Duration::from_millis(100)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_who_joins_late_keeps_a_lookup_in_time() {
-    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
-    let mut at_the_store = Box::pin(bench.fill.find(ours(nth(1)), soon()));
-    assert!(futures::poll!(&mut at_the_store).is_pending());
-    until(|| bench.store.queries() == 1).await;
-    let impatient = bench.fill.find(ours(KEY), Instant::now() + Duration::from_millis(10));
-    let patient = bench.fill.find(ours(KEY), soon() + TIMEOUT);
-    let release = async {
-        sleep(Duration::from_millis(20)).await;
-        bench.store.set(Mood::Answers);
-    };
-    let (impatient, patient, ()) = tokio::join!(impatient, patient, release);
-    assert_eq!(impatient, Err(Unavailable::Store(StoreErrorKind::Saturated)));
-    assert_eq!(principal(patient), "acme");
 }
 
 #[tokio::test(start_paused = true)]

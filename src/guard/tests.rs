@@ -25,6 +25,7 @@ fn soon() -> Instant {
 #[tokio::test(start_paused = true)]
 async fn there_are_as_many_places_as_were_set_and_no_more() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 2);
+    assert_eq!((guarded.places(), guarded.query_timeout()), (2, QUERY_TIMEOUT));
     let (first, second) = (guarded.enter(soon()).await, guarded.enter(soon()).await);
     assert!(first.is_ok() && second.is_ok());
     assert!(guarded.try_enter().is_none());

@@ -228,6 +228,40 @@ async fn huge_records_count_as_several() {
     assert!((50..=100).contains(&bench.memory.len()), "{}", bench.memory.len());
 }
 
+#[test]
+fn a_record_weighs_what_it_holds() {
+    let weight = |change: &dyn Fn(&mut KeyRecord)| {
+        let mut row = record("acme", 1);
+        change(&mut row);
+        Entry::new(Arc::new(Known::new(row)), Instant::now(), 1.0).weight()
+    };
+    assert_eq!(weight(&|_| ()), 1);
+    let network = "10.0.0.0/8".parse().unwrap();
+    let networks = weight(&|row| row.rights.allowed_networks = vec![network; 1000]);
+    let scopes = weight(&|row| row.rights.scopes = vec!["s".repeat(64); 1000]);
+    let both = weight(&|row| {
+        row.rights.allowed_networks = vec![network; 1000];
+        row.rights.scopes = vec!["s".repeat(64); 1000];
+    });
+    // A thousand of 18 bytes each, and of 64 bytes and what holds them.
+    assert!((15..40).contains(&networks), "{networks}");
+    assert!((80..100).contains(&scopes), "{scopes}");
+    assert!((networks + scopes - 2..=networks + scopes).contains(&both), "{both}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_were_read_together_are_not_due_together() {
+    let bench = Bench::new();
+    for n in 0..100 {
+        bench.knows(Digest::sha256_of(&[n])).await;
+    }
+    advance(30 * SECOND).await;
+    let fresh = (0..100u8)
+        .filter(|n| bench.freshness(&Digest::sha256_of(&[*n])).unwrap().0 == Freshness::Fresh)
+        .count();
+    assert!((20..=80).contains(&fresh), "{fresh}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_restored_is_as_old_as_it_was_and_not_fresh() {
     let bench = Bench::new();

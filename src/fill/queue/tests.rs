@@ -128,6 +128,35 @@ fn those_that_nobody_waits_for_come_last_until_somebody_joins() {
 }
 
 #[test]
+fn who_joins_takes_no_place_in_line() {
+    let mut bench = Bench::new(10);
+    let _caller = bench.push(0, 0, 150);
+    let order = bench.order(0, 150);
+    let _joined = [(); 3].map(|()| bench.queue.join(&order, bench.start).unwrap());
+    let behind = Order { behind: true, ..bench.order(1, 150) };
+    drop(bench.queue.push(&behind, bench.start).unwrap());
+    drop(bench.queue.join(&behind, bench.start).unwrap());
+    assert_eq!(bench.queue.waiting(Lane::Known), 2);
+    let batch = bench.queue.take(Lane::Known, 9, bench.start, TIME);
+    let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.called)).collect();
+    assert_eq!(called, [(nth(0), true), (nth(1), false)]);
+}
+
+#[test]
+fn what_was_taken_in_another_lane_makes_room() {
+    let mut bench = Bench::new(1);
+    let behind = Order { behind: true, ..bench.order(0, 150) };
+    drop(bench.queue.push(&behind, bench.start).unwrap());
+    let never_seen = |order| Order { lane: Lane::NeverSeen, ..order };
+    let joins = never_seen(bench.order(0, 150));
+    let _joined = bench.queue.join(&joins, bench.start).unwrap();
+    assert_eq!(bench.take(9, 0), (vec![nth(0)], 0));
+    let other = never_seen(bench.order(1, 150));
+    assert!(bench.queue.push(&other, bench.start).is_ok());
+    assert_eq!(bench.queue.under_way(), 2, "what is at the store is still under way");
+}
+
+#[test]
 fn a_full_lane_has_room_again_when_callers_have_gone() {
     let mut bench = Bench::new(2);
     let (stays, goes) = (bench.push(0, 0, 150), bench.push(1, 0, 150));
