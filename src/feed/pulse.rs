@@ -88,3 +88,28 @@ impl Pulse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_a_lost_connection_took_along_do_not_make_it_deaf() {
+        let now = Instant::now();
+        let mut pulse = Pulse::new(&FeedConfig::default(), now);
+        for _ in 0..10 {
+            pulse.connected(now);
+            pulse.sent(now);
+        }
+        assert!(!pulse.deaf);
+    }
+
+    #[test]
+    fn after_connecting_the_next_word_is_due_when_a_beat_has_passed() {
+        let (config, now) = (FeedConfig::default(), Instant::now());
+        let mut pulse = Pulse::new(&config, now);
+        pulse.connected(now);
+        assert!(!pulse.is_due(now + config.heartbeat_every / 2));
+        assert!(pulse.is_due(now + config.heartbeat_every * 2));
+    }
+}

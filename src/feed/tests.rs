@@ -103,6 +103,13 @@ impl Bench {
         matches!(held, Some(Answer::Found(known)) if known.revision == Revision(0))
     }
 
+    fn principal(&self, digest: &Digest) -> String {
+        match self.memory.look(digest, Instant::now()).map(|held| held.sighting.answer) {
+            Some(Answer::Found(known)) => known.rights.principal.clone(),
+            other => panic!("it is remembered: {other:?}"),
+        }
+    }
+
     /// Whether what the store said then is good by the word of the feed now.
     fn covers(&self, validated_at: Instant) -> bool {
         self.coverage.good_until(validated_at).is_some_and(|until| Instant::now() < until)
@@ -142,6 +149,10 @@ async fn heartbeats_that_do_not_come_back_make_it_poll_until_they_do() {
     bench.store.announce(1, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
     assert!(!bench.has(&key), "it does not poll");
+    let beats = bench.store.beats();
+    sleep(Duration::from_secs(10)).await;
+    let beats = bench.store.beats() - beats;
+    assert!((8..=12).contains(&beats), "{beats} words in ten seconds");
 
     bench.store.tune(|channel| channel.loses_words = false);
     sleep(A_BEAT * 2).await;
@@ -163,11 +174,13 @@ async fn a_store_that_announces_nothing_is_polled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_changes_is_told_as_such_and_covers_nothing() {
-    let mut bench = still(|_| (), None);
+    let mut bench = still(|config| config.canary_every = AT_ONCE, None);
     bench.store.tune(|channel| channel.has_no_changes = true);
     bench.begin().await;
     assert_eq!(bench.ladder.standing().feed, TierState::None);
     assert_eq!(bench.coverage.until(), None);
+    sleep(A_BEAT).await;
+    assert_eq!(bench.store.canaries(), 0, "none would come back");
     assert!(bench.running.stop(Duration::from_secs(1)).await);
     assert!(!bench.running.is_broken());
 }
@@ -280,7 +293,10 @@ async fn changes_from_before_the_start_are_not_replayed() {
     let mut bench = still(|_| (), None);
     let key = bench.warm(1).await;
     let warmed = Instant::now();
-    bench.store.announce(1, key, ChangeKind::Created);
+    for n in 1..2_400 {
+        bench.store.announce(n, UNKNOWN, ChangeKind::Created);
+    }
+    bench.store.announce(2_400, key, ChangeKind::Created);
     sleep(AT_ONCE).await;
     bench.begin().await;
     assert!(bench.has(&key));

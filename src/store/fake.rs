@@ -110,6 +110,11 @@ impl FakeStore {
         self.channel.borrow().asked
     }
 
+    /// How often followers have sent a word to themselves.
+    pub(crate) fn beats(&self) -> u64 {
+        self.channel.borrow().beats
+    }
+
     /// How many canaries were written.
     pub(crate) fn canaries(&self) -> usize {
         let changes = self.changes.lock().unwrap();
@@ -204,13 +209,15 @@ impl Store for FakeStore {
 
     async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
         let refused = self.channel.borrow().refuses_canaries;
-        if let Some(kind) = refused {
-            return Err(StoreError::new(kind, "as it was told"));
+        let refused = refused.map(|kind| StoreError::new(kind, "as it was told"));
+        match refused {
+            Some(error) if error.kind() != StoreErrorKind::Timeout => return Err(error),
+            Some(_) | None => {}
         }
         self.mood().await?;
         let revision = Revision(self.head().0 + 1);
         self.append(ChangeRow::Canary { revision, token: *token });
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     async fn get(&self, _: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

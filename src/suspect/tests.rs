@@ -176,6 +176,9 @@ fn a_key_whose_change_was_recorded_does_not_count() {
     bench.suspicion.excuse(&nth(0));
     bench.missing(4, 0);
     assert!(!bench.suspicion.is_suspect());
+    // The others do.
+    bench.missing(5, 0);
+    assert!(bench.suspicion.is_suspect());
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod overload;
 mod revocation;
 mod site;
 mod survival;
+#[cfg(not(debug_assertions))]
+mod tail;
 
 use std::time::Duration;
 

@@ -228,6 +228,21 @@ async fn huge_records_count_as_several() {
     assert!((50..=100).contains(&bench.memory.len()), "{}", bench.memory.len());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_peek_tells_whether_the_feed_vouches_for_a_record() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    let vouched = || match bench.memory.peek(&KEY, Instant::now()).held {
+        Some(Peeked::Record { vouched, .. }) => vouched,
+        other => panic!("it is remembered: {other:?}"),
+    };
+    assert!(!vouched(), "the feed has not said a word");
+    bench.coverage.confirm(Instant::now());
+    assert!(vouched());
+    advance(4 * SECOND).await;
+    assert!(!vouched(), "it is silent");
+}
+
 #[test]
 fn a_record_weighs_what_it_holds() {
     let weight = |change: &dyn Fn(&mut KeyRecord)| {

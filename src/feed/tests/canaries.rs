@@ -70,3 +70,21 @@ async fn canaries_are_written_again_after_the_store_was_down() {
     sleep(Duration::from_secs(15)).await;
     assert!(bench.measured().0 >= 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_cannot_be_written_just_now_is_tried_again_soon() {
+    let bench = bench_with(with_canaries).await;
+    bench.store.tune(|channel| channel.refuses_canaries = Some(StoreErrorKind::Saturated));
+    sleep(Duration::from_secs(15)).await;
+    bench.store.tune(|channel| channel.refuses_canaries = None);
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_whose_writing_took_too_long_is_measured_if_it_comes_back() {
+    let bench = bench_with(with_canaries).await;
+    bench.store.tune(|channel| channel.refuses_canaries = Some(StoreErrorKind::Timeout));
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
+}

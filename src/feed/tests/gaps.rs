@@ -9,12 +9,14 @@ async fn is_a_gap(bench: &Bench, make: impl FnOnce(&FakeStore, Digest), next: i6
     let (key, warmed) = (bench.warm(1).await, Instant::now());
     sleep(A_BEAT).await;
     assert!(bench.covers(warmed));
+    bench.store.put(key, record("another", 0));
     make(&bench.store, key);
     bench.store.cut();
     sleep(Duration::from_millis(400)).await;
     assert!(bench.memory.knows(&key), "nothing is purged");
     assert!(!bench.covers(warmed), "it is not known what happened to it");
     assert!(bench.covers(Instant::now()), "what is read from now on is covered");
+    assert_eq!(bench.principal(&key), "another", "it was asked for again");
     bench.store.announce(next, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
     assert!(!bench.has(&key), "what follows the gap is followed");
@@ -189,6 +191,22 @@ async fn more_changes_than_are_replayed_are_a_gap() {
         store.set(Mood::Answers);
     };
     is_a_gap(&bench, import, 12).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_changes_as_are_replayed_are_no_gap() {
+    let bench = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    sleep(AT_ONCE).await;
+    let warmed = Instant::now();
+    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    bench.store.cut();
+    for n in 2..=11 {
+        bench.store.announce(n, UNKNOWN, ChangeKind::Created);
+    }
+    bench.store.set(Mood::Answers);
+    sleep(Duration::from_millis(400)).await;
+    assert!(bench.coverage.since().unwrap() <= warmed);
 }
 
 #[tokio::test(start_paused = true)]

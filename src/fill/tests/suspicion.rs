@@ -25,18 +25,18 @@ async fn a_probe_finds_a_store_that_was_emptied() {
         bench.fill.find(ours(nth(n)), soon()).await.unwrap();
     }
     bench.fill.probe(soon()).await.unwrap().unwrap();
-    assert!(!bench.suspicion.is_suspect());
+    assert!(!bench.fill.is_suspect());
     for n in 0..8 {
         bench.store.remove(&nth(n));
     }
     bench.fill.probe(soon()).await.unwrap().unwrap();
-    assert!(bench.suspicion.is_suspect());
+    assert!(bench.fill.is_suspect());
     assert_eq!(bench.fill.find(ours(nth(99)), soon()).await, Err(Unavailable::Suspect));
     for n in 0..8 {
         bench.store.put(nth(n), record("acme", 1));
     }
     bench.fill.probe(soon()).await.unwrap().unwrap();
-    assert!(!bench.suspicion.is_suspect());
+    assert!(!bench.fill.is_suspect());
     assert_eq!(principal(bench.fill.find(ours(nth(99)), soon()).await), "nobody");
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Channel {
     pub(crate) announces_nothing: bool,
     /// What is announced gets lost.
     pub(crate) loses_words: bool,
-    /// Every canary is refused so.
+    /// Every canary is refused so; one that takes too long is written all the same.
     pub(crate) refuses_canaries: Option<StoreErrorKind>,
     pub(super) announcements: u64,
     pub(super) beats: u64,

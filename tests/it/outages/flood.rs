@@ -42,9 +42,19 @@ const NAP: Duration = Duration::from_millis(20);
 const KNOWN: usize = 40;
 const KNOWN_AT_ONCE: usize = 10;
 
-/// How long a check of one of them may wait for the store. In a slow build on a
-/// machine that does other things, most of that is waiting for a processor; what
-/// is left of it in a release build is printed with `--nocapture`.
+/// Whether what a flood costs is compared with what there was before: in a slow
+/// build, beside other tests, most of it is waiting for a processor.
+/// `scripts/soak` runs an optimised one with nothing beside it.
+const COMPARED: bool = !cfg!(debug_assertions);
+
+/// How much longer the slowest hundredth of those who ask about known keys may
+/// wait while there is a flood of never-seen ones.
+const FACTOR: u32 = 2;
+
+/// How many forged keys a second are a flood.
+const FLOOD: f64 = if COMPARED { 10_000.0 } else { 100.0 };
+
+/// How long a check of a known key may wait for the store.
 const WAIT: Duration = Duration::from_secs(5);
 
 const CHECKS: &str = "keystead_checks_total";
@@ -115,7 +125,7 @@ async fn flood_of_forged_keys_costs_the_store_nothing() {
     let rate = flood.stop().await;
 
     println!("{rate:.0} forged keys a second");
-    assert!(rate > 100.0, "{rate} a second are no flood");
+    assert!(rate > FLOOD, "{rate} a second are no flood");
     let after = service.admin.scrape().await;
     let told: Vec<_> = after.changes_since(&before, CHECKS).into_keys().collect();
     let malformed = checks_total("UNAUTHENTICATED", "CREDENTIAL_MALFORMED");
@@ -152,7 +162,8 @@ async fn flood_of_never_seen_keys_has_a_quarter_of_the_places_and_refuses_no_kno
     println!("{rate:.0} never-seen keys a second; p99 of known ones {quiet:?}, then {flooded:?}");
     let told = service.admin.scrape().await.changes_since(&before, CHECKS);
     assert!(told.contains_key(&checks_total("UNAUTHENTICATED", "KEY_UNKNOWN")), "{told:?}");
-    assert!(flooded < WAIT, "{flooded:?}");
+    let limit = if COMPARED { FACTOR * quiet } else { WAIT };
+    assert!(flooded < limit, "{flooded:?} instead of {quiet:?}");
 }
 
 /// Asks about known keys in turn, each of which waits for the store. All are
