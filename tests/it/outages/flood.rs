@@ -28,8 +28,11 @@ use crate::harness::{
 /// How long a flood lasts.
 const LASTS: Duration = Duration::from_secs(2);
 
-/// How many of its checks are under way at once.
-const AT_ONCE: usize = 200;
+/// How many clients it comes from, each with a connection of its own.
+const CLIENTS: usize = 4;
+
+/// How many checks of each of them are under way at once.
+const AT_ONCE: usize = 50;
 
 /// Places at the store, of which keys that nobody has seen may take a quarter.
 const PLACES: usize = 8;
@@ -62,7 +65,7 @@ const CHECKS: &str = "keystead_checks_total";
 /// A flood of credentials, each asked about once, until it is stopped.
 struct Flood {
     stop: Arc<AtomicBool>,
-    flowing: JoinHandle<usize>,
+    flowing: Vec<JoinHandle<usize>>,
     began: Instant,
 }
 
@@ -71,16 +74,22 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl Flood {
     async fn of(service: &Service, credential: fn(usize) -> String) -> Self {
-        let (channel, _) = channel_to(service.grpc).await;
         let stop = Arc::new(AtomicBool::new(false));
-        let flowing = beside(flow(channel, credential, Arc::clone(&stop)));
+        let mut flowing = Vec::new();
+        for _ in 0..CLIENTS {
+            let (channel, _) = channel_to(service.grpc).await;
+            flowing.push(beside(flow(channel, credential, Arc::clone(&stop))));
+        }
         Self { stop, flowing, began: Instant::now() }
     }
 
     /// How many a second there were.
     async fn stop(self) -> f64 {
         self.stop.store(true, Ordering::SeqCst);
-        let count = self.flowing.await.unwrap();
+        let mut count = 0;
+        for client in self.flowing {
+            count += client.await.unwrap();
+        }
         f64::from(u32::try_from(count).unwrap()) / self.began.elapsed().as_secs_f64()
     }
 }
