@@ -133,9 +133,20 @@ fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
         max_readers: config.store.guard.max_in_flight,
         query_timeout: config.store.guard.query_timeout,
     };
-    SqliteStore::open(&sqlite)
-        .map(AnyStore::Sqlite)
-        .map_err(|error| OpenError::Embedded { path: path.to_owned(), error })
+    let secret = path.with_file_name(EMBEDDED_SECRET);
+    let lost = !path.exists() && config.keys.secret_file.is_none() && secret.exists();
+    let store = SqliteStore::open(&sqlite)
+        .map_err(|error| OpenError::Embedded { path: path.to_owned(), error })?;
+    if lost {
+        let (store, secret) = (path.display(), secret.display());
+        tracing::warn!(
+            %store, %secret,
+            "there was no store, so an empty one was made, but there is a secret: keys that were \
+             made with it are unknown now. If there were any, stop, and put the store back or \
+             correct `store.url`"
+        );
+    }
+    Ok(AnyStore::Sqlite(store))
 }
 
 /// The secret beside an embedded store, made on the first start.
