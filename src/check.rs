@@ -48,7 +48,7 @@ use tokio::time::Instant;
 pub use config::CheckConfig;
 pub use decision::{Decision, Grant};
 pub(crate) use evidence::missing_scopes;
-pub use evidence::{Denial, MissingCredential, Reason};
+pub use evidence::{Denial, MissingCredential, PresentedTwice, Reason};
 
 use crate::{
     key::KeyRing,

@@ -31,7 +31,9 @@ use crate::{
     store::StoreConfig,
     suspect::SuspectConfig,
     telemetry::LogConfig,
-    transport::{DrainConfig, GrpcConfig, ListenConfig},
+    transport::{
+        CredentialConfig, DrainConfig, ExtAuthzConfig, ForwardAuthConfig, GrpcConfig, ListenConfig,
+    },
     warm::SnapshotConfig,
 };
 
@@ -60,6 +62,12 @@ pub struct Config {
     pub snapshot: SnapshotConfig,
     /// The form of keys, and their secrets.
     pub keys: KeysConfig,
+    /// Where a request that a proxy asks about carries its key.
+    pub credential: CredentialConfig,
+    /// How Envoy is answered.
+    pub ext_authz: ExtAuthzConfig,
+    /// How other proxies are answered.
+    pub forward_auth: ForwardAuthConfig,
     /// The bounds of a gRPC connection.
     pub grpc: GrpcConfig,
     /// How the service stops.

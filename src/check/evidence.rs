@@ -15,10 +15,17 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingCredential;
 
+/// Evidence that a client presented several credentials where one belongs, so
+/// that nobody can say which of them counts. Made by the surface that looked for
+/// one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresentedTwice;
+
 /// A refusal that rests on evidence.
 ///
 /// Its fields are private, so that it can be made from evidence alone: by
-/// `From` for a missing credential, a malformed one or an absence, and in this
+/// `From` for a credential that is missing, malformed or presented twice, or an
+/// absence, and in this
 /// file for a record that speaks against the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
@@ -84,6 +91,12 @@ impl Denial {
 impl From<MissingCredential> for Denial {
     fn from(_: MissingCredential) -> Self {
         Self { reason: Reason::CredentialMissing, key: None }
+    }
+}
+
+impl From<PresentedTwice> for Denial {
+    fn from(_: PresentedTwice) -> Self {
+        Self { reason: Reason::CredentialMalformed, key: None }
     }
 }
 

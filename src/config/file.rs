@@ -124,7 +124,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
             text.parse().map_or_else(|_| Raw::Other(text.to_owned()), Raw::Number)
         }
         DeValue::Datetime(time) => Raw::Other(time.to_string()),
-        DeValue::Array(_) => Raw::Other("a list".to_owned()),
+        DeValue::Array(items) => Raw::List(items.iter().map(|item| raw(item.get_ref())).collect()),
         DeValue::Table(_) => Raw::Other("a table".to_owned()),
     }
 }

@@ -61,6 +61,8 @@ enum Kind {
     Duration(RangeInclusive<Duration>),
     Choice(Vec<(String, String)>),
     Text,
+    /// Of texts.
+    List,
 }
 
 /// A value as a source gives it.
@@ -71,6 +73,7 @@ pub(super) enum Raw {
     Integer(i64),
     Number(f64),
     Text(String),
+    List(Vec<Self>),
     /// What no setting can be, in the words of a message.
     Other(String),
 }
@@ -130,7 +133,7 @@ impl Setting {
                 let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
                 format!("one of {}", words.join(", "))
             }
-            Kind::Text => self.title.clone(),
+            Kind::Text | Kind::List => self.title.clone(),
         }
     }
 
@@ -140,12 +143,17 @@ impl Setting {
     }
 
     /// Reads a text from a source that has nothing but texts. One that cannot be
-    /// read stays a text, which [`Setting::judge`] then refuses.
+    /// read stays a text, which [`Setting::judge`] then refuses. A list has commas
+    /// between its items, with or without spaces around them.
     pub(super) fn read(&self, text: &str) -> Raw {
         let read = match self.kind {
             Kind::Boolean => text.parse().ok().map(Raw::Boolean),
             Kind::Integer(_) => text.parse().ok().map(Raw::Integer),
             Kind::Number(_) => text.parse().ok().map(Raw::Number),
+            Kind::List => {
+                let items = text.split(',').map(|item| Raw::Text(item.trim().to_owned()));
+                Some(Raw::List(items.collect()))
+            }
             Kind::Duration(_) | Kind::Choice(_) | Kind::Text => None,
         };
         read.unwrap_or_else(|| Raw::Text(text.to_owned()))
@@ -183,6 +191,7 @@ impl Kind {
                 parse_duration(text).is_ok_and(|duration| range.contains(&duration))
             }
             (Self::Choice(words), Raw::Text(text)) => words.iter().any(|(word, _)| word == text),
+            (Self::List, Raw::List(items)) => items.iter().all(|item| matches!(item, Raw::Text(_))),
             (Self::Boolean, Raw::Boolean(_)) | (Self::Text, Raw::Text(_)) => true,
             _ => false,
         }
@@ -199,6 +208,12 @@ impl fmt::Display for Raw {
                 write!(f, "{:?}…", text.chars().take(MAX_SHOWN).collect::<String>())
             }
             Self::Text(text) => write!(f, "{text:?}"),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+                let list = format!("[{}]", items.join(", "));
+                let shown: String = list.chars().take(MAX_SHOWN).collect();
+                write!(f, "{shown}{}", if shown.len() < list.len() { "…" } else { "" })
+            }
             Self::Other(what) => f.write_str(what),
         }
     }
@@ -253,6 +268,7 @@ impl Setting {
                 let bound = |name, or| property[name].as_f64().unwrap_or(or);
                 Kind::Number(bound("minimum", 0.0)..=bound("maximum", f64::MAX))
             }
+            Some("array") => Kind::List,
             _ if property.get("x-maximum").is_some() => Kind::Duration(
                 duration("x-minimum", Duration::ZERO)..=duration("x-maximum", Duration::MAX),
             ),
@@ -260,12 +276,23 @@ impl Setting {
         };
         Self {
             description: text(&property["description"]),
-            default: property.get("default").filter(|d| !d.is_null()).map(ToString::to_string),
+            default: property.get("default").filter(|d| !d.is_null()).map(written),
             title: either("title").map(text).unwrap_or_default(),
             secret: either("writeOnly") == Some(&Value::Bool(true)),
             key,
             kind,
         }
+    }
+}
+
+/// A default as it is written in TOML.
+fn written(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(written).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -72,11 +72,16 @@ fn every_setting_can_be_set_from_every_source() {
         // What has no default is a name, a length of time, or an address.
         let example = match key.as_str() {
             "store.guard.breaker.slow_call" => "\"50ms\"",
-            "listen.control" => "\"127.0.0.1:50052\"",
+            "listen.control" | "listen.forward_auth" => "\"127.0.0.1:50052\"",
             _ => "\"name\"",
         };
         let value = setting.default.clone().unwrap_or_else(|| example.to_owned());
-        let text = value.trim_matches('"');
+        let text = if value.starts_with('[') {
+            value.replace(['[', ']', '"'], "")
+        } else {
+            value.trim_matches('"').to_owned()
+        };
+        let text = text.as_str();
         let (_directory, file) = file(format!("{key} = {value}"));
         for mut sources in [
             file,
@@ -104,6 +109,31 @@ fn a_text_that_looks_like_a_number_is_a_text_where_one_is_wanted() {
     assert_eq!(config.keys.prefix.as_str(), "ks1");
     assert_eq!(config.store.relation.as_deref(), Some("true"));
     assert_eq!(config.keys.secret_file, Some("123".into()));
+}
+
+#[test]
+fn a_list_is_the_same_in_the_file_in_a_variable_and_in_a_flag() {
+    let (_directory, file) =
+        file("[credential]\nsources = [\n  \"query:k\", # first\n  'header:X-Key',\n]");
+    let text = "query:k,header:X-Key";
+    for sources in [
+        file,
+        environment(&[("KEYSTEAD_CREDENTIAL__SOURCES", text)]),
+        environment(&[("KEYSTEAD_CREDENTIAL__SOURCES", " query:k , header:X-Key ")]),
+        Sources::default().with_override("credential.sources", text),
+    ] {
+        let config = Config::load(&sources).unwrap();
+        let toml = config.to_toml().unwrap();
+        assert!(toml.contains("sources = [\"query:k\", \"header:x-key\"]"), "{toml}");
+    }
+}
+
+#[test]
+fn a_list_that_is_set_later_replaces_the_one_before_it() {
+    let (_directory, file) = file("credential.sources = ['query:a', 'query:b', 'query:c']");
+    let sources = file.with_environment([("KEYSTEAD_CREDENTIAL__SOURCES", "cookie:k")]);
+    let toml = Config::load(&sources).unwrap().to_toml().unwrap();
+    assert!(toml.contains("sources = [\"cookie:k\"]"), "{toml}");
 }
 
 #[test]
@@ -157,6 +187,7 @@ fn listeners_may_all_take_any_free_port() {
         ("KEYSTEAD_LISTEN__GRPC", "127.0.0.1:0"),
         ("KEYSTEAD_LISTEN__ADMIN", "127.0.0.1:0"),
         ("KEYSTEAD_LISTEN__CONTROL", "127.0.0.1:0"),
+        ("KEYSTEAD_LISTEN__FORWARD_AUTH", "127.0.0.1:0"),
     ]);
     assert!(Config::load(&sources).is_ok());
 }
@@ -170,6 +201,7 @@ fn the_effective_configuration_loads_as_the_same_again() {
         ("KEYSTEAD_LISTEN__GRPC", "[::]:50051"),
         ("KEYSTEAD_CACHE__FRESH_FOR", "1m 30s 5ms"),
         ("KEYSTEAD_LOG__FILTER", "warn,keystead=debug"),
+        ("KEYSTEAD_CREDENTIAL__SOURCES", "cookie:key, query:Key"),
     ]);
     let toml = Config::load(&sources).unwrap().to_toml().unwrap();
     let (_directory, sources) = file(&toml);
@@ -207,6 +239,7 @@ fn the_list_of_settings_holds_what_the_structs_hold() {
     let not_set = [
         "keys.secret_file",
         "listen.control",
+        "listen.forward_auth",
         "snapshot.path",
         "store.relation",
         "store.guard.breaker.slow_call",

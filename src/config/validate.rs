@@ -14,10 +14,13 @@ struct Rule {
     problem: fn(&Config) -> Option<String>,
 }
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 14] = [
     Rule { keys: &["listen.grpc", "listen.admin"], problem: admin_takes_the_data_port },
     Rule { keys: &["listen.grpc", "listen.control"], problem: control_takes_the_data_port },
     Rule { keys: &["listen.admin", "listen.control"], problem: control_takes_the_admin_port },
+    Rule { keys: &["listen.grpc", "listen.forward_auth"], problem: auth_takes_the_data_port },
+    Rule { keys: &["listen.admin", "listen.forward_auth"], problem: auth_takes_the_admin_port },
+    Rule { keys: &["listen.control", "listen.forward_auth"], problem: auth_takes_the_control_port },
     Rule { keys: &["store.url", "store.relation"], problem: relation_without_postgres },
     Rule { keys: &["store.relation"], problem: relation_is_no_name },
     Rule { keys: &["keys.secret_file"], problem: secret_in_place_of_its_file },
@@ -61,6 +64,18 @@ fn control_takes_the_data_port(Config { listen, .. }: &Config) -> Option<String>
 
 fn control_takes_the_admin_port(Config { listen, .. }: &Config) -> Option<String> {
     collide(("listen.admin", listen.admin), ("listen.control", listen.control?))
+}
+
+fn auth_takes_the_data_port(Config { listen, .. }: &Config) -> Option<String> {
+    collide(("listen.grpc", listen.grpc), ("listen.forward_auth", listen.forward_auth?))
+}
+
+fn auth_takes_the_admin_port(Config { listen, .. }: &Config) -> Option<String> {
+    collide(("listen.admin", listen.admin), ("listen.forward_auth", listen.forward_auth?))
+}
+
+fn auth_takes_the_control_port(Config { listen, .. }: &Config) -> Option<String> {
+    collide(("listen.control", listen.control?), ("listen.forward_auth", listen.forward_auth?))
 }
 
 fn collide((a_key, a): (&str, SocketAddr), (b_key, b): (&str, SocketAddr)) -> Option<String> {

@@ -1,30 +1,28 @@
 //! `keystead.v1.Authz`: the surface for services that ask for themselves.
 
-use std::{fmt, mem, net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fmt, mem, net::IpAddr, sync::Arc, time::Duration};
 
-use futures::FutureExt;
 use http::HeaderMap;
 use prost_types::Timestamp;
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     service::{LayerExt, Routes},
 };
 use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
 use super::{
-    Admission,
+    Admission, needs,
     pb::{
         self, CheckRequest, CheckResponse, ExplainResponse,
         authz_server::{Authz, AuthzServer},
     },
-    refused,
-    status::{self, Refusal},
+    refused::Early,
+    status::Refusal,
+    surface::Surface,
 };
 use crate::{
     check::{Decision, Grant, Needs},
-    key::{MAX_NAME_BYTES, MAX_REQUIRED_SCOPES},
-    outage::Unavailable,
     telemetry::Metrics,
     tier::{Freshness, Tier},
     time::Clock,
@@ -36,9 +34,7 @@ const SURFACE: &str = "authz";
 /// Answers `keystead.v1.Authz`.
 #[derive(Debug)]
 pub struct AuthzService<T> {
-    admission: Arc<Admission<T>>,
-    metrics: Arc<Metrics>,
-    clock: Clock,
+    surface: Surface<T>,
 }
 
 impl<T: Tier> AuthzService<T> {
@@ -51,32 +47,20 @@ impl<T: Tier> AuthzService<T> {
         clock: Clock,
         max_message_bytes: usize,
     ) -> Routes {
-        metrics.expect_checks(SURFACE, status::all_outcomes());
-        let completing = {
-            let metrics = Arc::clone(&metrics);
-            MapResponseLayer::new(move |response| {
-                let count = |code, reason| metrics.check(SURFACE, code, reason);
-                refused::complete_and_count(response, count)
-            })
-        };
-        let service = Self { admission, metrics, clock };
-        let server = AuthzServer::new(service).max_decoding_message_size(max_message_bytes);
+        let surface = Surface::new(SURFACE, admission, metrics, clock);
+        let completing = MapResponseLayer::new(surface.completing(Early::into_http));
+        let server =
+            AuthzServer::new(Self { surface }).max_decoding_message_size(max_message_bytes);
         Routes::new(completing.named_layer(server))
     }
 
-    async fn decide(&self, request: Request<CheckRequest>) -> Result<Grant, Refusal> {
+    async fn decide(&self, request: Request<CheckRequest>) -> Result<Decision, Refusal> {
         let patience = patience(request.metadata().as_ref());
         let mut message = request.into_inner();
         let api_key = Zeroizing::new(mem::take(&mut message.api_key));
         let presented = Some(api_key.as_bytes()).filter(|key| !key.is_empty());
         let needs = needs(&message)?;
-        let check = self.admission.check(presented, needs, patience);
-        // One request fails, not the connection that it shares with others.
-        let decided = AssertUnwindSafe(check).catch_unwind().await;
-        match decided.unwrap_or(Err(Unavailable::Internal))? {
-            Decision::Allow(grant) => Ok(grant),
-            Decision::Deny(denial) => Err(Refusal::from(&denial)),
-        }
+        Ok(self.surface.admission().check(presented, needs, patience).await?)
     }
 }
 
@@ -86,17 +70,8 @@ impl<T: Tier> Authz for AuthzService<T> {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<tonic::Response<CheckResponse>, Status> {
-        let began = self.clock.monotonic();
-        let decided = self.decide(request).await;
-        let decided = decided.map_err(|refusal| refusal.audited(&self.metrics));
-        let (code, reason) =
-            decided.as_ref().err().map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
-        self.metrics.check(SURFACE, status::code_name(code), reason);
-        self.metrics.check_took(SURFACE, began.elapsed());
-        match decided {
-            Ok(grant) => Ok(tonic::Response::new(answer(&grant))),
-            Err(refusal) => Err(refusal.into_status()),
-        }
+        let answered = self.surface.answer(self.decide(request), answer).await;
+        answered.map(tonic::Response::new).map_err(Refusal::into_status)
     }
 
     async fn explain(
@@ -121,27 +96,12 @@ impl fmt::Debug for CheckRequest {
 
 /// What the request needs, or why it makes no sense.
 pub(super) fn needs(message: &CheckRequest) -> Result<Needs<'_>, Refusal> {
-    let scopes = &message.required_scopes;
-    if scopes.len() > MAX_REQUIRED_SCOPES {
-        return Err(Refusal::invalid(format!(
-            "at most {MAX_REQUIRED_SCOPES} scopes may be required"
-        )));
-    }
-    if scopes.iter().any(|scope| scope.is_empty() || scope.len() > MAX_NAME_BYTES) {
-        return Err(Refusal::invalid(format!("a scope is 1 to {MAX_NAME_BYTES} bytes long")));
-    }
-    if message.audience.len() > MAX_NAME_BYTES {
-        return Err(Refusal::invalid(format!(
-            "an audience is at most {MAX_NAME_BYTES} bytes long"
-        )));
-    }
     let client_ip = Some(message.client_ip.as_str())
         .filter(|text| !text.is_empty())
         .map(str::parse::<IpAddr>)
         .transpose()
         .map_err(|_| Refusal::invalid("client_ip is not an IPv4 or IPv6 address without a port"))?;
-    let audience = Some(message.audience.as_str()).filter(|name| !name.is_empty());
-    Ok(Needs { scopes, client_ip, audience })
+    needs::needs(&message.required_scopes, client_ip, &message.audience)
 }
 
 /// How long the caller waits, from `grpc-timeout`: up to eight digits and a

@@ -20,7 +20,8 @@ pub struct ListenConfig {
     /// addresses.
     #[schemars(title = "an IP address and a port such as `127.0.0.1:50051`")]
     pub grpc: SocketAddr,
-    /// Metrics, probes and status, over HTTP. Not for the public.
+    /// Metrics, probes and status, over HTTP, and `/auth` for proxies unless
+    /// `listen.forward_auth` is set. Not for the public.
     #[schemars(title = "an IP address and a port such as `127.0.0.1:9464`")]
     pub admin: SocketAddr,
     /// `keystead.v1.Authz/Explain`, over gRPC, for engineers on call. Who calls it
@@ -31,6 +32,11 @@ pub struct ListenConfig {
     /// `max_connections` of a server must leave room for two more an instance.
     #[schemars(title = "an IP address and a port such as `127.0.0.1:50052`")]
     pub control: Option<SocketAddr>,
+    /// `/auth` for proxies that ask over HTTP, such as nginx, Caddy and Traefik.
+    /// Set it where these proxies should not reach metrics and status. Not set,
+    /// `/auth` is on `listen.admin`; set, it is on this listener alone.
+    #[schemars(title = "an IP address and a port such as `127.0.0.1:9465`")]
+    pub forward_auth: Option<SocketAddr>,
 }
 
 impl Default for ListenConfig {
@@ -39,6 +45,7 @@ impl Default for ListenConfig {
             grpc: (Ipv4Addr::LOCALHOST, 50_051).into(),
             admin: (Ipv4Addr::LOCALHOST, 9464).into(),
             control: None,
+            forward_auth: None,
         }
     }
 }
@@ -49,11 +56,15 @@ impl Default for ListenConfig {
 pub struct GrpcConfig {
     /// How many bytes a message may have. A longer one is refused before it is
     /// decoded. A check takes a few hundred bytes; 65536 leave room for long
-    /// lists of scopes.
+    /// lists of scopes. Of Envoy's messages, which hold whole headers, 262144 are
+    /// read at least.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub max_message_bytes: NonZeroUsize,
     /// How many bytes the headers of a request may have, counted as HTTP/2
-    /// counts them (RFC 9113, 10.5.1). A request with more is refused.
+    /// counts them (RFC 9113, 10.5.1). A request with more is refused. Over
+    /// HTTP/1.1 (`/auth` and the admin listener) they are counted as they are
+    /// sent, with the request line, and one with more is a 431. What a proxy
+    /// lets through to `/auth` must fit, cookies and all.
     #[schemars(range(min = 1024, max = 1_048_576))]
     pub max_header_bytes: NonZeroU32,
     /// How long a connection lives before its client is asked to make a new one,

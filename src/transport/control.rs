@@ -15,12 +15,12 @@ use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
 use super::{
-    Admission, authz,
+    Admission, authz, edge,
     pb::{
         CheckRequest, CheckResponse, ExplainResponse,
         authz_server::{Authz, AuthzServer},
     },
-    refused,
+    refused::{self, Early},
     status::{self, Refusal},
 };
 use crate::{
@@ -69,7 +69,7 @@ impl<T: Tier, S: Store> Control<T, S> {
             let metrics = Arc::clone(&metrics);
             MapResponseLayer::new(move |response| {
                 let count = |code, reason| metrics.check(SURFACE, code, reason);
-                refused::complete_and_count(response, count)
+                refused::complete_with(response, count, Early::into_http)
             })
         };
         let server = AuthzServer::new(ControlService { control: self, metrics });
@@ -139,13 +139,10 @@ impl<T: Tier, S: Store> Authz for ControlService<T, S> {
     }
 }
 
-/// The key in `authorization: Bearer KEY`; the scheme in any case (RFC 9110,
-/// 11.1). Another scheme presents no key.
+/// The key in `authorization: Bearer KEY`. Another scheme presents no key.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(AUTHORIZATION)?.as_bytes();
-    let (scheme, key) = value.split_at(value.iter().position(|byte| *byte == b' ')?);
-    let key = key.trim_ascii();
-    (scheme.eq_ignore_ascii_case(b"bearer") && !key.is_empty()).then_some(key)
+    let key = edge::token(headers.get(AUTHORIZATION)?.as_bytes(), "Bearer")?;
+    Some(key).filter(|key| !key.is_empty())
 }
 
 #[cfg(test)]

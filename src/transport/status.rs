@@ -1,10 +1,14 @@
 //! The one table of what a caller is told: code, reason, text, and when to come
 //! back.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::StatusCode;
+use prost::Message;
+use prost_types::Any;
 use tonic::{Code, Status, metadata::MetadataValue};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorInfo, RetryInfo, pb as rpc};
 
 use crate::{
     check::{Denial, Reason},
@@ -43,7 +47,7 @@ pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) reason: &'static str,
     message: String,
-    /// The average delay of the retry that is asked for.
+    /// The delay of the retry that is asked for, spread already.
     retry_after: Option<Duration>,
     /// Further facts for a program: `key_id` or `cause`.
     fact: Option<(&'static str, String)>,
@@ -56,6 +60,12 @@ impl Refusal {
         Self { code, reason, message, retry_after: None, fact: None, evident: false }
     }
 
+    /// The row of a reason, without the evidence for it.
+    pub(super) fn for_reason(reason: Reason) -> Self {
+        let (code, reason, message) = denial_row(reason);
+        Self::new(code, reason, message.to_owned())
+    }
+
     /// A request that makes no sense.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, "REQUEST_INVALID", message.into())
@@ -64,6 +74,11 @@ impl Refusal {
     /// The message for a person.
     pub(super) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// How long to wait before asking again, if that may help.
+    pub(super) const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Refuses to deny without evidence: what would, is a bug, and told as one.
@@ -80,18 +95,38 @@ impl Refusal {
         Self::from(Unavailable::Internal)
     }
 
+    /// All of it but when to retry as a trailer. Its code is never OK.
+    pub(super) fn as_rpc(&self) -> rpc::Status {
+        let facts = self.fact.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let (reason, domain) = (self.reason.to_owned(), DOMAIN.to_owned());
+        let info = rpc::ErrorInfo { reason, domain, metadata: facts.collect() };
+        let info = any(ErrorInfo::TYPE_URL, &info);
+        let retry = self.retry_after.map(|delay| {
+            let retry_delay = prost_types::Duration::try_from(delay).ok();
+            any(RetryInfo::TYPE_URL, &rpc::RetryInfo { retry_delay })
+        });
+        rpc::Status {
+            code: self.non_ok_code().into(),
+            message: self.message.clone(),
+            details: [Some(info), retry].into_iter().flatten().collect(),
+        }
+    }
+
+    /// The code, which no row has as OK; whoever made one up is told of as a bug.
+    fn non_ok_code(&self) -> Code {
+        if self.code == Code::Ok { Code::Internal } else { self.code }
+    }
+
     /// The answer as gRPC has it.
     pub(super) fn into_status(self) -> Status {
-        let facts: HashMap<_, _> =
-            self.fact.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let mut details = ErrorDetails::new();
-        details.set_error_info(self.reason, DOMAIN, facts);
-        let retry_after = self.retry_after.map(|average| jittered(average, RETRY_JITTER));
-        if let Some(delay) = retry_after {
-            details.set_retry_info(Some(delay));
-        }
-        let mut status = Status::with_error_details(self.code, self.message, details);
-        if let Some(delay) = retry_after {
+        let details = self.as_rpc().encode_to_vec();
+        self.with_details(details.into())
+    }
+
+    /// The answer as gRPC has it, with [`Refusal::as_rpc`] as it is on the wire.
+    pub(super) fn with_details(&self, details: Bytes) -> Status {
+        let mut status = Status::with_details(self.non_ok_code(), self.message.clone(), details);
+        if let Some(delay) = self.retry_after {
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             status.metadata_mut().insert(RETRY_PUSHBACK, MetadataValue::from(millis));
         }
@@ -99,11 +134,13 @@ impl Refusal {
     }
 }
 
+fn any(type_url: &str, message: &impl Message) -> Any {
+    Any { type_url: type_url.to_owned(), value: message.encode_to_vec() }
+}
+
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
-        let (code, reason, message) = denial_row(denial.reason());
-        let mut refusal = Self::new(code, reason, message.to_owned());
-        refusal.evident = true;
+        let mut refusal = Self { evident: true, ..Self::for_reason(denial.reason()) };
         refusal.fact = denial.key().map(|id| ("key_id", id.to_string()));
         refusal
     }
@@ -117,7 +154,7 @@ impl From<Unavailable> for Refusal {
             _ => format!("{outage}; the key was not rejected"),
         };
         let mut refusal = Self::new(code, reason, message);
-        refusal.retry_after = retry_after;
+        refusal.retry_after = retry_after.map(|average| jittered(average, RETRY_JITTER));
         if let Unavailable::Store(kind) = outage {
             refusal.fact = Some(("cause", kind.to_string()));
         }
@@ -128,6 +165,11 @@ impl From<Unavailable> for Refusal {
 /// Whether a code says something about a key.
 pub(super) const fn is_denial(code: Code) -> bool {
     matches!(code, Code::Unauthenticated | Code::PermissionDenied)
+}
+
+/// Whether a code says that there is no answer.
+pub(super) const fn is_outage(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Internal)
 }
 
 const fn denial_row(reason: Reason) -> (Code, &'static str, &'static str) {
@@ -209,6 +251,28 @@ pub(crate) const fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// The HTTP status that says the same as a code, for the codes of the table.
+pub(super) const fn http_status(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound | Code::Unimplemented => StatusCode::NOT_FOUND,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Internal
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
 /// Every outcome of a check, as the pair of labels that counts it.
 pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str)> {
     let denials = Reason::ALL.map(|reason| {
@@ -239,6 +303,8 @@ pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str
 
 #[cfg(test)]
 mod tests {
+    use tonic_types::StatusExt;
+
     use super::*;
     use crate::check::MissingCredential;
 
@@ -298,6 +364,19 @@ mod tests {
         let made_up = Refusal::new(Code::PermissionDenied, "KEY_UNKNOWN", String::new());
         assert_eq!(made_up.audited(&metrics).code, Code::Internal);
         counted(1);
+    }
+
+    #[test]
+    fn no_refusal_is_ever_ok_whatever_made_it() {
+        let made_up = Refusal::new(Code::Ok, "", String::new());
+        assert_eq!(made_up.as_rpc().code, Code::Internal as i32);
+        assert_eq!(made_up.into_status().code(), Code::Internal);
+        for reason in Reason::ALL {
+            let refusal = Refusal::for_reason(reason);
+            let rpc = refusal.as_rpc();
+            assert!(rpc.code != 0 && rpc.code == refusal.code as i32, "{rpc:?}");
+            assert_eq!((rpc.message.as_str(), rpc.details.len()), (refusal.message(), 1));
+        }
     }
 
     #[test]

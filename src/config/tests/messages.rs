@@ -100,7 +100,7 @@ fn a_wrong_type_is_refused_whatever_it_is() {
         ("fill.max_queued = -1", "`fill.max_queued` is -1; write a whole number from 1 to 1000000"),
         (
             "fill.max_queued = [1]",
-            "`fill.max_queued` is a list; write a whole number from 1 to 1000000",
+            "`fill.max_queued` is [1]; write a whole number from 1 to 1000000",
         ),
         (
             "fill.max_queued = 99999999999999999999",
@@ -121,6 +121,45 @@ fn a_wrong_type_is_refused_whatever_it_is() {
     ] {
         assert_eq!(problems_of_file(text), [format!("line 1: {problem}")]);
     }
+}
+
+#[test]
+fn a_wrong_source_of_credentials_is_named_with_what_may_be_written() {
+    let expected = "a list of `authorization:SCHEME`, `header:NAME`, `query:NAME` or `cookie:NAME`";
+    for (sources, problem) in [
+        ("\"header:x-api-key\"", "is \"header:x-api-key\""),
+        ("{}", "is a table"),
+        ("[1]", "is [1]"),
+        ("[['header:a']]", "is [[\"header:a\"]]"),
+        ("[]", "is []: there is none"),
+        ("['']", "is [\"\"]: \"\" is no source"),
+        ("['header']", "is [\"header\"]: \"header\" is no source"),
+        ("['header:a', 'body:b']", "is [\"header:a\", \"body:b\"]: \"body:b\" is no source"),
+        ("['header:a b']", "is [\"header:a b\"]: \"a b\" is no name of a header"),
+        (
+            "['header:Authorization']",
+            "is [\"header:Authorization\"]: `authorization` holds a scheme too, so write `authorization:SCHEME`",
+        ),
+        (
+            "['header:cookie']",
+            "is [\"header:cookie\"]: `cookie` holds many cookies, so write `cookie:NAME`",
+        ),
+        ("['authorization:']", "is [\"authorization:\"]: \"\" is no scheme"),
+        ("['cookie:a=b']", "is [\"cookie:a=b\"]: \"a=b\" is no name of a cookie"),
+        ("['query:']", "is [\"query:\"]: \"\" is no name of a query parameter"),
+        ("['header:a', 'header:A']", "is [\"header:a\", \"header:A\"]: `header:a` is there twice"),
+    ] {
+        assert_eq!(
+            problems_of_file(&format!("credential.sources = {sources}")),
+            [format!("line 1: `credential.sources` {problem}; write {expected}")]
+        );
+    }
+    let nine = (0..9).map(|i| format!("query:{i}")).collect::<Vec<_>>().join(",");
+    let problems = problems_of_environment(&[("KEYSTEAD_CREDENTIAL__SOURCES", &nine)]);
+    assert!(
+        problems[0].contains("\"query:6\", \"q…: there are 9, and 8 are allowed;"),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -236,6 +275,21 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
         (
             &[("KEYSTEAD_LISTEN__CONTROL", "[::]:9464")],
             "`listen.admin` (127.0.0.1:9464) and `listen.control` ([::]:9464) are the same port; give one of them another",
+        ),
+        (
+            &[("KEYSTEAD_LISTEN__FORWARD_AUTH", "127.0.0.1:9464")],
+            "`listen.admin` (127.0.0.1:9464) and `listen.forward_auth` (127.0.0.1:9464) are the same port; give one of them another",
+        ),
+        (
+            &[("KEYSTEAD_LISTEN__FORWARD_AUTH", "0.0.0.0:50051")],
+            "`listen.grpc` (127.0.0.1:50051) and `listen.forward_auth` (0.0.0.0:50051) are the same port; give one of them another",
+        ),
+        (
+            &[
+                ("KEYSTEAD_LISTEN__CONTROL", "127.0.0.1:1"),
+                ("KEYSTEAD_LISTEN__FORWARD_AUTH", "127.0.0.1:1"),
+            ],
+            "`listen.control` (127.0.0.1:1) and `listen.forward_auth` (127.0.0.1:1) are the same port; give one of them another",
         ),
         (
             &[postgres, ("KEYSTEAD_STORE__RELATION", "a.b.c")],

@@ -1,0 +1,78 @@
+//! The header `cookie` (RFC 6265, 4.2).
+
+/// A cookie as a client sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cookie<'a> {
+    /// Name and value, without the white space around them.
+    pub(super) text: &'a [u8],
+    pub(super) name: &'a [u8],
+    /// Without the quotes around it.
+    pub(super) value: &'a [u8],
+}
+
+/// The cookies in all values of the header, in their order.
+pub(super) fn cookies<'a>(
+    values: impl Iterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = Cookie<'a>> {
+    let texts = values.flat_map(|value| value.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    texts.filter(|text| !text.is_empty()).map(cookie)
+}
+
+/// Where in a text of [`cookies`] a cookie may begin: at its start, and behind each
+/// comma. No cookie has a comma in it (RFC 6265, 4.1.1), but two headers that became
+/// one have it between them.
+pub(super) fn beginnings(text: &[u8]) -> impl Iterator<Item = (usize, Cookie<'_>)> {
+    let behind = |(at, byte): (usize, &u8)| (*byte == b',').then_some(at + 1);
+    let starts = std::iter::once(0).chain(text.iter().enumerate().filter_map(behind));
+    starts.map(|start| (start, cookie(text[start..].trim_ascii())))
+}
+
+/// One without `=` is a name alone, as it is to most servers.
+fn cookie(text: &[u8]) -> Cookie<'_> {
+    let mut parts = text.splitn(2, |byte| *byte == b'=');
+    let [name, value] = [(); 2].map(|()| parts.next().unwrap_or_default().trim_ascii());
+    let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    Cookie { text, name, value: unquoted.unwrap_or(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(values: &[&'static str]) -> Vec<(&'static str, &'static str)> {
+        let text = |bytes| std::str::from_utf8(bytes).unwrap();
+        let values = values.iter().map(|value| value.as_bytes());
+        cookies(values).map(|cookie| (text(cookie.name), text(cookie.value))).collect()
+    }
+
+    #[test]
+    fn cookies_are_read_as_servers_read_them() {
+        assert_eq!(read(&["a=1; b=2"]), [("a", "1"), ("b", "2")]);
+        assert_eq!(read(&["a=1;b=2;", " ; c = 3 "]), [("a", "1"), ("b", "2"), ("c", "3")]);
+        assert_eq!(read(&["a=x=y=; b"]), [("a", "x=y="), ("b", "")]);
+        assert_eq!(read(&["a=\"1\"; b=\"; c=\"2"]), [("a", "1"), ("b", "\""), ("c", "\"2")]);
+        assert_eq!(read(&["", ";;"]), []);
+        assert_eq!(read(&["=x"]), [("", "x")]);
+    }
+
+    #[test]
+    fn a_cookie_may_begin_behind_a_comma() {
+        let names = beginnings(b"a=1, key=x,b").map(|(at, cookie)| (at, cookie.name));
+        assert_eq!(names.collect::<Vec<_>>(), [(0, &b"a"[..]), (4, b"key"), (11, b"b")]);
+        assert_eq!(beginnings(b"").count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_sent_is_cut_into_parts_of_it(
+            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..3),
+        ) {
+            for cookie in cookies(values.iter().map(Vec::as_slice)) {
+                prop_assert!(!cookie.text.contains(&b';'));
+                prop_assert!(cookie.name.len() + cookie.value.len() <= cookie.text.len());
+            }
+        }
+    }
+}

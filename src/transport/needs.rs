@@ -1,0 +1,93 @@
+//! What a request needs of a key, on every surface within the same bounds.
+
+use std::net::IpAddr;
+
+use super::status::Refusal;
+use crate::{
+    check::Needs,
+    key::{MAX_NAME_BYTES, MAX_REQUIRED_SCOPES},
+};
+
+/// What a request needs, or why it makes no sense. An empty audience is none.
+pub(super) fn needs<'a>(
+    scopes: &'a [String],
+    client_ip: Option<IpAddr>,
+    audience: &'a str,
+) -> Result<Needs<'a>, Refusal> {
+    if scopes.len() > MAX_REQUIRED_SCOPES {
+        return Err(Refusal::invalid(format!(
+            "at most {MAX_REQUIRED_SCOPES} scopes may be required"
+        )));
+    }
+    if scopes.iter().any(|scope| scope.is_empty() || scope.len() > MAX_NAME_BYTES) {
+        return Err(Refusal::invalid(format!("a scope is 1 to {MAX_NAME_BYTES} bytes long")));
+    }
+    if audience.len() > MAX_NAME_BYTES {
+        return Err(Refusal::invalid(format!(
+            "an audience is at most {MAX_NAME_BYTES} bytes long"
+        )));
+    }
+    let audience = Some(audience).filter(|name| !name.is_empty());
+    Ok(Needs { scopes, client_ip, audience })
+}
+
+/// The text that tells what is needed, under the `name` that it has where it is
+/// set up. A blank one makes no sense: it would need nothing, and let everyone in,
+/// where somebody meant to need something.
+pub(super) fn not_blank<'a>(name: &str, text: &'a str) -> Result<&'a str, Refusal> {
+    if text.trim_ascii().is_empty() {
+        return Err(Refusal::invalid(format!("`{name}` is empty; leave it out")));
+    }
+    Ok(text)
+}
+
+/// The scopes in a text that has spaces between them. Of far too many only so
+/// many are taken that [`needs`] refuses them.
+pub(super) fn scopes(text: &str) -> Vec<String> {
+    let scopes = text.split_ascii_whitespace().take(MAX_REQUIRED_SCOPES + 1);
+    scopes.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(scopes: &[String], audience: &str) -> bool {
+        needs(scopes, None, audience).is_err()
+    }
+
+    #[test]
+    fn what_is_at_its_bound_is_allowed_and_what_is_past_it_is_not() {
+        let name = "x".repeat(MAX_NAME_BYTES);
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        let texts = |count| vec![name.clone(); count];
+        assert!(!refused(&texts(MAX_REQUIRED_SCOPES), &name));
+        assert!(refused(&texts(MAX_REQUIRED_SCOPES + 1), ""));
+        assert!(refused(std::slice::from_ref(&long), ""));
+        assert!(refused(&[String::new()], ""));
+        assert!(refused(&[], &long));
+    }
+
+    #[test]
+    fn scopes_are_read_with_any_space_between_them() {
+        assert_eq!(scopes("  read orders:write\tx "), ["read", "orders:write", "x"]);
+        assert!(scopes(" ").is_empty());
+        assert!(refused(&scopes(&"x ".repeat(30_000)), ""));
+    }
+
+    #[test]
+    fn what_is_set_up_to_be_needed_is_not_blank() {
+        for blank in ["", " ", "\t \n"] {
+            let refusal = not_blank("keystead.scopes", blank).unwrap_err();
+            assert_eq!(refusal.reason, "REQUEST_INVALID");
+            assert!(refusal.message().contains("`keystead.scopes`"), "{}", refusal.message());
+        }
+        assert_eq!(not_blank("x", " read "), Ok(" read "));
+    }
+
+    #[test]
+    fn an_empty_audience_is_none() {
+        assert_eq!(needs(&[], None, "").unwrap().audience, None);
+        assert_eq!(needs(&[], None, "orders").unwrap().audience, Some("orders"));
+    }
+}
