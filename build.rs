@@ -10,17 +10,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Embedded into the crate by a macro, which would not see a new file.
     println!("cargo::rerun-if-changed=migrations");
 
-    let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_file("proto/keystead/v1/authz.proto")?;
-
+    let keystead = compiled("keystead/v1/authz.proto")?;
     let for_reflection = PathBuf::from(env::var("OUT_DIR")?).join("keystead.v1.bin");
-    fs::write(for_reflection, compiler.encode_file_descriptor_set())?;
+    fs::write(for_reflection, keystead.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         // It holds the key; `transport/authz.rs` has a `Debug` that does not show it.
         .skip_debug(["keystead.v1.CheckRequest"])
-        .compile_fds(compiler.file_descriptor_set())?;
+        .compile_fds(keystead.file_descriptor_set())?;
+
+    let envoy = compiled("envoy/service/auth/v3/external_auth.proto")?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        // A slice of the frame that the message came in, instead of a copy.
+        .bytes(".")
+        // They hold keys; `transport/ext_authz/message.rs` has what does not show them.
+        .skip_debug(
+            ["HttpRequest", "Entry", "HeaderValue"]
+                .map(|name| format!("envoy.service.auth.v3.{name}")),
+        )
+        .compile_fds(envoy.file_descriptor_set())?;
     Ok(())
+}
+
+fn compiled(file: &str) -> Result<protox::Compiler, protox::Error> {
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_file(file)?;
+    Ok(compiler)
 }

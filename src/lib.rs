@@ -7,7 +7,7 @@
 //! only; [`app`] alone knows the order of the tiers.
 //!
 //! ```text
-//! transport     gRPC, health, admin HTTP       decode, admission limit, deadline
+//! transport     gRPC, Envoy, forward-auth      decode, admission limit, deadline
 //!   check       credential -> record -> decision: pure
 //!     cache     memory: fresh, revalidating, stale if the store gives no answer
 //!       fill    one lookup for each key, one query for many keys

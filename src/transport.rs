@@ -1,5 +1,5 @@
-//! What the network sees: gRPC, health, the admin HTTP listener, and the control
-//! listener.
+//! What the network sees: gRPC, also as Envoy speaks it, forward-auth over HTTP,
+//! health, the admin HTTP listener, and the control listener.
 //!
 //! Requests are decoded and answers encoded here; tonic, prost and axum types
 //! go no further.
@@ -10,19 +10,29 @@ mod authz;
 mod config;
 mod control;
 mod descriptors;
+mod edge;
+mod ext_authz;
+mod forward_auth;
 mod health;
+mod needs;
 mod refused;
 mod routes;
 mod server;
 mod status;
+mod surface;
 
 pub use admin::{AdminState, admin_routes};
 pub use admission::Admission;
 pub use authz::AuthzService;
 pub use config::{DrainConfig, GrpcConfig, ListenConfig};
 pub use control::Control;
+pub use edge::{
+    CredentialConfig, CredentialSources, ExtAuthzConfig, ForwardAuthConfig, OnOutage, SourcesError,
+};
+pub use ext_authz::ExtAuthzService;
+pub use forward_auth::auth_routes;
 pub use health::{Health, HealthNames};
-pub use routes::{ReflectionError, control_routes, routes};
+pub use routes::{DataConfig, ReflectionError, control_routes, routes};
 pub use server::{Listener, Protocol};
 pub(crate) use status::code_name;
 
@@ -39,4 +49,17 @@ pub mod pb {
 
     /// All descriptors, for reflection.
     pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("keystead.v1");
+}
+
+/// What is read and written of Envoy's messages, as compiled by the build script.
+/// Not described by reflection, as there is more to Envoy's own.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the documentation is in proto/"
+)]
+pub mod envoy_pb {
+    tonic::include_proto!("envoy.service.auth.v3");
 }

@@ -6,55 +6,20 @@
 
 #![no_main]
 
-use std::{
-    env, fs,
-    num::NonZeroUsize,
-    process,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::sync::LazyLock;
 
 use axum::{Router, body::Body};
 use http::{HeaderValue, Request};
-use keystead::{
-    check::{CheckConfig, Checker},
-    guard::{GuardConfig, Guarded},
-    key::{Credential, KeyRing, Prefix},
-    outage::Unavailable,
-    store::{
-        StoreErrorKind,
-        sqlite::{SqliteConfig, SqliteStore},
-    },
-    telemetry::Metrics,
-    tier::{Sighting, Tier},
-    time::Clock,
-    transport::{Admission, AuthzService},
-    usage::use_log,
-};
+use keystead::{time::Clock, transport::AuthzService};
+use keystead_fuzz::{KEY, MAX_MESSAGE_BYTES, admission, framed};
 use libfuzzer_sys::fuzz_target;
-use tokio::{runtime, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::runtime;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use tower::ServiceExt;
 
-const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-
-/// Minted with that secret, as the first field of a `CheckRequest`.
-const MINTED: &[u8; 50] = b"\x0a\x30ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUVDyq36RzI";
-
-/// Below the longest input that libFuzzer makes, with a key before it, so that it
-/// is passed at times.
-const MAX_MESSAGE_BYTES: usize = 4096;
-
-/// A store that never answers.
-struct Down;
-
-impl Tier for Down {
-    async fn find(&self, _: Credential, _: Instant) -> Result<Sighting, Unavailable> {
-        Err(Unavailable::Store(StoreErrorKind::Unreachable))
-    }
-}
+/// A key as the first field of a `CheckRequest`.
+static MINTED: LazyLock<Vec<u8>> = LazyLock::new(|| [b"\x0a\x30", KEY.as_bytes()].concat());
 
 struct Service {
     routes: Router,
@@ -62,14 +27,7 @@ struct Service {
 }
 
 static SERVICE: LazyLock<Service> = LazyLock::new(|| {
-    let ring = KeyRing::parse(SECRET, Prefix::default(), true).expect("a good secret");
-    let (metrics, _) = Metrics::new().expect("metrics in memory");
-    let (for_guard, clock) = (Arc::clone(&metrics), Clock::System);
-    let unused = Guarded::new(empty_store(), GuardConfig::default(), for_guard, clock);
-    let (uses, _) = use_log(Arc::new(unused), Clock::System);
-    let checker = Checker::new(ring, Down, Clock::System);
-    let never = CancellationToken::new();
-    let admission = Admission::new(checker, uses, CheckConfig::default(), never, Clock::System);
+    let (admission, metrics) = admission();
     let routes = AuthzService::routes(admission, metrics, Clock::System, MAX_MESSAGE_BYTES);
     let runtime = runtime::Builder::new_current_thread().enable_time().build();
     Service {
@@ -87,28 +45,9 @@ fuzz_target!(|input: &[u8]| {
     is_documented(answer(&timeout, body));
     is_documented(answer(&timeout, &framed(body)));
     // Fields that come later are added, or win.
-    is_documented(answer(&timeout, &framed(&[MINTED, body].concat())));
-    assert_eq!(answer(&timeout, &framed(MINTED)).code(), Code::Unavailable);
+    is_documented(answer(&timeout, &framed(&[&MINTED, body].concat())));
+    assert_eq!(answer(&timeout, &framed(&MINTED)).code(), Code::Unavailable);
 });
-
-/// A log of uses wants one. No key is ever found, so that none is used.
-fn empty_store() -> SqliteStore {
-    let folder = env::temp_dir().join(format!("keystead-fuzz-{}", process::id()));
-    fs::create_dir_all(&folder).expect("a folder for what is temporary");
-    let config = SqliteConfig {
-        path: folder.join("keystead.db"),
-        max_readers: NonZeroUsize::MIN,
-        query_timeout: Duration::from_secs(1),
-    };
-    let store = SqliteStore::open(&config).expect("a store in a new file");
-    fs::remove_dir_all(folder).expect("it was just made");
-    store
-}
-
-fn framed(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).expect("inputs are short");
-    [&[0], &length.to_be_bytes()[..], message].concat()
-}
 
 fn answer(timeout: &HeaderValue, body: &[u8]) -> Status {
     let request = Request::post("/keystead.v1.Authz/Check")

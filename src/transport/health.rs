@@ -17,11 +17,8 @@ pub struct HealthNames;
 
 impl HealthNames {
     /// Names that are SERVING while this instance can answer honestly and
-    /// usefully: the server as a whole, and its check service.
-    pub const READY: [&str; 2] = ["", "keystead.v1.Authz"];
-    /// Known, so that a proxy that asks is told: `NOT_SERVING`, as this version
-    /// does not answer `ext_authz`.
-    pub const EXT_AUTHZ: &str = "envoy.service.auth.v3.Authorization";
+    /// usefully: the server as a whole, and its check services.
+    pub const READY: [&str; 3] = ["", "keystead.v1.Authz", "envoy.service.auth.v3.Authorization"];
     /// SERVING while the process can make progress.
     pub const LIVENESS: &str = "liveness";
     /// SERVING while the store answers. For dashboards, not for routing.
@@ -44,7 +41,6 @@ impl Health {
     pub async fn new(ladder: Ladder, tasks: Tasks) -> Self {
         let mut health =
             Self { reporter: HealthReporter::new(), ladder, tasks, told: HashMap::new() };
-        health.tell(HealthNames::EXT_AUTHZ, false).await;
         health.report().await;
         health
     }
@@ -72,7 +68,7 @@ impl Health {
                 () = goodbye.cancelled() => break,
             }
         }
-        let names = [HealthNames::EXT_AUTHZ, HealthNames::LIVENESS, HealthNames::STORE];
+        let names = [HealthNames::LIVENESS, HealthNames::STORE];
         for name in HealthNames::READY.into_iter().chain(names) {
             self.reporter.clear_service_status(name).await;
         }

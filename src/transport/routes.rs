@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::Router;
 use tower::util::MapResponseLayer;
 
-use super::{Admission, AuthzService, Control, GrpcConfig, Health, descriptors, refused};
+use super::{
+    Admission, AuthzService, Control, CredentialSources, ExtAuthzConfig, ExtAuthzService,
+    GrpcConfig, Health, descriptors, refused,
+};
 use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
 
 /// The descriptors of the services cannot be read.
@@ -13,7 +16,19 @@ use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
 #[error("reflection cannot be set up: {0}")]
 pub struct ReflectionError(#[from] tonic_reflection::server::Error);
 
-/// `keystead.v1.Authz`, `grpc.health.v1.Health` and reflection.
+/// How the services of the data listener are set up.
+#[derive(Debug, Clone)]
+pub struct DataConfig {
+    /// The bounds of a connection.
+    pub grpc: GrpcConfig,
+    /// Where Envoy's requests carry their keys.
+    pub sources: CredentialSources,
+    /// How Envoy is answered.
+    pub ext_authz: ExtAuthzConfig,
+}
+
+/// `keystead.v1.Authz`, `envoy.service.auth.v3.Authorization`,
+/// `grpc.health.v1.Health` and reflection.
 ///
 /// Whatever is refused before it reaches a service, or by a service that is not
 /// ours, carries a `google.rpc.ErrorInfo` too.
@@ -21,10 +36,21 @@ pub fn routes<T: Tier>(
     admission: Arc<Admission<T>>,
     metrics: Arc<Metrics>,
     health: &Health,
-    config: GrpcConfig,
+    config: DataConfig,
     clock: Clock,
 ) -> Result<Router, ReflectionError> {
-    let services = AuthzService::routes(admission, metrics, clock, config.max_message_bytes.get())
+    let DataConfig { grpc, sources, ext_authz } = config;
+    let max_message_bytes = grpc.max_message_bytes.get();
+    let envoy = ExtAuthzService::new(
+        Arc::clone(&admission),
+        Arc::clone(&metrics),
+        clock.clone(),
+        sources,
+        ext_authz,
+    );
+    let services = AuthzService::routes(admission, metrics, clock, max_message_bytes);
+    let services = envoy
+        .join(services, max_message_bytes)
         .add_service(health.service())
         .add_service(reflection("Explain")?.build_v1()?)
         .add_service(reflection("Explain")?.build_v1alpha()?);

@@ -19,6 +19,8 @@ use crate::harness::{
     admin::Admin,
     backend::{Backend, Server as PostgresServer},
     eventually,
+    ext_authz::Ask,
+    http::{get, send},
     keys::{Key, Keys, of_acme},
     keystead::{Keystead, Server},
 };
@@ -120,6 +122,14 @@ async fn ask(channel: &Channel, text: &str, secrets: &Secrets) -> Result<(), Sta
     metadata.insert("authorization", format!("Bearer {text}").parse().unwrap());
     metadata.insert("x-api-key", text.parse().unwrap());
     let outcome = AuthzClient::new(channel.clone()).check(request).await;
+    let everywhere = Ask::bearer(text)
+        .header("x-api-key", text)
+        .header("cookie", format!("key={text}"))
+        .path(format!("/orders?key={text}"));
+    for ask in [everywhere.clone(), everywhere.raw()] {
+        let verdict = ask.send(channel.clone()).await.unwrap();
+        secrets.are_not_in("an answer to Envoy", format!("{verdict:?}"));
+    }
     match outcome {
         Ok(answer) => {
             secrets.are_not_in("an answer", format!("{answer:?}"));
@@ -131,6 +141,15 @@ async fn ask(channel: &Channel, text: &str, secrets: &Secrets) -> Result<(), Sta
             Err(status)
         }
     }
+}
+
+/// Asks as a proxy does about a request with the key wherever one may be.
+async fn ask_by_proxy(server: &Server, text: &str, secrets: &Secrets) -> u16 {
+    let (bearer, target) = (format!("Bearer {text}"), format!("/x?api_key={text}"));
+    let headers = [("authorization", bearer.as_str()), ("x-forwarded-uri", &target)];
+    let answer = send(server.admin, get("/auth?scopes=read", &headers)).await;
+    secrets.are_not_in("an answer to a proxy", format!("{answer:?}"));
+    answer.status
 }
 
 /// Has keys explained, which shows more than any other answer does.
@@ -184,7 +203,10 @@ async fn use_all(server: &Server, keys: &Keys, secrets: &mut Secrets) {
             (&forged, Code::Unauthenticated),
         ] {
             assert_eq!(ask(&channel, text, secrets).await.unwrap_err().code(), code);
+            let status = if code == Code::PermissionDenied { 403 } else { 401 };
+            assert_eq!(ask_by_proxy(server, text, secrets).await, status);
         }
+        assert_eq!(ask_by_proxy(server, &valid.text, secrets).await, 200);
     }
     let texts = [&valid.text, &imported.text, &revoked.text, &unknown.text, &forged];
     explain(server, &admin.text, &texts.map(String::as_str), secrets).await;

@@ -13,7 +13,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{DEADLINE, beside};
 
@@ -33,6 +33,7 @@ pub(crate) struct Answer {
     pub(crate) http: StatusCode,
     /// `None` when there is no gRPC status in it at all.
     pub(crate) status: Option<Status>,
+    body: Vec<u8>,
 }
 
 impl Wire {
@@ -101,22 +102,32 @@ impl Wire {
 impl Answer {
     async fn read(answer: Response<Incoming>) -> hyper::Result<Self> {
         let (head, mut body) = answer.into_parts();
-        let mut trailers = HeaderMap::new();
+        let (mut trailers, mut data) = (HeaderMap::new(), Vec::new());
         while let Some(frame) =
             std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
         {
-            if let Ok(theirs) = frame?.into_trailers() {
-                trailers = theirs;
+            match frame?.into_data() {
+                Ok(more) => data.extend_from_slice(&more),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
             }
         }
         let status = [&head.headers, &trailers].into_iter().find_map(Status::from_header_map);
-        Ok(Self { http: head.status, status })
+        Ok(Self { http: head.status, status, body: data })
     }
 
     /// The gRPC status of a call that was answered as such.
     pub(crate) fn status(self) -> Status {
         assert_eq!(self.http, StatusCode::OK);
         self.status.expect("an answer has a status")
+    }
+
+    /// The one message of a call that did not fail.
+    pub(crate) fn message(&self) -> &[u8] {
+        let code = self.status.as_ref().map(Status::code);
+        assert_eq!((self.http, code), (StatusCode::OK, Some(Code::Ok)));
+        let message = self.body.get(5..).expect("a frame has five bytes before its message");
+        assert_eq!(self.body, framed(false, message));
+        message
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can be called here, as `grpcurl` finds out.
 
 use futures::{StreamExt, stream};
+use tonic::{Code, Status};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -13,10 +14,15 @@ use crate::harness::{
 };
 
 async fn ask(service: &Service, request: MessageRequest) -> MessageResponse {
+    answer(service, request).await.unwrap()
+}
+
+async fn answer(service: &Service, request: MessageRequest) -> Result<MessageResponse, Status> {
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
     let mut client = ServerReflectionClient::new(service.channel());
     let answers = client.server_reflection_info(stream::iter([request])).await.unwrap();
-    answers.into_inner().next().await.unwrap().unwrap().message_response.unwrap()
+    let answer = answers.into_inner().next().await.unwrap()?;
+    Ok(answer.message_response.unwrap())
 }
 
 #[tokio::test]
@@ -41,5 +47,14 @@ async fn reflection_describes_the_method_with_all_that_it_needs() {
         let answer = ask(service, MessageRequest::FileContainingSymbol(symbol.to_owned())).await;
         let MessageResponse::FileDescriptorResponse(files) = answer else { panic!("{answer:?}") };
         assert!(!files.file_descriptor_proto.is_empty(), "{symbol}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_does_not_describe_our_part_of_envoys_messages_as_the_whole() {
+    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    for symbol in ["envoy.service.auth.v3.Authorization", "envoy.service.auth.v3.CheckRequest"] {
+        let asked = answer(service, MessageRequest::FileContainingSymbol(symbol.to_owned()));
+        assert_eq!(asked.await.unwrap_err().code(), Code::NotFound, "{symbol}");
     }
 }

@@ -22,7 +22,7 @@ on_both_stores! {
     watchers_see_the_end_coming,
 }
 
-const READY: [&str; 2] = ["", "keystead.v1.Authz"];
+const READY: [&str; 3] = ["", "keystead.v1.Authz", "envoy.service.auth.v3.Authorization"];
 
 async fn is(service: &Service, name: &str, expected: ServingStatus) {
     eventually(&format!("{name:?} is {expected:?}"), async || {
@@ -44,7 +44,7 @@ async fn watch(
 
 async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backend: impl Backend) {
     let Bench { service, .. } = &Bench::new(backend).await;
-    for name in ["", "keystead.v1.Authz", "liveness", "store"] {
+    for name in READY.into_iter().chain(["liveness", "store"]) {
         is(service, name, Serving).await;
     }
     for name in ["keystead", "keystead.v1.Keys", "envoy", "Store", " "] {
@@ -60,7 +60,7 @@ async fn outage_is_told_of_the_store_alone(backend: impl Backend) {
     bench.backend.vanish().await;
     assert_eq!(store.next().await, Some(NotServing));
     is(&bench.service, "store", NotServing).await;
-    for name in ["", "keystead.v1.Authz", "liveness"] {
+    for name in READY.into_iter().chain(["liveness"]) {
         assert_eq!(bench.service.health(name).await.unwrap(), Serving, "{name:?}");
     }
     bench.backend.come_back().await;

@@ -1,0 +1,38 @@
+//! What Envoy is told, asked as Envoy asks: with the messages that others have.
+
+mod bugs;
+mod credentials;
+mod denied;
+mod granted;
+mod outages;
+mod requests;
+
+use std::collections::BTreeMap;
+
+use tonic::Code;
+
+use crate::harness::{
+    admin::{Scrape, checks_of},
+    app::Service,
+    ext_authz::{Ask, Refused, Verdict},
+    refusal::code_name,
+};
+
+/// Asks, and holds that the request is refused for that reason, as an HTTP client
+/// and Envoy are told, and that it was counted once and nothing else was.
+async fn refused(service: &Service, ask: &Ask, (code, reason): (Code, &str)) -> Refused {
+    let before = service.admin.scrape().await;
+    let verdict = ask.send(service.channel()).await.unwrap();
+    let after = service.admin.scrape().await;
+    let Verdict::Refused(refused) = verdict else { panic!("{reason}: {verdict:?}") };
+    refused.is_row((code, reason));
+    counted_once(&before, &after, (code, reason));
+    refused
+}
+
+/// Holds that of all checks this one alone was counted.
+fn counted_once(before: &Scrape, after: &Scrape, (code, reason): (Code, &str)) {
+    let counted = after.changes_since(before, "keystead_checks_total");
+    let once = BTreeMap::from([(checks_of("ext_authz", code_name(code), reason), 1.0)]);
+    assert_eq!(counted, once);
+}
