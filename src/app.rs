@@ -10,7 +10,9 @@ mod warm;
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use axum::Router;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tower::util::MapFutureLayer;
 
 pub use open::{OpenError, Opened, open_ring, open_store, open_store_alone};
 
@@ -25,8 +27,8 @@ use crate::{
     telemetry::{Metrics, MetricsError},
     time::Clock,
     transport::{
-        AdminState, Admission, DrainConfig, Health, Listener, Protocol, ReflectionError,
-        admin_routes, routes,
+        AdminState, Admission, DataConfig, DrainConfig, Health, Listener, Protocol,
+        ReflectionError, admin_routes, auth_routes, routes,
     },
     usage::{UseWriter, use_log},
     warm::Writer,
@@ -48,12 +50,20 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
 /// probes and people, with room for those that say nothing for ten seconds.
 const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
+/// A listener, what is spoken there, and what is served.
+type Listening = (Listener, Protocol, Router);
+
 /// The service, built and bound, but not yet running.
 #[derive(Debug)]
 pub struct App {
-    grpc: (Listener, Protocol, Router),
-    admin: (Listener, Protocol, Router),
-    control: Option<(Listener, Protocol, Router)>,
+    grpc: Listening,
+    admin: Listening,
+    control: Option<Listening>,
+    /// Where it has a listener of its own; otherwise it is among the routes of
+    /// `admin`.
+    forward_auth: Option<Listening>,
+    /// The requests of forward-auth that are under way on the admin listener.
+    asked: Tasks,
     background: Background,
     drain: DrainConfig,
     stops: Stops,
@@ -164,15 +174,22 @@ impl App {
         // The surfaces.
         let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
         let control = control::open(config, looked, admitted, counted, &stops, &tasks).await?;
-        let routes = routes(admission, metrics, &health, config.grpc, clock.clone())?;
+        let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
+        let sources = config.credential.sources.clone();
+        let auth = auth_routes(admitted, counted, sources, config.forward_auth, clock.clone());
+        let routes = routes(admission, metrics, &health, data_config(config), clock.clone())?;
         let grpc = bind("listen.grpc", config.listen.grpc, config.grpc.max_connections).await?;
         let admin = bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
+        let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::default());
+        let (auth, beside) = forward_auth(config, http1, auth, &asked).await?;
         let state =
             AdminState { ladder: ladder.clone(), breaker, exposition, tasks: tasks.clone(), clock };
         Ok(Self {
             grpc: (grpc, Protocol::Grpc(config.grpc), routes),
-            admin: (admin, Protocol::Http1, admin_routes(state)),
+            admin: (admin, http1, admin_routes(state).merge(beside)),
             control,
+            forward_auth: auth,
+            asked,
             background: Background { ladder, health, probe, feed, uses, snapshot, tasks },
             drain: config.drain,
             stops,
@@ -191,13 +208,18 @@ impl App {
 
     /// Where the control listener listens, if there is one.
     pub fn control_addr(&self) -> io::Result<Option<SocketAddr>> {
-        control::address(self.control.as_ref())
+        address_of(self.control.as_ref())
+    }
+
+    /// Where the listener of forward-auth listens, if it has one of its own.
+    pub fn forward_auth_addr(&self) -> io::Result<Option<SocketAddr>> {
+        address_of(self.forward_auth.as_ref())
     }
 
     /// Serves until `stop` is ready, then drains. Ends after `drain.timeout`
     /// and a moment for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let Self { grpc, admin, control, background, drain, stops } = self;
+        let Self { grpc, admin, control, forward_auth, asked, background, drain, stops } = self;
         let Background { ladder, health, probe, feed, uses, snapshot, tasks } = background;
         let (calls, visits, kept) = (Tasks::default(), Tasks::default(), Tasks::default());
 
@@ -211,8 +233,10 @@ impl App {
         let (listener, protocol, routes) = admin;
         let serving = listener.serve(protocol, routes, visits.clone(), stops.last.clone());
         visits.spawn("admin", serving);
+        let control = control.map(|control| ("control", control));
+        let forward_auth = forward_auth.map(|forward_auth| ("forward_auth", forward_auth));
         for (name, (listener, protocol, routes)) in
-            [("grpc", grpc)].into_iter().chain(control.map(|control| ("control", control)))
+            [("grpc", grpc)].into_iter().chain(control).chain(forward_auth)
         {
             let serving = listener.serve(protocol, routes, calls.clone(), stops.goodbye.clone());
             calls.spawn(name, serving);
@@ -224,15 +248,21 @@ impl App {
             Stop::AfterDelay => drain.delay,
             Stop::AtOnce => Duration::ZERO,
         };
-        tokio::time::sleep(delay).await;
-        finish(&calls, &stops, drain.timeout.saturating_sub(delay)).await;
+        let end = Instant::now() + drain.timeout;
+        sleep(delay).await;
+        stops.goodbye.cancel();
+        finish(&calls, &stops, end).await;
         stops.last.cancel();
-        let (no_tasks, no_visits, is_kept) = tokio::join!(
-            tasks.stop(BACKGROUND_LIMIT),
+        finish(&asked, &stops, end.max(Instant::now() + BACKGROUND_LIMIT)).await;
+        let (no_visits, no_tasks, is_kept) = tokio::join!(
             visits.stop(BACKGROUND_LIMIT),
+            tasks.stop(BACKGROUND_LIMIT),
             kept.stop(SNAPSHOT_LIMIT),
         );
-        if !(no_tasks && no_visits) {
+        if !no_visits {
+            tracing::warn!("connections to the admin listener were cut at the end");
+        }
+        if !no_tasks {
             tracing::warn!("background work was still going on at the end");
         }
         if !is_kept {
@@ -241,9 +271,35 @@ impl App {
     }
 }
 
-/// Lets calls end, and says so to those that cannot.
-async fn finish(calls: &Tasks, stops: &Stops, limit: Duration) {
-    stops.goodbye.cancel();
+fn data_config(config: &Config) -> DataConfig {
+    DataConfig {
+        grpc: config.grpc,
+        sources: config.credential.sources.clone(),
+        ext_authz: config.ext_authz,
+    }
+}
+
+/// The listener of forward-auth if it has one of its own; and what is to be on the
+/// admin listener, where its requests are among `asked`: they are waited for as
+/// no visitor is.
+async fn forward_auth(
+    config: &Config,
+    protocol: Protocol,
+    routes: Router,
+    asked: &Tasks,
+) -> Result<(Option<Listening>, Router), StartError> {
+    let Some(address) = config.listen.forward_auth else {
+        let asked = asked.clone();
+        let tracked = MapFutureLayer::new(move |answer| asked.track(answer));
+        return Ok((None, routes.route_layer(tracked)));
+    };
+    let listener = bind("listen.forward_auth", address, config.grpc.max_connections).await?;
+    Ok((Some((listener, protocol, routes)), Router::new()))
+}
+
+/// Lets calls end until `end`, and says so to those that cannot.
+async fn finish(calls: &Tasks, stops: &Stops, end: Instant) {
+    let limit = end.saturating_duration_since(Instant::now());
     let cut_off_for = CUT_OFF_BEFORE_END.min(limit / 2);
     if calls.stop(limit.saturating_sub(cut_off_for)).await {
         return;
@@ -252,6 +308,10 @@ async fn finish(calls: &Tasks, stops: &Stops, limit: Duration) {
     if !calls.stop(cut_off_for).await {
         tracing::warn!("connections were cut at the hard limit of the drain");
     }
+}
+
+fn address_of(listening: Option<&(Listener, Protocol, Router)>) -> io::Result<Option<SocketAddr>> {
+    listening.map(|(listener, ..)| listener.local_addr()).transpose()
 }
 
 async fn bind(

@@ -24,6 +24,11 @@ impl Tasks {
         self.tracker.spawn(AssertUnwindSafe(task).catch_unwind().map(drop).instrument(span));
     }
 
+    /// Waits for a future of somebody else's as for a task.
+    pub fn track<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        self.tracker.track_future(future)
+    }
+
     /// Runs a task until it ends or [`Tasks::stop`] is called, whichever is
     /// first. For loops that would go on for ever: when one dies of a panic, the
     /// process is [broken](Tasks::is_broken).
@@ -79,6 +84,15 @@ mod tests {
         });
         assert!(tasks.stop(Duration::from_secs(2)).await);
         assert_eq!(rx.try_recv(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_waits_for_what_is_tracked_and_for_no_longer() {
+        let tasks = Tasks::default();
+        let tracked = tasks.track(std::future::pending::<()>());
+        assert!(!tasks.stop(Duration::from_secs(1)).await);
+        drop(tracked);
+        assert!(tasks.stop(Duration::ZERO).await);
     }
 
     #[tokio::test(start_paused = true)]

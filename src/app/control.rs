@@ -1,15 +1,11 @@
 //! The control listener, where it is configured.
 
 use std::{
-    io,
-    net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     sync::Arc,
 };
 
-use axum::Router;
-
-use super::{StartError, Stops, bind, open_store_alone};
+use super::{Listening, StartError, Stops, bind, open_store_alone};
 use crate::{
     config::Config,
     explain::{self, Explainer},
@@ -18,7 +14,7 @@ use crate::{
     tasks::Tasks,
     telemetry::Metrics,
     tier::Tier,
-    transport::{Admission, Control, GrpcConfig, Listener, Protocol, control_routes},
+    transport::{Admission, Control, GrpcConfig, Protocol, control_routes},
 };
 
 /// The name of the control listener's way to the store, in metrics and in the
@@ -43,7 +39,7 @@ pub(super) async fn open<T: Tier>(
     metrics: Arc<Metrics>,
     stops: &Stops,
     tasks: &Tasks,
-) -> Result<Option<(Listener, Protocol, Router)>, StartError> {
+) -> Result<Option<Listening>, StartError> {
     let Some(address) = config.listen.control else {
         return Ok(None);
     };
@@ -59,11 +55,4 @@ pub(super) async fn open<T: Tier>(
     let routes = control_routes(control, metrics, spoken)?;
     let listener = bind("listen.control", address, CONNECTIONS).await?;
     Ok(Some((listener, Protocol::Grpc(spoken), routes)))
-}
-
-/// Where it listens, if it does.
-pub(super) fn address(
-    control: Option<&(Listener, Protocol, Router)>,
-) -> io::Result<Option<SocketAddr>> {
-    control.map(|(listener, ..)| listener.local_addr()).transpose()
 }

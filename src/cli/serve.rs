@@ -59,10 +59,12 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let app = App::build(&config, open_store(&config).await?, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
+    let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
     if let Some(first) = first_key(&config).await? {
         print(welcome(&first, grpc, &config.store.url))?;
     }
-    tracing::info!(%grpc, %admin, control, store = %config.store.url, "serving");
+    let store = &config.store.url;
+    tracing::info!(%grpc, %admin, control, forward_auth, %store, "serving");
 
     let (stop, told) = tokio::sync::oneshot::channel();
     let second_signal = async {

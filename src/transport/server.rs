@@ -1,10 +1,24 @@
 //! Listeners: how connections are accepted, how old they may grow, and how they
 //! end.
 
-use std::{io, net::SocketAddr, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use axum::Router;
-use hyper::server::conn::{http1, http2};
+use axum::{Router, body::Body};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -15,6 +29,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use super::GrpcConfig;
 use crate::{tasks::Tasks, time::jittered};
@@ -48,6 +63,11 @@ const PREFACE_POLL: Duration = Duration::from_millis(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How much more than the headers that it may have is read of an HTTP/1 request,
+/// so that one with somewhat more is read whole as a rule: what is unread when a
+/// connection is closed may cost its client the answer. The least that hyper takes for a buffer.
+const BEYOND_HEADERS: usize = 8192;
+
 /// How long accepting pauses when the process is out of file descriptors. The
 /// backlog of the listener holds meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -64,9 +84,31 @@ pub struct Listener {
 pub enum Protocol {
     /// gRPC, over HTTP/2 that begins at once.
     Grpc(GrpcConfig),
-    /// HTTP/1.1.
-    Http1,
+    /// HTTP/1.1. A request has the address of its peer among its extensions.
+    Http1 {
+        /// How long a connection lives before it is closed with an answer, spread
+        /// as that of a gRPC connection.
+        max_connection_age: Duration,
+        /// How many bytes a request may have before its body. One with more is a
+        /// 431, as one with more than 100 headers is, and its connection is
+        /// closed. Each connection keeps a buffer that grows to as many and
+        /// [`BEYOND_HEADERS`].
+        max_header_bytes: NonZeroU32,
+    },
 }
+
+impl Protocol {
+    /// HTTP/1.1 with the bounds that gRPC has.
+    #[must_use]
+    pub fn http1(config: &GrpcConfig) -> Self {
+        let GrpcConfig { max_connection_age, max_header_bytes, .. } = *config;
+        Self::Http1 { max_connection_age, max_header_bytes }
+    }
+}
+
+/// Who is at the other end of the connection that a request came over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Listener {
     /// Binds the address. Fails when the port is in use or forbidden. Of more
@@ -95,11 +137,11 @@ impl Listener {
     ) {
         let accepting = async {
             loop {
-                let (stream, place) = self.accept().await;
+                let (accepted, place) = self.accept().await;
                 let (routes, goodbye) = (routes.clone(), goodbye.clone());
                 connections.spawn("connection", async move {
                     let _place = place;
-                    if let Err(error) = converse(protocol, stream, routes, goodbye).await {
+                    if let Err(error) = converse(protocol, accepted, routes, goodbye).await {
                         tracing::debug!(%error, "a connection broke");
                     }
                 });
@@ -111,13 +153,13 @@ impl Listener {
         }
     }
 
-    async fn accept(&self) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    async fn accept(&self) -> ((TcpStream, SocketAddr), Option<OwnedSemaphorePermit>) {
         // The semaphore is never closed, so that there is always a permit.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let mut failing = false;
         loop {
             match self.tcp.accept().await {
-                Ok((stream, _)) => return (stream, place),
+                Ok(accepted) => return (accepted, place),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if !failing {
@@ -157,65 +199,111 @@ enum Broken {
 
 async fn converse(
     protocol: Protocol,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, SocketAddr),
     routes: Router,
     goodbye: CancellationToken,
 ) -> Result<(), Broken> {
     // Answers are small and final: nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
-    let service = TowerToHyperService::new(routes);
     match protocol {
-        Protocol::Grpc(config) => {
-            tokio::select! {
-                said = first_words(&stream) => said?,
-                () = goodbye.cancelled() => return Ok(()),
-            }
-            let connection = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .max_header_list_size(config.max_header_bytes.get())
-                .max_concurrent_streams(config.max_concurrent_streams.get())
-                .keep_alive_interval(KEEPALIVE_INTERVAL)
-                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = pin!(connection);
-            let age = jittered(config.max_connection_age, AGE_JITTER);
-            tokio::select! {
-                ended = connection.as_mut() => return Ok(ended?),
-                () = sleep(age) => {}
-                () = goodbye.cancelled() => {}
-            }
-            connection.as_mut().graceful_shutdown();
-            timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
-        }
-        Protocol::Http1 => {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(FIRST_WORDS)
-                .serve_connection(TokioIo::new(stream), service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => return Ok(ended?),
-                () = goodbye.cancelled() => {}
-            }
-            connection.as_mut().graceful_shutdown();
-            timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
+        Protocol::Grpc(config) => converse_grpc(config, stream, routes, goodbye).await,
+        Protocol::Http1 { max_connection_age, max_header_bytes } => {
+            let age = jittered(max_connection_age, AGE_JITTER);
+            converse_http1((age, max_header_bytes), (stream, peer), routes, goodbye).await
         }
     }
-    Ok(())
 }
 
-/// Waits until the whole preface has come, without taking it.
+async fn converse_grpc(
+    config: GrpcConfig,
+    stream: TcpStream,
+    routes: Router,
+    goodbye: CancellationToken,
+) -> Result<(), Broken> {
+    tokio::select! {
+        said = first_words(&stream, PREFACE_LEN) => said?,
+        () = goodbye.cancelled() => return Ok(()),
+    }
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_header_list_size(config.max_header_bytes.get())
+        .max_concurrent_streams(config.max_concurrent_streams.get())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    let mut connection = pin!(connection);
+    let age = jittered(config.max_connection_age, AGE_JITTER);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = sleep(age) => {}
+        () = goodbye.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
+}
+
+/// A connection that is `age` old is closed with the next answer: on one that
+/// has nothing under way a client could just be sending. One on which nothing
+/// comes for [`FIRST_WORDS`] is closed by hyper.
+async fn converse_http1(
+    (age, max_header_bytes): (Duration, NonZeroU32),
+    (stream, peer): (TcpStream, SocketAddr),
+    routes: Router,
+    goodbye: CancellationToken,
+) -> Result<(), Broken> {
+    // hyper would hold on to one that has said nothing yet.
+    tokio::select! {
+        said = first_words(&stream, 1) => said?,
+        () = goodbye.cancelled() => return Ok(()),
+    }
+    let aged = AtomicBool::new(false);
+    let service = routes
+        .map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        })
+        .map_response(|mut response: Response<Body>| {
+            if aged.load(Ordering::Relaxed) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        });
+    let max_header_bytes = usize::try_from(max_header_bytes.get()).unwrap_or(usize::MAX);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .max_header_size(max_header_bytes)
+        .max_buf_size(max_header_bytes.saturating_add(BEYOND_HEADERS))
+        .header_read_timeout(FIRST_WORDS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = sleep(age) => aged.store(true, Ordering::Relaxed),
+        () = goodbye.cancelled() => {}
+    }
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = sleep(GOODBYE) => {}
+        () = goodbye.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
+}
+
+/// Waits until so many bytes have come, at most those of the preface, without
+/// taking them.
 ///
-/// hyper begins to watch over a connection when it has read the preface, and
-/// waits for that without a limit.
-async fn first_words(stream: &TcpStream) -> Result<(), Broken> {
+/// hyper begins to watch over an HTTP/2 connection when it has read the preface,
+/// and waits for that without a limit.
+async fn first_words(stream: &TcpStream, bytes: usize) -> Result<(), Broken> {
     let deadline = Instant::now() + FIRST_WORDS;
-    let mut preface = [0; PREFACE_LEN];
+    let mut words = [0; PREFACE_LEN];
+    let words = &mut words[..bytes.min(PREFACE_LEN)];
     loop {
-        let peeked = timeout_at(deadline, stream.peek(&mut preface)).await;
+        let peeked = timeout_at(deadline, stream.peek(words)).await;
         match peeked.map_err(|_| Broken::Mute)?? {
-            PREFACE_LEN => return Ok(()),
             0 => return Err(Broken::Mute),
+            all if all == words.len() => return Ok(()),
             _ if Instant::now() >= deadline => return Err(Broken::Mute),
             _ => sleep(PREFACE_POLL).await,
         }

@@ -1,7 +1,12 @@
 //! INTERNAL: what a caller is told about a bug, and what a bug leaves behind.
 
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
+use axum::Router;
 use jiff::Timestamp;
 use keystead::{
     app::{Opened, open_store},
@@ -18,7 +23,7 @@ use keystead::{
     tasks::Tasks,
     telemetry::{Exposition, Metrics},
     time::Clock,
-    transport::{Admission, AuthzService, Listener, Protocol},
+    transport::{Admission, AuthzService, Listener, Protocol, auth_routes},
     usage::use_log,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,10 +34,11 @@ use tonic::{
 
 use super::{counted_once, is_row};
 use crate::harness::{
-    admin::Scrape,
+    admin::{Scrape, checks_of},
     app::{Connects, channel_to, check_over, presenting},
     backend::{Backend, Embedded},
     beside, eventually,
+    http::{Connection, get},
     keys::{Keys, of_acme},
     refusal::Refusal,
 };
@@ -96,6 +102,8 @@ impl Store for Buggy {
 struct Composed {
     channel: Channel,
     connects: Connects,
+    /// Where `/auth` is.
+    auth: SocketAddr,
     exposition: Exposition,
     cut_off: CancellationToken,
 }
@@ -131,21 +139,29 @@ impl Composed {
         let checker = Checker::new(ring, cached, clock.clone());
         let cut_off = CancellationToken::new();
         let admission = Admission::new(checker, uses, config.check, cut_off.clone(), clock.clone());
+        let (sources, hops) = (config.credential.sources, config.forward_auth);
+        let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
+        let auth = auth_routes(admitted, counted, sources, hops, clock.clone());
+        let auth = serve(Protocol::http1(&config.grpc), auth).await;
         let max_message_bytes = config.grpc.max_message_bytes.get();
         let routes = AuthzService::routes(admission, metrics, clock, max_message_bytes);
         let routes = routes.prepare().into_axum_router();
-        let places = config.grpc.max_connections;
-        let server = Listener::bind(config.listen.grpc, places).await.unwrap();
-        let address = server.local_addr().unwrap();
-        let protocol = Protocol::Grpc(config.grpc);
-        beside(server.serve(protocol, routes, Tasks::default(), CancellationToken::new()));
+        let address = serve(Protocol::Grpc(config.grpc), routes).await;
         let (channel, connects) = channel_to(address).await;
-        Self { channel, connects, exposition, cut_off }
+        Self { channel, connects, auth, exposition, cut_off }
     }
 
     fn scrape(&self) -> Scrape {
         Scrape::read(&String::from_utf8(self.exposition.text().unwrap()).unwrap())
     }
+}
+
+async fn serve(protocol: Protocol, routes: Router) -> SocketAddr {
+    let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let server = Listener::bind(nowhere, NonZeroUsize::new(10).unwrap()).await.unwrap();
+    let address = server.local_addr().unwrap();
+    beside(server.serve(protocol, routes, Tasks::default(), CancellationToken::new()));
+    address
 }
 
 #[tokio::test]
@@ -164,6 +180,31 @@ async fn panic_in_a_lookup_fails_its_own_check_and_nothing_else() {
     let answer = check_over(composed.channel.clone(), presenting(&good.text)).await.unwrap();
     assert_eq!(answer.key_id, good.id.as_str());
     assert_eq!(composed.connects.count(), 1, "the connection was lost");
+}
+
+#[tokio::test]
+async fn panic_in_a_lookup_is_a_500_of_forward_auth_and_its_connection_goes_on() {
+    let embedded = Embedded::start().await;
+    let keys = Keys::open(&embedded.config()).await;
+    let (good, bad) = (keys.create(of_acme()).await, keys.create(of_acme()).await);
+    let composed = Composed::on(&embedded, bad.digest, Digest::sha256_of(b"")).await;
+    let mut connection = Connection::open(composed.auth).await;
+    for (key, status) in [(&bad, 500), (&good, 200), (&bad, 500), (&good, 200)] {
+        let asked = get("/auth", &[("x-api-key", &key.text)]);
+        let answer = connection.send(asked).await.unwrap();
+        assert_eq!(answer.status, status, "{answer:?}");
+        if status == 500 {
+            assert_eq!(answer.reason(), "INTERNAL");
+            let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+            assert!(message.contains("the key was not rejected"), "{answer:?}");
+            assert_eq!(answer.header("retry-after"), None, "{answer:?}");
+            assert_eq!(answer.header("cache-control"), Some("no-store"), "{answer:?}");
+        }
+    }
+    for (code, reason) in [("OK", ""), ("INTERNAL", "INTERNAL")] {
+        let counted = composed.scrape().get(&checks_of("forward_auth", code, reason));
+        assert_eq!(counted.to_bits(), 2_f64.to_bits(), "{code}");
+    }
 }
 
 #[tokio::test]

@@ -126,6 +126,11 @@ fn same(a: f64, b: f64) -> bool {
 }
 
 /// How a series of `keystead_checks_total` is written.
+pub(crate) fn checks_of(surface: &str, code: &str, reason: &str) -> String {
+    format!(r#"keystead_checks_total{{code="{code}",reason="{reason}",surface="{surface}"}}"#)
+}
+
+/// The same of `keystead.v1.Authz`.
 pub(crate) fn checks_total(code: &str, reason: &str) -> String {
-    format!(r#"keystead_checks_total{{code="{code}",reason="{reason}",surface="authz"}}"#)
+    checks_of("authz", code, reason)
 }

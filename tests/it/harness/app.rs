@@ -34,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) admin: Admin,
     /// Where the control listener listens, if there is one.
     pub(crate) control: Option<SocketAddr>,
+    /// Where `/auth` is: on a listener of its own, or on the admin listener.
+    pub(crate) auth: SocketAddr,
     channel: Channel,
     stop: Option<oneshot::Sender<Stop>>,
     running: Tasks,
@@ -56,6 +58,7 @@ impl Service {
         let app = App::build(config, opened, Clock::System).await.unwrap();
         let (grpc, admin) = (app.grpc_addr().unwrap(), Admin(app.admin_addr().unwrap()));
         let control = app.control_addr().unwrap();
+        let auth = app.forward_auth_addr().unwrap().unwrap_or(admin.0);
         let (stop, told) = oneshot::channel();
         let running = Tasks::default();
         // A service whose test has dropped it goes on: others may still use it.
@@ -67,7 +70,7 @@ impl Service {
         };
         running.spawn("service", app.run(told));
         let (channel, _) = channel_to(grpc).await;
-        Self { grpc, admin, control, channel, stop: Some(stop), running }
+        Self { grpc, admin, control, auth, channel, stop: Some(stop), running }
     }
 
     /// A service whose store has answered.

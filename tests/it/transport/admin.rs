@@ -6,7 +6,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::harness::{
-    admin::checks_total,
+    admin::checks_of,
     app::presenting,
     backend::{Backend, Embedded, on_both_stores},
     bench::Bench,
@@ -118,7 +118,10 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     series.extend(
         ["absent", "error", "found"].map(|result| labelled("keystead_store_lookups_total", result)),
     );
-    series.extend(outcomes().map(|(code, reason)| checks_total(code_name(code), reason)));
+    for surface in ["authz", "ext_authz", "forward_auth"] {
+        let series_of = |(code, reason)| checks_of(surface, code_name(code), reason);
+        series.extend(outcomes().map(series_of));
+    }
 
     series.extend(
         ["written", "failed"].map(|result| labelled("keystead_snapshot_writes_total", result)),

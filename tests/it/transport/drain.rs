@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use keystead::{app::Stop, config::Config};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tonic_health::pb::health_check_response::ServingStatus::NotServing;
 
 use super::traffic::Traffic;
@@ -108,6 +108,25 @@ async fn connections_without_requests_do_not_keep_it_from_ending() {
     idle.ended().await.unwrap();
     answered.ended().await.unwrap();
     drop((silent, halting));
+}
+
+#[tokio::test]
+async fn visitor_who_does_not_read_does_not_keep_it_from_ending() {
+    let mut bench = Bench::with(Embedded::start().await, |config| {
+        config.drain.timeout = Duration::from_secs(30);
+    })
+    .await;
+    let mut deaf = TcpStream::connect(bench.service.admin.0).await.unwrap();
+    // Until it takes no more requests, as its answers are not taken.
+    let asking = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    while let Ok(sent) = timeout(Duration::from_secs(1), deaf.write_all(asking.as_bytes())).await {
+        sent.unwrap();
+    }
+    bench.service.stop(Stop::AtOnce);
+    let told = Instant::now();
+    bench.service.ended().await;
+    assert!(told.elapsed() < AFTERWARDS, "{:?}", told.elapsed());
+    drop(deaf);
 }
 
 #[tokio::test]

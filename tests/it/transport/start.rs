@@ -35,6 +35,9 @@ async fn port_that_is_in_use_is_told_with_its_setting_and_the_remedy() {
     let mut config = embedded.config();
     config.listen.control = Some(address);
     assert_eq!(why_not(&config).await, told("listen.control"));
+    let mut config = embedded.config();
+    config.listen.forward_auth = Some(address);
+    assert_eq!(why_not(&config).await, told("listen.forward_auth"));
 }
 
 #[tokio::test]

@@ -1,0 +1,133 @@
+//! What a key needs, from the query of `/auth`.
+
+use percent_encoding::percent_decode_str;
+
+use crate::transport::{
+    needs::{not_blank, scopes},
+    status::Refusal,
+};
+
+/// How much of an unknown parameter a message repeats, in bytes.
+const MAX_SHOWN: usize = 64;
+
+/// What a key needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Needed {
+    pub(super) scopes: Vec<String>,
+    /// Empty for none.
+    pub(super) audience: String,
+}
+
+impl Needed {
+    /// Reads `scopes`, with spaces between them, and `audience`, as forms are
+    /// encoded: a space is `+` or `%20`.
+    ///
+    /// Whatever else there is, is there twice or is left empty makes no sense:
+    /// the slip of whoever set up the proxy would let everyone in.
+    pub(super) fn read(query: &str) -> Result<Self, Refusal> {
+        let (mut needed_scopes, mut audience) = (None, None);
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let (name, value) = (decoded(name)?, decoded(value)?);
+            let place = match name.as_str() {
+                "scopes" => &mut needed_scopes,
+                "audience" => &mut audience,
+                _ => return Err(unknown(&name)),
+            };
+            not_blank(&name, &value)?;
+            if place.replace(value).is_some() {
+                return Err(Refusal::invalid(format!("`{name}` of /auth is there twice")));
+            }
+        }
+        let scopes = scopes(&needed_scopes.unwrap_or_default());
+        Ok(Self { scopes, audience: audience.unwrap_or_default() })
+    }
+}
+
+fn decoded(text: &str) -> Result<String, Refusal> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    let not_utf8 = |_| Refusal::invalid("the query of /auth is not UTF-8");
+    decoded.map(String::from).map_err(not_utf8)
+}
+
+fn unknown(name: &str) -> Refusal {
+    let shown = &name.as_bytes()[..name.len().min(MAX_SHOWN)];
+    Refusal::invalid(format!(
+        "`{}` is no parameter of /auth; write `scopes` or `audience`",
+        shown.escape_ascii()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::MAX_REQUIRED_SCOPES;
+
+    fn reads_as(query: &str, scopes: &[&str], audience: &str) {
+        let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        let expected = Needed { scopes, audience: audience.to_owned() };
+        assert_eq!(Needed::read(query), Ok(expected), "{query}");
+    }
+
+    fn refusal(query: &str) -> String {
+        let refusal = Needed::read(query).unwrap_err();
+        assert_eq!(refusal.reason, "REQUEST_INVALID");
+        refusal.message().to_owned()
+    }
+
+    #[test]
+    fn needs_are_read_as_forms_are_encoded() {
+        for query in [
+            "scopes=read+orders:write",
+            "scopes=read%20orders%3Awrite",
+            "scopes=+read++orders:write+",
+        ] {
+            reads_as(query, &["read", "orders:write"], "");
+        }
+        let both = "audience=a+b&scopes=%C3%BC%2B";
+        reads_as(both, &["ü+"], "a b");
+        reads_as("%73copes=a=b", &["a=b"], "");
+    }
+
+    #[test]
+    fn a_query_without_parameters_needs_nothing() {
+        for query in ["", "&", "&&"] {
+            reads_as(query, &[], "");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_is_misspelt_is_named() {
+        for (query, name) in [
+            ("scope=read", "scope"),
+            ("scopes=read&Audience=x", "Audience"),
+            ("scopes%3Dread", "scopes=read"),
+            ("=read", ""),
+            ("r%C3%A9ad", r"r\xc3\xa9ad"),
+            ("%0D%0A=", r"\r\n"),
+        ] {
+            let expected =
+                format!("`{name}` is no parameter of /auth; write `scopes` or `audience`");
+            assert_eq!(refusal(query), expected, "{query}");
+        }
+        assert!(refusal(&"é".repeat(40_000)).len() < 400);
+    }
+
+    #[test]
+    fn a_parameter_that_is_empty_or_there_twice_makes_no_sense() {
+        for query in ["scopes=", "scopes", "scopes=+%09", "audience=&scopes=read"] {
+            assert!(refusal(query).contains("is empty"), "{query}");
+        }
+        for query in ["scopes=a&scopes=a", "audience=a&audience=b"] {
+            assert!(refusal(query).contains("twice"), "{query}");
+        }
+        assert_eq!(refusal("scopes=%ff"), "the query of /auth is not UTF-8");
+    }
+
+    #[test]
+    fn far_too_many_scopes_are_not_all_kept() {
+        let query = format!("scopes={}", "x+".repeat(30_000));
+        assert_eq!(Needed::read(&query).unwrap().scopes.len(), MAX_REQUIRED_SCOPES + 1);
+    }
+}
