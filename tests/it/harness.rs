@@ -4,11 +4,17 @@ pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod backend;
 pub(crate) mod bench;
+pub(crate) mod caddy;
 pub(crate) mod changes;
 pub(crate) mod deaf;
+pub(crate) mod envoy;
+pub(crate) mod ext_authz;
+pub(crate) mod gateway;
+pub(crate) mod http;
 pub(crate) mod keys;
 pub(crate) mod keystead;
 pub(crate) mod load;
+pub(crate) mod nginx;
 pub(crate) mod observer;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
@@ -16,6 +22,7 @@ mod process;
 pub(crate) mod proxy;
 pub(crate) mod refusal;
 pub(crate) mod relay;
+pub(crate) mod upstream;
 pub(crate) mod wire;
 
 use std::{

@@ -2,6 +2,7 @@
 //! the admin listener.
 
 mod admin;
+mod balancing;
 mod connections;
 mod discovery;
 mod drain;

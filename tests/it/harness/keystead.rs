@@ -103,8 +103,16 @@ impl Keystead {
 
     /// Starts the service on ports of its own, and returns when it serves.
     pub(crate) async fn serve(&self, args: &[&str]) -> Server {
-        let listeners = ["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let mut command = self.command(listeners);
+        self.serve_on("127.0.0.1:0", args).await
+    }
+
+    /// Starts it where one that has ended has served.
+    pub(crate) async fn serve_at(&self, grpc: SocketAddr) -> Server {
+        self.serve_on(&grpc.to_string(), &[]).await
+    }
+
+    async fn serve_on(&self, grpc: &str, args: &[&str]) -> Server {
+        let mut command = self.command(["serve", "--listen", grpc, "--admin", "127.0.0.1:0"]);
         command.args(args);
         Server::start(command, self.folder.path()).await
     }

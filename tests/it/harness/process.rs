@@ -7,22 +7,31 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// How setpriv becomes the user who runs servers.
+const UNPRIVILEGED: [&str; 3] = ["--reuid=postgres", "--regid=postgres", "--init-groups"];
+
 /// A server and all processes that it has started.
 #[derive(Debug)]
 pub(crate) struct Server(Child);
 
 impl Server {
-    /// Starts it. The kernel kills it when the thread of the test ends, however
-    /// that comes about. Never as root, which neither PostgreSQL nor PgBouncer
-    /// would allow.
+    /// Starts it, never as root, which neither PostgreSQL nor PgBouncer would
+    /// allow. The kernel kills it when the thread of the test ends, however that
+    /// comes about.
     pub(crate) fn spawn(program: &Path, arguments: &[String], log: &Path) -> Self {
+        let drop_rights: &[&str] = if is_root() { &UNPRIVILEGED } else { &[] };
+        Self::start(drop_rights, program, arguments, log)
+    }
+
+    /// As [`Server::spawn`], but as the user who runs the test.
+    pub(crate) fn spawn_as_ourselves(program: &Path, arguments: &[String], log: &Path) -> Self {
+        Self::start(&[], program, arguments, log)
+    }
+
+    fn start(rights: &[&str], program: &Path, arguments: &[String], log: &Path) -> Self {
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new("setpriv");
-        command.arg("--pdeathsig=KILL");
-        if is_root() {
-            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]);
-        }
-        command.arg(program).args(arguments);
+        command.arg("--pdeathsig=KILL").args(rights).arg(program).args(arguments);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self(command.spawn().expect("setpriv of util-linux runs servers in tests"))
     }
@@ -73,7 +82,7 @@ pub(crate) fn is_root() -> bool {
 pub(crate) fn unprivileged(program: &Path) -> Command {
     if is_root() {
         let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
+        command.args(UNPRIVILEGED).arg(program);
         command
     } else {
         Command::new(program)
