@@ -65,7 +65,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much more than the headers that it may have is read of an HTTP/1 request,
 /// so that one with somewhat more is read whole as a rule: what is unread when a
-/// connection is closed may cost its client the answer. The least that hyper takes for a buffer.
+/// connection is closed may cost its client the answer. The least that hyper takes
+/// for a buffer.
 const BEYOND_HEADERS: usize = 8192;
 
 /// How long accepting pauses when the process is out of file descriptors. The
@@ -92,7 +93,7 @@ pub enum Protocol {
         /// How many bytes a request may have before its body. One with more is a
         /// 431, as one with more than 100 headers is, and its connection is
         /// closed. Each connection keeps a buffer that grows to as many and
-        /// [`BEYOND_HEADERS`].
+        /// 8 KiB.
         max_header_bytes: NonZeroU32,
     },
 }
