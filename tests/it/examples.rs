@@ -1,7 +1,10 @@
 //! What a caller pastes from `examples/`, and grpcurl, against the running
 //! service.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -58,6 +61,14 @@ fn installed(below: &str) -> PathBuf {
     let path = path(below);
     assert!(path.exists(), "{below} is missing; make it with `scripts/test install`");
     path
+}
+
+/// Holds the Kubernetes resources in these folders against their schemas.
+async fn validate(folders: &[PathBuf]) -> Ran {
+    installed("tests/it/kubernetes/node_modules");
+    let mut command = Command::new("node");
+    command.arg(path("tests/it/kubernetes/validate.mjs")).args(folders);
+    Ran::of(command, "").await
 }
 
 async fn create(keystead: &Keystead, more: &[&str]) -> Key {
@@ -169,4 +180,45 @@ async fn grpcurl_needs_nothing_but_the_address() {
 
     let refused = grpcurl(&server, &check, &request(&forged(&key))).await;
     assert!(refused.failed(64 + 16).contains("Code: Unauthenticated"));
+}
+
+#[tokio::test]
+async fn kubernetes_examples_fit_the_schemas_of_their_resources() {
+    let said = validate(&["examples/envoy-gateway", "examples/istio"].map(path)).await.ok();
+    for resource in
+        ["envoy-gateway/keystead.yaml: SecurityPolicy", "istio/keystead.yaml: EnvoyFilter"]
+    {
+        assert!(said.contains(&format!("examples/{resource} keystead: ok\n")), "{said}");
+    }
+}
+
+/// Without this the test above could pass by looking at nothing.
+#[tokio::test]
+async fn mistakes_in_a_kubernetes_example_are_found() {
+    const GATEWAY: &str = "examples/envoy-gateway/keystead.yaml";
+    const ISTIO: &str = "examples/istio/keystead.yaml";
+    let cases = [
+        (GATEWAY, "failOpen: false", "failOpn: false", "/spec/extAuth/failOpn is unknown"),
+        (GATEWAY, "statusOnError: 503", "statusOnErr: 503", "/spec/extAuth/statusOnErr is unknown"),
+        (GATEWAY, "RejectRequest", "Reject", "/spec/headers/withUnderscoresAction must be equal"),
+        (GATEWAY, "  type: JSONPatch\n", "", "/spec must have required property type"),
+        (GATEWAY, "kind: SecurityPolicy", "kind: SecurityPolicies", "there is no schema of"),
+        (ISTIO, "selector:", "selectors:", "/spec/selectors is unknown"),
+        (ISTIO, "simple: LEAST_REQUEST", "simple: LEAST", "/simple must be equal to one of"),
+        (ISTIO, "  host: k", "  hosts: k", "/spec must have required property host"),
+        (ISTIO, "subFilter:", "subfilter:", "/filter/subfilter is unknown"),
+        (ISTIO, "action: CUSTOM", "action: CUSTOM\n  action: DENY", "Map keys must be unique"),
+    ];
+    for (example, right, wrong, expected) in cases {
+        let text = fs::read_to_string(path(example)).unwrap();
+        assert!(text.contains(right), "{example} has no {right:?}");
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("wrong.yaml"), text.replacen(right, wrong, 1)).unwrap();
+        let ran = validate(&[folder.path().to_owned()]).await;
+        assert!(ran.code == Some(1) && ran.stdout.contains(expected), "{wrong:?}: {ran}");
+    }
+
+    let empty = tempfile::tempdir().unwrap();
+    let ran = validate(&[empty.path().to_owned()]).await;
+    assert!(ran.code == Some(1) && ran.stdout.contains("there is no resource"), "{ran}");
 }
