@@ -36,6 +36,8 @@ pub use routes::{DataConfig, ReflectionError, control_routes, routes};
 pub use server::{Listener, Protocol};
 pub(crate) use status::code_name;
 
+pub use generated::{envoy_pb, pb};
+
 /// The messages and services of `proto/`, as compiled by the build script.
 #[allow(
     missing_docs,
@@ -44,22 +46,18 @@ pub(crate) use status::code_name;
     clippy::allow_attributes_without_reason,
     reason = "generated code; the documentation is in proto/"
 )]
-pub mod pb {
-    tonic::include_proto!("keystead.v1");
+mod generated {
+    /// `keystead.v1`.
+    pub mod pb {
+        tonic::include_proto!("keystead.v1");
 
-    /// All descriptors, for reflection.
-    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("keystead.v1");
-}
+        /// All descriptors, for reflection.
+        pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("keystead.v1");
+    }
 
-/// What is read and written of Envoy's messages, as compiled by the build script.
-/// Not described by reflection, as there is more to Envoy's own.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code; the documentation is in proto/"
-)]
-pub mod envoy_pb {
-    tonic::include_proto!("envoy.service.auth.v3");
+    /// What is read and written of Envoy's messages. Not described by reflection,
+    /// as there is more to Envoy's own.
+    pub mod envoy_pb {
+        tonic::include_proto!("envoy.service.auth.v3");
+    }
 }

@@ -48,7 +48,7 @@ impl<T: Tier> AuthzService<T> {
         max_message_bytes: usize,
     ) -> Routes {
         let surface = Surface::new(SURFACE, admission, metrics, clock);
-        let completing = MapResponseLayer::new(surface.completing(Early::into_http));
+        let completing = MapResponseLayer::new(surface.outcomes().completing(Early::into_http));
         let server =
             AuthzServer::new(Self { surface }).max_decoding_message_size(max_message_bytes);
         Routes::new(completing.named_layer(server))

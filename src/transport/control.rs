@@ -2,13 +2,12 @@
 
 mod message;
 
-use std::{mem, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
-use futures::FutureExt;
 use http::{HeaderMap, header::AUTHORIZATION};
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     service::{LayerExt, Routes},
 };
 use tower::util::MapResponseLayer;
@@ -20,8 +19,9 @@ use super::{
         CheckRequest, CheckResponse, ExplainResponse,
         authz_server::{Authz, AuthzServer},
     },
-    refused::{self, Early},
-    status::{self, Refusal},
+    refused::Early,
+    status::Refusal,
+    surface::Outcomes,
 };
 use crate::{
     check::{Decision, Needs},
@@ -57,22 +57,16 @@ pub struct Control<T, S> {
 /// The control listener as a gRPC service.
 struct ControlService<T, S> {
     control: Control<T, S>,
-    metrics: Arc<Metrics>,
+    outcomes: Outcomes,
 }
 
 impl<T: Tier, S: Store> Control<T, S> {
     /// The service behind its transport, which refuses as that of the data
     /// listener does.
     pub(super) fn routes(self, metrics: Arc<Metrics>, max_message_bytes: usize) -> Routes {
-        metrics.expect_checks(SURFACE, status::all_outcomes());
-        let completing = {
-            let metrics = Arc::clone(&metrics);
-            MapResponseLayer::new(move |response| {
-                let count = |code, reason| metrics.check(SURFACE, code, reason);
-                refused::complete_with(response, count, Early::into_http)
-            })
-        };
-        let server = AuthzServer::new(ControlService { control: self, metrics });
+        let outcomes = Outcomes::new(SURFACE, metrics);
+        let completing = MapResponseLayer::new(outcomes.completing(Early::into_http));
+        let server = AuthzServer::new(ControlService { control: self, outcomes });
         let server = server.max_decoding_message_size(max_message_bytes);
         Routes::new(completing.named_layer(server))
     }
@@ -126,15 +120,7 @@ impl<T: Tier, S: Store> Authz for ControlService<T, S> {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<tonic::Response<ExplainResponse>, Status> {
-        // One request fails, not the connection that it shares with others.
-        let answered = AssertUnwindSafe(self.control.answer(request)).catch_unwind().await;
-        let answered = answered.unwrap_or_else(|_| Err(Unavailable::Internal.into()));
-        let answered = answered.map_err(|refusal| refusal.audited(&self.metrics));
-        let (code, reason) = answered
-            .as_ref()
-            .err()
-            .map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
-        self.metrics.check(SURFACE, status::code_name(code), reason);
+        let answered = self.outcomes.of(self.control.answer(request)).await;
         answered.map(tonic::Response::new).map_err(Refusal::into_status)
     }
 }

@@ -73,7 +73,7 @@ impl<T: Tier> ExtAuthzService<T> {
     /// read, or of 256 KiB if that is less.
     #[must_use]
     pub fn join(self, routes: Routes, max_message_bytes: usize) -> Routes {
-        let completing = MapResponseLayer::new(self.surface.completing(answer::unread));
+        let completing = MapResponseLayer::new(self.surface.outcomes().completing(answer::unread));
         let limit = max_message_bytes.max(MIN_MAX_MESSAGE_BYTES);
         let server = AuthorizationServer::new(self).max_decoding_message_size(limit);
         routes.add_service(completing.named_layer(server))
