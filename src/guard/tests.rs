@@ -129,6 +129,13 @@ async fn until_tried(guarded: &Guarded<FakeStore>) {
     tokio::time::sleep(guarded.tries_in().unwrap()).await;
 }
 
+/// As many calls as it takes to close a breaker that is half open.
+async fn all_probes_are_answered(guarded: &Guarded<FakeStore>) {
+    for _ in 0..3 {
+        call(guarded).await.unwrap();
+    }
+}
+
 async fn call(guarded: &Guarded<FakeStore>) -> Result<(), Refused> {
     let place = guarded.enter(soon()).await?;
     place.run(async |store: &FakeStore| store.find(&[KEY]).await).await.map(drop).unwrap();
@@ -186,9 +193,7 @@ async fn half_open_a_counted_few_enter_and_the_others_are_refused_at_once() {
     assert!(guarded.admits());
     assert!(guarded.try_enter().is_none(), "work that comes last tries no store");
     store.set(Mood::Answers);
-    for _ in 0..3 {
-        call(&guarded).await.unwrap();
-    }
+    all_probes_are_answered(&guarded).await;
     assert_eq!(guarded.breaker().state(), BreakerState::Closed);
 }
 
@@ -209,9 +214,7 @@ async fn a_probe_that_is_dropped_or_panics_at_the_store_is_given_back() {
     }
     assert_eq!(guarded.breaker().state(), BreakerState::HalfOpen);
     store.set(Mood::Answers);
-    for _ in 0..3 {
-        call(&guarded).await.unwrap();
-    }
+    all_probes_are_answered(&guarded).await;
     assert_eq!(guarded.breaker().state(), BreakerState::Closed);
 }
 
@@ -263,9 +266,7 @@ async fn while_places_grow_again_who_wants_more_waits_and_is_not_refused() {
     fail_until_open(&guarded).await;
     until_tried(&guarded).await;
     store.set(Mood::Answers);
-    for _ in 0..3 {
-        call(&guarded).await.unwrap();
-    }
+    all_probes_are_answered(&guarded).await;
     let closed = Instant::now();
     let patient = closed + Duration::from_mins(1);
     let mut held = Vec::new();
@@ -285,9 +286,7 @@ async fn while_places_grow_again_one_that_is_given_back_goes_to_who_waits() {
     fail_until_open(&guarded).await;
     until_tried(&guarded).await;
     store.set(Mood::Answers);
-    for _ in 0..3 {
-        call(&guarded).await.unwrap();
-    }
+    all_probes_are_answered(&guarded).await;
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(guarded.enter(soon()).await.unwrap());

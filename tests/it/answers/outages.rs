@@ -12,7 +12,7 @@ use crate::harness::{
     backend::{Backend, on_both_stores},
     bench::{Bench, without_background},
     beside, eventually,
-    keys::{Key, of_acme},
+    keys::of_acme,
     refusal::Refusal,
 };
 
@@ -29,12 +29,6 @@ on_both_stores! {
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
 const QUERIES: &str = "keystead_store_queries_total";
-
-/// A check that waits for a store that hangs, until its own time is up.
-async fn occupy_the_store(service: &Service, key: &Key) {
-    beside(check_over(service.channel(), presenting(&key.text)));
-    service.admin.until_metric("keystead_store_in_flight", 1.0).await;
-}
 
 async fn store_that_cannot_be_reached_is_told_so(backend: impl Backend) {
     let mut bench = Bench::new(backend).await;
@@ -89,7 +83,7 @@ async fn check_that_finds_no_place_at_the_store_is_told_so(backend: impl Backend
     .await;
     let keys = bench.keys.create_many(2).await;
     bench.backend.hang().await;
-    occupy_the_store(&bench.service, &keys[0]).await;
+    bench.service.occupy_the_store(&keys[0]).await;
     // The first check has told its own reason by then.
     eventually("the first check has ended", async || {
         let waited = checks(&bench.service, "STORE_TIMEOUT").await;
@@ -114,7 +108,7 @@ async fn check_beyond_those_that_may_wait_is_refused_at_once(backend: impl Backe
     let keys = bench.keys.create_many(3).await;
     bench.service.check_key(&keys[2]).await.unwrap();
     bench.backend.hang().await;
-    occupy_the_store(&bench.service, &keys[0]).await;
+    bench.service.occupy_the_store(&keys[0]).await;
     for key in &keys[..2] {
         refused(&bench.service, presenting(&key.text), (Unavailable, "OVERLOADED"), &[]).await;
     }
@@ -131,7 +125,7 @@ async fn lookup_beyond_those_that_may_queue_is_refused_at_once(backend: impl Bac
     let keys = bench.keys.create_many(4).await;
     bench.service.check_key(&keys[2]).await.unwrap();
     bench.backend.hang().await;
-    occupy_the_store(&bench.service, &keys[0]).await;
+    bench.service.occupy_the_store(&keys[0]).await;
     // One of them may wait, whichever comes first.
     let both = [&keys[1], &keys[3]].map(|key| Box::pin(bench.service.check_key(key)));
     let (first, _, _) = select_all(both).await;

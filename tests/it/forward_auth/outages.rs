@@ -7,10 +7,10 @@ use std::{
 
 use super::{ask, counted};
 use crate::harness::{
-    app::{Service, check_over, presenting},
+    app::Service,
     backend::{Backend, Embedded},
     bench::{Bench, without_background},
-    beside, eventually,
+    eventually,
     http::Answer,
     keys::Key,
 };
@@ -77,12 +77,6 @@ async fn store_that_does_not_answer_in_time_is_a_503() {
     is_out(&bench.service, &key, "STORE_TIMEOUT").await;
 }
 
-/// A check of another surface that waits for a store that hangs.
-async fn occupy_the_store(service: &Service, key: &Key) {
-    beside(check_over(service.channel(), presenting(&key.text)));
-    service.admin.until_metric("keystead_store_in_flight", 1.0).await;
-}
-
 #[tokio::test]
 async fn request_that_finds_no_place_at_the_store_is_a_503() {
     let mut bench = Bench::with(Embedded::start().await, |config| {
@@ -93,7 +87,7 @@ async fn request_that_finds_no_place_at_the_store_is_a_503() {
     .await;
     let keys = bench.keys.create_many(2).await;
     bench.backend.hang().await;
-    occupy_the_store(&bench.service, &keys[0]).await;
+    bench.service.occupy_the_store(&keys[0]).await;
     let timed_out = crate::harness::admin::checks_total("UNAVAILABLE", "STORE_TIMEOUT");
     bench.service.admin.until_metric(&timed_out, 1.0).await;
     is_out(&bench.service, &keys[1], "STORE_SATURATED").await;
@@ -108,7 +102,7 @@ async fn request_beyond_those_that_may_wait_on_any_surface_is_a_503_at_once() {
     .await;
     let keys = bench.keys.create_many(2).await;
     bench.backend.hang().await;
-    occupy_the_store(&bench.service, &keys[0]).await;
+    bench.service.occupy_the_store(&keys[0]).await;
     is_out(&bench.service, &keys[1], "OVERLOADED").await;
 }
 

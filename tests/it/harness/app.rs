@@ -25,7 +25,7 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{DEADLINE, admin::Admin, keys::Key};
+use super::{DEADLINE, admin::Admin, beside, keys::Key};
 
 /// A service that runs until it is stopped, or its test ends.
 #[derive(Debug)]
@@ -92,6 +92,13 @@ impl Service {
     /// Asks about a key and nothing more.
     pub(crate) async fn check_key(&self, key: &Key) -> Result<CheckResponse, Status> {
         self.check(presenting(&key.text)).await
+    }
+
+    /// Asks about a key beside the test, and waits until the store is asked: one that
+    /// hangs has no place left then, if it has one.
+    pub(crate) async fn occupy_the_store(&self, key: &Key) {
+        beside(check_over(self.channel(), presenting(&key.text)));
+        self.admin.until_metric("keystead_store_in_flight", 1.0).await;
     }
 
     /// What the health service says of a name.
