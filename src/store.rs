@@ -7,6 +7,7 @@ mod error;
 pub(crate) mod fake;
 mod follower;
 mod identity;
+mod known;
 pub mod postgres;
 pub mod sqlite;
 mod url;
@@ -15,11 +16,15 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
-pub use answer::{Absence, Answer, Known, Lookup};
+pub use answer::{Absence, Answer, Lookup};
 pub use config::StoreConfig;
 pub use error::{StoreError, StoreErrorKind, WriteError};
 pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};
 pub use identity::StoreIdentity;
+#[cfg(test)]
+pub(crate) use known::tests::records;
+pub use known::{Known, Networks, NotAProfile, Pairs, PreparedFor, Profile, Texts};
+pub(crate) use known::{NotAKey, packed};
 pub use url::{StoreUrl, StoreUrlError};
 
 use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor};

@@ -12,7 +12,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{key::Digest, time::DurationText};
-use state::{Change, State};
+use state::{Change, MAX_WITNESSES, State};
 
 /// When the store is not believed: known keys that vanish.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +76,8 @@ pub struct Suspicion {
     config: SuspectConfig,
     state: Mutex<State>,
     suspect: AtomicBool,
+    /// How many keys were introduced, until there are enough.
+    introduced: AtomicUsize,
 }
 
 impl Suspicion {
@@ -83,7 +85,8 @@ impl Suspicion {
     #[must_use]
     pub fn new(config: SuspectConfig) -> Self {
         let state = Mutex::new(State::new(config.keys.get(), config.window));
-        Self { config, state, suspect: AtomicBool::new(false) }
+        let (suspect, introduced) = Default::default();
+        Self { config, state, suspect, introduced }
     }
 
     /// Whether no absence is evidence now. One atomic read.
@@ -133,6 +136,16 @@ impl Suspicion {
             state.add_witness(digest);
         }
         self.follow(change, &state);
+    }
+
+    /// A usable key is known from before the start. The first few are remembered as
+    /// witnesses; of the others, which may be a million, nothing is kept.
+    pub fn introduce(&self, digest: Digest) {
+        let enough = self.introduced.load(Ordering::Relaxed) >= MAX_WITNESSES;
+        if self.config.enabled && !enough {
+            self.introduced.fetch_add(1, Ordering::Relaxed);
+            self.state().add_witness(digest);
+        }
     }
 
     /// A change of this key was recorded, so that it may be missing for a good

@@ -3,6 +3,7 @@
 //! which is the same monotonic clock.
 
 mod atomic_instant;
+mod short_instant;
 
 use std::{
     borrow::Cow,
@@ -18,6 +19,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use tokio::time::Instant;
 
 pub use atomic_instant::AtomicInstant;
+pub use short_instant::{CoarseInstant, ShortInstant, nanos};
 
 /// Where the time comes from.
 #[derive(Debug, Clone, Default)]

@@ -56,8 +56,8 @@ pub fn use_log<S: Store>(store: Arc<Guarded<S>>, clock: Clock) -> (UseLog, UseWr
 impl UseLog {
     /// Notes that a key was used. Never waits.
     pub fn note(&self, key: &Known, now: Timestamp) {
-        if key.note_use(now, NOTE_EVERY) && self.0.try_send((key.id.clone(), now)).is_err() {
-            tracing::debug!(key_id = %key.id, "a use is not stored: the queue is full");
+        if key.note_use(now, NOTE_EVERY) && self.0.try_send((key.key_id(), now)).is_err() {
+            tracing::debug!(key_id = key.id(), "a use is not stored: the queue is full");
         }
     }
 }

@@ -11,14 +11,15 @@
 //! Nothing here is in the way of a check: the files are written by threads of
 //! their own, from queues that never make anybody wait.
 
+mod blocks;
 mod config;
+mod entries;
 mod files;
 #[cfg(test)]
 mod fixture;
 mod journal;
 mod keeper;
 mod landmark;
-mod record;
 mod refusal;
 mod seal;
 pub mod snapshot;
@@ -107,7 +108,8 @@ pub struct Warm {
 /// Reads the snapshot into a memory made by `empty`.
 ///
 /// One that cannot be trusted is refused with a line in the log, and the memory
-/// is empty. Reads on a thread of its own; a million entries take about two seconds on two idle cores.
+/// is empty. Reads on a thread of its own; a million entries take
+/// one to two seconds on two cores that have much other work.
 pub async fn load(
     setup: Setup,
     empty: impl Fn() -> Memory + Send + 'static,

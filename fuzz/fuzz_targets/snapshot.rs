@@ -1,8 +1,8 @@
 //! Whatever a file holds, reading it as a snapshot ends, takes no more memory than
 //! the file is long, and gives only entries that were sealed.
 //!
-//! The input is read three times: as a file, as what is behind a right seal, and as
-//! the entries of a snapshot that is otherwise right.
+//! The input is read four times: as a file, as what is behind a right seal of the
+//! head, as a block of a snapshot that is otherwise right, and as its entries.
 
 #![no_main]
 
@@ -14,6 +14,7 @@ use std::{
 use hmac::{Hmac, KeyInit, Mac};
 use keystead::{
     key::{KeyRing, Prefix},
+    store::Profile,
     warm::{
         PURPOSE, Refusal, Seals,
         snapshot::{Entry, Sealed},
@@ -25,8 +26,9 @@ use sha2::Sha256;
 const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const MAGIC: &[u8; 8] = b"ks-snap\n";
 const END: &[u8; 8] = b"ks-end.\n";
-const VERSION: [u8; 4] = 1_u32.to_le_bytes();
-const HEADER_LEN: usize = 80;
+const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+const MARK: [u8; 16] = [8; 16];
+const HEADER_LEN: usize = 80 + 41;
 
 static RING: LazyLock<KeyRing> =
     LazyLock::new(|| KeyRing::parse(SECRET, Prefix::default(), true).expect("a good secret"));
@@ -34,25 +36,25 @@ static SEALS: LazyLock<Seals> = LazyLock::new(|| Seals::of(&RING));
 
 fuzz_target!(|input: &[u8]| {
     assert!(read(input).is_err(), "a forged snapshot was not refused");
-    let _ = read(&sealed(input));
+    let _ = read(&sealed(input, &[], 0));
 
     let header = [0; HEADER_LEN];
-    let _ = read(&sealed(&[&header, input].concat()));
+    if !input.is_empty() {
+        let _ = read(&sealed(&header, input, 1));
+    }
     // Cut into entries at zero bytes, each with its length before it.
     let entries: Vec<&[u8]> = input.split(|byte| *byte == 0).collect();
-    let mut body = header.to_vec();
+    let mut block = Vec::new();
     for entry in &entries {
-        // Room for a digest and a time.
-        let length = u32::try_from(40 + entry.len()).expect("inputs are short");
-        body.extend_from_slice(&length.to_le_bytes());
-        body.extend_from_slice(&[7; 32]);
-        body.extend_from_slice(&1_800_000_000_000_000_i64.to_le_bytes());
-        body.extend_from_slice(entry);
+        // A digest, a time, and a profile of its own in which nothing is.
+        let time = 1_800_000_000_000_000_i64.to_le_bytes();
+        let entry = [&[7; 32][..], &time, &[0, 3, 0, 0, 0], entry].concat();
+        // LEB128 in four bytes, of which the last one says that it is.
+        let seven = |at: usize| u8::try_from(entry.len() >> (7 * at) & 0x7f).expect("seven bits");
+        block.extend([seven(0) | 0x80, seven(1) | 0x80, seven(2) | 0x80, seven(3)]);
+        block.extend_from_slice(&entry);
     }
-    body.extend_from_slice(&[0; 4]);
-    body.extend_from_slice(&(entries.len() as u64).to_le_bytes());
-    let bytes = sealed(&body);
-    if let Ok(read) = read(&bytes) {
+    if let Ok(read) = read(&sealed(&header, &block, entries.len() as u64)) {
         assert_eq!(read.len(), entries.len());
     }
 });
@@ -60,17 +62,33 @@ fuzz_target!(|input: &[u8]| {
 fn read(bytes: &[u8]) -> Result<Vec<Entry>, Refusal> {
     let entries = Mutex::new(Vec::new());
     let keep = |entry| entries.lock().expect("nobody panics").push(entry);
-    Sealed::open(Cursor::new(bytes), &SEALS)?.read(keep)?;
+    Sealed::open(Cursor::new(bytes), &SEALS)?.read(Profile::clone, keep)?;
     Ok(entries.into_inner().expect("nobody panics"))
 }
 
-/// A file with a right seal, whatever is in it.
-fn sealed(body: &[u8]) -> Vec<u8> {
+/// A file with right seals, whatever is in it: a header and, unless it is empty, one
+/// block.
+fn sealed(header: &[u8], block: &[u8], count: u64) -> Vec<u8> {
     let (secret, key) = RING.seal_keys(PURPOSE).next().expect("there is one secret");
-    let mut bytes = [MAGIC, &VERSION[..], secret.as_bytes(), body].concat();
-    let mut hmac = Hmac::<Sha256>::new_from_slice(&*key).expect("any length will do");
-    hmac.update(&bytes);
-    bytes.extend_from_slice(&hmac.finalize().into_bytes());
+    let seal = |parts: &[&[u8]]| -> [u8; 32] {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(&*key).expect("any length will do");
+        parts.iter().for_each(|part| hmac.update(part));
+        hmac.finalize().into_bytes().into()
+    };
+    let mut bytes = [MAGIC, &VERSION[..], secret.as_bytes(), &MARK, header].concat();
+    let head = seal(&[&bytes]);
+    bytes.extend_from_slice(&head);
+    let mut number: u64 = 0;
+    let mut put = |length: u32, part: &[u8]| {
+        let length = length.to_le_bytes();
+        let under = seal(&[&head, &number.to_le_bytes(), &length, part]);
+        bytes.extend([&length[..], part, &under].concat());
+        number += 1;
+    };
+    if !block.is_empty() {
+        put(u32::try_from(block.len()).expect("inputs are short"), block);
+    }
+    put(0, &count.to_le_bytes());
     bytes.extend_from_slice(END);
     bytes
 }

@@ -12,9 +12,11 @@ use crate::time::DurationText;
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     /// How many records are kept. At the bound the ones that are used least
-    /// make room. A typical record takes a few hundred bytes, so that a million
-    /// take a few hundred megabytes; each further kilobyte of scopes, audiences
-    /// and metadata counts as one record more.
+    /// make room. A typical record takes about 200 bytes, so that a million take
+    /// about 200 MB. Scopes, networks, audiences and metadata are kept once for
+    /// all keys with the same ones. For keys that have much of their own each
+    /// further kilobyte counts as one record more, and scopes, networks, audiences
+    /// and metadata count three times, as they are also kept as they are answered.
     #[schemars(range(max = 100_000_000))]
     pub max_entries: NonZeroUsize,
     /// How many absences are kept: digests of which the store said that there

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::time::AtomicInstant;
+use crate::time::{AtomicInstant, ShortInstant, nanos};
 
 /// The span of time whose changes have all been brought to the memory: what the
 /// store said within it is as good as what it would say at its end.
@@ -24,8 +24,9 @@ pub struct Coverage {
     unreplayed: AtomicInstant,
     /// Whether they still can be.
     replaying: AtomicBool,
-    /// How long the feed may be silent before its word is no longer good.
-    grace: Duration,
+    /// How long the feed may be silent before its word is no longer good, in
+    /// nanoseconds.
+    grace: i64,
 }
 
 impl Coverage {
@@ -34,7 +35,7 @@ impl Coverage {
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         let [since, until, unreplayed] = Default::default();
-        Self { since, until, unreplayed, replaying: AtomicBool::new(false), grace }
+        Self { since, until, unreplayed, replaying: AtomicBool::new(false), grace: nanos(grace) }
     }
 
     /// Every change that was made before `as_of` has been brought. The first
@@ -66,17 +67,17 @@ impl Coverage {
     /// Until when what was validated then is good by the word of the feed; `None`
     /// when it is not covered.
     #[must_use]
-    pub fn good_until(&self, validated_at: Instant) -> Option<Instant> {
-        let until = self.until()?;
-        (self.since()? <= validated_at).then(|| until + self.grace)
+    pub fn good_until(&self, validated_at: ShortInstant) -> Option<ShortInstant> {
+        let until = self.until.short()?;
+        (self.since.short()? <= validated_at).then(|| until.later_by(self.grace))
     }
 
     /// Whether what was validated then may count as fresh at all: it was
     /// validated by this process, or all changes since the snapshot have been
     /// replayed.
     #[must_use]
-    pub fn is_replayed(&self, validated_at: Instant) -> bool {
-        self.unreplayed.get().is_none_or(|restored| validated_at >= restored)
+    pub fn is_replayed(&self, validated_at: ShortInstant) -> bool {
+        self.unreplayed.short().is_none_or(|restored| validated_at >= restored)
     }
 
     /// Since when no change has been missed; `None` before the first word of the
@@ -100,15 +101,23 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn good_until(coverage: &Coverage, validated_at: Instant) -> Option<Instant> {
+        coverage.good_until(validated_at.into()).map(Instant::from)
+    }
+
+    fn is_replayed(coverage: &Coverage, validated_at: Instant) -> bool {
+        coverage.is_replayed(validated_at.into())
+    }
+
     #[test]
     fn what_was_validated_within_the_span_is_good_until_the_feed_has_been_silent_for_the_grace() {
         let start = Instant::now();
         let coverage = Coverage::new(3 * SECOND);
-        assert_eq!(coverage.good_until(start), None, "the feed has not spoken");
+        assert_eq!(good_until(&coverage, start), None, "the feed has not spoken");
         coverage.confirm(start + SECOND);
-        assert_eq!(coverage.good_until(start), None, "it was validated before the span");
+        assert_eq!(good_until(&coverage, start), None, "it was validated before the span");
         coverage.confirm(start + 5 * SECOND);
-        assert_eq!(coverage.good_until(start + SECOND), Some(start + 8 * SECOND));
+        assert_eq!(good_until(&coverage, start + SECOND), Some(start + 8 * SECOND));
         assert_eq!(coverage.since(), Some(start + SECOND));
     }
 
@@ -118,8 +127,8 @@ mod tests {
         let coverage = Coverage::new(SECOND);
         coverage.confirm(start);
         coverage.begin_anew(start + 9 * SECOND);
-        assert_eq!(coverage.good_until(start + 8 * SECOND), None);
-        assert_eq!(coverage.good_until(start + 9 * SECOND), Some(start + 10 * SECOND));
+        assert_eq!(good_until(&coverage, start + 8 * SECOND), None);
+        assert_eq!(good_until(&coverage, start + 9 * SECOND), Some(start + 10 * SECOND));
     }
 
     #[test]
@@ -127,15 +136,15 @@ mod tests {
         let start = Instant::now();
         let before = start.checked_sub(60 * SECOND).unwrap();
         let coverage = Coverage::new(SECOND);
-        assert!(coverage.is_replayed(before), "there is no snapshot");
+        assert!(is_replayed(&coverage, before), "there is no snapshot");
         coverage.resume(before, start);
-        assert!(!coverage.is_replayed(before) && coverage.is_replayed(start));
-        assert_eq!(coverage.good_until(before), None);
+        assert!(!is_replayed(&coverage, before) && is_replayed(&coverage, start));
+        assert_eq!(good_until(&coverage, before), None);
         coverage.confirm(start + SECOND);
-        assert!(coverage.is_replayed(before));
-        assert_eq!(coverage.good_until(before), Some(start + 2 * SECOND));
+        assert!(is_replayed(&coverage, before));
+        assert_eq!(good_until(&coverage, before), Some(start + 2 * SECOND));
         let earlier = before.checked_sub(SECOND).unwrap();
-        assert_eq!(coverage.good_until(earlier), None, "the snapshot's own span began later");
+        assert_eq!(good_until(&coverage, earlier), None, "the snapshot's own span began later");
     }
 
     #[test]
@@ -146,6 +155,6 @@ mod tests {
         coverage.resume(before, start);
         coverage.begin_anew(start + SECOND);
         coverage.confirm(start + 2 * SECOND);
-        assert!(!coverage.is_replayed(before) && coverage.is_replayed(start));
+        assert!(!is_replayed(&coverage, before) && is_replayed(&coverage, start));
     }
 }

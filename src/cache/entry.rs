@@ -1,15 +1,14 @@
 //! A record in memory: what the store said and when, and what has come up since.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use crate::{
     key::State,
     store::{Answer, Known},
     tier::{Freshness, Sighting},
-    time::AtomicInstant,
+    time::{ShortInstant, nanos},
 };
 
 /// How often the hits of one entry ask for it to be refreshed at most: as long
@@ -24,73 +23,75 @@ const MISSING_COUNTS_FOR: Duration = Duration::from_mins(5);
 /// cache, so that a few huge records cannot take the memory of many.
 const BYTES_PER_ENTRY: usize = 1024;
 
-#[derive(Debug)]
+/// The value of the cache, in as few bytes as can be: every slot has room for one.
+/// What has come up since it was validated is marked in the record itself, which
+/// clones share.
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) known: Arc<Known>,
-    pub(super) validated_at: Instant,
-    pub(super) spread: f32,
-    /// Since when the store says that there is no such row, which is not
-    /// believed yet.
-    pub(super) missing_since: AtomicInstant,
-    /// When the store last said so.
-    missed_at: AtomicInstant,
-    /// When a hit last asked for a refresh.
-    asked_at: AtomicInstant,
+    pub(super) known: Known,
+    pub(super) validated_at: ShortInstant,
 }
 
 impl Entry {
-    pub(super) fn new(known: Arc<Known>, validated_at: Instant, spread: f32) -> Self {
-        let (missing_since, missed_at, asked_at) = Default::default();
-        Self { known, validated_at, spread, missing_since, missed_at, asked_at }
+    /// Nothing has come up yet of what the store said.
+    pub(super) fn new(known: Known, validated_at: ShortInstant) -> Self {
+        let marks = known.marks();
+        for mark in [&marks.missing_since, &marks.missed_at, &marks.asked_at] {
+            mark.set(None);
+        }
+        Self { known, validated_at }
     }
 
-    pub(super) fn sighting(&self, freshness: Freshness) -> Sighting {
-        let answer = Answer::Found(Arc::clone(&self.known));
-        Sighting { answer, validated_at: self.validated_at, freshness }
+    pub(super) fn into_sighting(self, freshness: Freshness) -> Sighting {
+        let Self { known, validated_at } = self;
+        Sighting { answer: Answer::Found(known), validated_at: validated_at.into(), freshness }
+    }
+
+    /// Whether the store says that there is no such row, which is not believed yet.
+    pub(super) fn lacks_its_row(&self) -> bool {
+        self.known.marks().missing_since.is_set()
+    }
+
+    /// Since when it says so, to a hundredth of a second.
+    pub(super) fn missing_since(&self, now: ShortInstant) -> Option<ShortInstant> {
+        self.known.marks().missing_since.get(now)
     }
 
     /// The store, asked at `asked_at`, says that there is no such row. Returns
     /// since when it says so. What it said long ago, and nobody has asked about
     /// since, does not count any more.
-    pub(super) fn is_missing(&self, asked_at: Instant) -> Instant {
-        let last = self.missed_at.get();
-        let old = |last: Instant| asked_at.saturating_duration_since(last) >= MISSING_COUNTS_FOR;
-        if last.is_some_and(old) {
-            self.missing_since.set(None);
+    pub(super) fn is_missing(&self, asked_at: ShortInstant) -> ShortInstant {
+        let marks = self.known.marks();
+        let last = marks.missed_at.get(asked_at);
+        if last.is_some_and(|last| last.later_by(nanos(MISSING_COUNTS_FOR)) <= asked_at) {
+            marks.missing_since.set(None);
         }
-        self.missed_at.set(Some(asked_at));
-        self.missing_since.get_or_set(asked_at)
+        marks.missed_at.set(Some(asked_at));
+        marks.missing_since.get_or_set(asked_at)
     }
 
     /// The store has it.
     pub(super) fn is_there(&self) {
-        self.missing_since.set(None);
-        self.missed_at.set(None);
+        self.known.marks().missing_since.set(None);
+        self.known.marks().missed_at.set(None);
     }
 
     /// Whether a hit at `now` should ask for a refresh. True once in
     /// [`REFRESH_EVERY`].
-    pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.asked_at.claim(now, REFRESH_EVERY)
+    pub(super) fn is_due(&self, now: ShortInstant) -> bool {
+        self.known.marks().asked_at.claim(now, REFRESH_EVERY)
     }
 
     /// Whether it stands for a key that may be used, so that its row would be
     /// missed.
     pub(super) fn is_usable(&self, now: Timestamp) -> bool {
-        let expired = self.known.rights.expires_at.is_some_and(|end| end <= now);
-        self.known.state == State::Active && !expired
+        let expired = self.known.expires_at().is_some_and(|end| end <= now);
+        self.known.state() == State::Active && !expired
     }
 
-    /// How many places it takes in the cache.
+    /// How many places it takes in the cache. Does not change as long as it is
+    /// there, whoever else shares what it holds.
     pub(super) fn weight(&self) -> u64 {
-        let rights = &self.known.rights;
-        // A text is held by a pointer and two lengths, wherever it is.
-        let size = |text: &String| size_of::<String>() + text.len();
-        let texts = [&rights.principal, &rights.name].into_iter();
-        let texts = texts.chain(&rights.scopes).chain(&rights.audiences).map(size);
-        let pairs = rights.metadata.iter().map(|(name, value)| size(name) + size(value));
-        let networks = rights.allowed_networks.len() * size_of::<ipnet::IpNet>();
-        let bytes = texts.chain(pairs).sum::<usize>() + networks;
-        1 + u64::try_from(bytes / BYTES_PER_ENTRY).unwrap_or(u64::MAX)
+        1 + u64::try_from(self.known.bytes() / BYTES_PER_ENTRY).unwrap_or(u64::MAX)
     }
 }

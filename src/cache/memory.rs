@@ -4,6 +4,7 @@ mod peek;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
@@ -12,34 +13,43 @@ pub use peek::{Peek, Peeked};
 use super::{
     CacheConfig, Coverage,
     entry::Entry,
-    policy::{Life, Validity},
+    policy::{Life, Pace, Validity},
+    profiles::Profiles,
 };
 use crate::{
-    key::{Digest, KeyRecord, Revision},
+    key::{Digest, Revision},
     outage::Unavailable,
-    store::{Absence, Answer, Change, ChangeKind, Known},
+    store::{Absence, Answer, Change, ChangeKind, Known, Profile},
     suspect::{Suspicion, Verdict},
     tier::{Freshness, Sighting},
-    time::{Clock, jittered, spread},
+    time::{Clock, ShortInstant, jittered},
 };
 
-/// How far windows are spread, so that entries that were filled together do not
-/// end together.
+/// How far the windows of absences are spread, so that those that were filled
+/// together do not end together.
 const WINDOW_JITTER: f64 = 0.1;
 
 /// How many changes are remembered, about 1 MB: a standby that lags behind by
 /// seconds does so by fewer.
 const MAX_CHANGES: usize = 10_000;
 
+/// For how many records place is set aside at the start: growing copies what is
+/// there while hits wait. It takes about 10 MB, and three times that where the
+/// system hands out memory in huge pages, until records come; and more would be in
+/// the way of who sets a bound to be far from it.
+const SET_ASIDE: usize = 1_000_000;
+
 /// What is remembered of what the store said. Absences have a map of their own,
 /// so that a flood of unknown keys cannot push out known ones.
 #[derive(Debug)]
 pub struct Memory {
-    records: Cache<Digest, Arc<Entry>, BySize>,
+    records: Cache<Digest, Entry, BySize>,
+    profiles: Profiles,
     absences: Cache<Digest, Missing>,
     /// The last change of a key, and when the feed told of it: those of late.
     changes: Cache<Digest, (Revision, Instant)>,
     config: CacheConfig,
+    pace: Pace,
     coverage: Arc<Coverage>,
     suspicion: Arc<Suspicion>,
     /// Makes the windows of this process others than those of its siblings.
@@ -77,8 +87,8 @@ struct Missing {
 #[derive(Debug, Clone)]
 struct BySize;
 
-impl Weighter<Digest, Arc<Entry>> for BySize {
-    fn weight(&self, _: &Digest, entry: &Arc<Entry>) -> u64 {
+impl Weighter<Digest, Entry> for BySize {
+    fn weight(&self, _: &Digest, entry: &Entry) -> u64 {
         entry.weight()
     }
 }
@@ -95,10 +105,14 @@ impl Memory {
     ) -> Self {
         let max_entries = config.max_entries.get();
         let weight = u64::try_from(max_entries).unwrap_or(u64::MAX);
+        let records = Cache::with_weighter(max_entries, weight, BySize);
+        records.reserve(max_entries.min(SET_ASIDE));
         Self {
-            records: Cache::with_weighter(max_entries, weight, BySize),
+            records,
+            profiles: Profiles::new(),
             absences: Cache::new(config.max_absent.get()),
             changes: Cache::new(MAX_CHANGES),
+            pace: Pace::of(&config),
             config,
             coverage,
             suspicion,
@@ -112,28 +126,39 @@ impl Memory {
     #[must_use]
     pub fn look(&self, digest: &Digest, now: Instant) -> Option<Held> {
         match self.records.get(digest) {
-            Some(entry) => self.held(&entry, now),
+            Some(entry) => self.held(digest, entry, now.into()),
             None => self.absent(digest, now),
         }
     }
 
-    fn held(&self, entry: &Entry, now: Instant) -> Option<Held> {
-        let missing = entry.missing_since.get().is_some();
-        let (freshness, serve) = self.config.life(&self.validity(entry), now).served(missing)?;
+    fn held(&self, digest: &Digest, entry: Entry, now: ShortInstant) -> Option<Held> {
+        let life = self.life(digest, &entry, now);
+        let (freshness, serve) = life.served(entry.lacks_its_row())?;
         let serve = match serve {
             Serve::AndRefresh if !entry.is_due(now) => Serve::AtOnce,
             serve => serve,
         };
-        Some(Held { sighting: entry.sighting(freshness), serve })
+        Some(Held { sighting: entry.into_sighting(freshness), serve })
     }
 
-    fn validity(&self, entry: &Entry) -> Validity {
+    fn life(&self, digest: &Digest, entry: &Entry, now: ShortInstant) -> Life {
+        let good_until = || self.coverage.good_until(entry.validated_at);
+        self.pace.life(&self.validity(digest, entry), good_until, now)
+    }
+
+    fn validity(&self, digest: &Digest, entry: &Entry) -> Validity {
         Validity {
             validated_at: entry.validated_at,
-            spread: entry.spread,
-            good_until: self.coverage.good_until(entry.validated_at),
+            drawn: self.drawn(digest),
             replayed: self.coverage.is_replayed(entry.validated_at),
         }
+    }
+
+    /// Another number for each key and in each process, without asking for
+    /// randomness each time.
+    fn drawn(&self, digest: &Digest) -> u32 {
+        let [a, b, c, d, ..] = *digest.as_bytes();
+        u32::from_le_bytes([a, b, c, d]) ^ self.salt
     }
 
     /// An absence that is still believed. None is while the store is suspect.
@@ -167,7 +192,7 @@ impl Memory {
                 if self.is_older_than_a_change(&digest, known) {
                     return Err(Unavailable::Suspect);
                 }
-                self.keep(digest, Arc::clone(known), asked_at);
+                self.keep(digest, known.clone(), asked_at.into());
                 Ok(())
             }
             Answer::Absent(absence) => {
@@ -187,39 +212,33 @@ impl Memory {
         let since = self.coverage.since();
         self.changes.get(digest).is_some_and(|(revision, told_at)| {
             // After a gap, the same numbers may be given out again.
-            known.revision < revision && since.is_some_and(|since| since <= told_at)
+            known.revision() < revision && since.is_some_and(|since| since <= told_at)
         })
     }
 
-    fn keep(&self, digest: Digest, known: Arc<Known>, validated_at: Instant) {
-        let entry = Entry::new(known, validated_at, self.spread_of(&digest));
+    fn keep(&self, digest: Digest, known: Known, validated_at: ShortInstant) {
+        let entry = Entry::new(self.profiles.sharing(known), validated_at);
         let usable = entry.is_usable(self.clock.wall());
         self.suspicion.found(digest, self.records.contains_key(&digest), usable);
-        self.records.insert(digest, Arc::new(entry));
+        self.records.insert(digest, entry);
         self.absences.remove(&digest);
-    }
-
-    /// Another factor for each key and in each process, without asking for
-    /// randomness each time.
-    fn spread_of(&self, digest: &Digest) -> f32 {
-        let [a, b, c, d, ..] = *digest.as_bytes();
-        spread(u32::from_le_bytes([a, b, c, d]) ^ self.salt, WINDOW_JITTER)
     }
 
     /// Whether the store, asked at `asked_at`, is not believed that there is no
     /// such key. A key that was known valid is marked as missing.
     fn doubts(&self, digest: &Digest, asked_at: Instant) -> bool {
-        let Some(entry) = self.records.peek(digest).filter(|it| self.would_be_missed(it, asked_at))
-        else {
+        let at = ShortInstant::from(asked_at);
+        let held = self.records.peek(digest);
+        let Some(entry) = held.filter(|it| self.would_be_missed(digest, it, at)) else {
             self.suspicion.dismiss(digest);
             return self.suspicion.is_suspect();
         };
-        if entry.validated_at > asked_at {
+        if entry.validated_at > at {
             // The store has said otherwise since.
             return true;
         }
-        let since = entry.is_missing(asked_at);
-        match self.suspicion.missing(*digest, since, asked_at) {
+        let since = entry.is_missing(at);
+        match self.suspicion.missing(*digest, since.into(), asked_at) {
             Verdict::Doubted => true,
             Verdict::Believed => false,
         }
@@ -227,8 +246,8 @@ impl Memory {
 
     /// Whether a record stands for a key that the store should have: one that may
     /// be used, and is remembered.
-    fn would_be_missed(&self, entry: &Entry, now: Instant) -> bool {
-        let remembered = self.config.life(&self.validity(entry), now) != Life::Expired;
+    fn would_be_missed(&self, digest: &Digest, entry: &Entry, now: ShortInstant) -> bool {
+        let remembered = self.life(digest, entry, now) != Life::Expired;
         remembered && entry.is_usable(self.clock.wall())
     }
 
@@ -263,8 +282,8 @@ impl Memory {
         if change.kind != ChangeKind::Deleted {
             self.absences.remove(digest);
         }
-        let outdated = |entry: &Arc<Entry>| {
-            !self.record_includes(&entry.known, entry.validated_at, change.revision)
+        let outdated = |entry: &Entry| {
+            !self.record_includes(&entry.known, entry.validated_at.into(), change.revision)
         };
         self.records.remove_if(digest, outdated).is_some()
     }
@@ -281,7 +300,7 @@ impl Memory {
 
     fn record_includes(&self, known: &Known, read_at: Instant, change: Revision) -> bool {
         let same_history = self.coverage.since().is_some_and(|since| since <= read_at);
-        same_history && known.revision >= change
+        same_history && known.revision() >= change
     }
 
     /// Whether a record of this key is held, in whatever part of its life.
@@ -296,17 +315,28 @@ impl Memory {
     }
 
     /// All records with the times when the store vouched for them, in no order.
-    pub fn export(&self) -> impl Iterator<Item = (Digest, Arc<Known>, Instant)> {
-        let parts = |(digest, entry): (Digest, Arc<Entry>)| {
-            (digest, Arc::clone(&entry.known), entry.validated_at)
+    pub fn export(&self) -> impl Iterator<Item = (Digest, Known, Instant)> {
+        let parts = |(digest, Entry { known, validated_at }): (Digest, Entry)| {
+            (digest, known, validated_at.into())
         };
         self.records.iter().map(parts)
     }
 
+    /// Of profiles with the same content, the one that records in here share.
+    #[must_use]
+    pub fn shared(&self, profile: &Profile) -> Profile {
+        self.profiles.shared(profile)
+    }
+
     /// Puts in a record that the store vouched for at `validated_at`, which may
-    /// lie before the start of this process.
-    pub fn restore(&self, digest: Digest, record: KeyRecord, validated_at: Instant) {
-        self.keep(digest, Arc::new(Known::new(record)), validated_at);
+    /// lie before the start of this process. Its profile is one that
+    /// [`shared`](Self::shared) gave. For a memory that nobody else fills yet.
+    pub fn restore(&self, digest: Digest, known: Known, validated_at: Instant, now: Timestamp) {
+        let entry = Entry::new(known, validated_at.into());
+        if entry.is_usable(now) {
+            self.suspicion.introduce(digest);
+        }
+        self.records.insert(digest, entry);
     }
 
     /// How many records are kept.

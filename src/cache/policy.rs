@@ -6,7 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{CacheConfig, Serve};
-use crate::tier::Freshness;
+use crate::{
+    tier::Freshness,
+    time::{ShortInstant, nanos},
+};
 
 /// The part of its life that an entry is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +51,112 @@ pub struct Windows {
     pub stale_until: Instant,
 }
 
-impl Windows {
-    /// The part of its life at `now`.
-    pub(super) fn life(&self, now: Instant) -> Life {
-        if now < self.fresh_until {
+/// [`Windows`] in eight bytes each, as hits compare them.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    fresh: ShortInstant,
+    revalidating: ShortInstant,
+    stale: ShortInstant,
+}
+
+/// The windows of the configuration, counted in nanoseconds once for all hits.
+#[derive(Debug)]
+pub(super) struct Pace {
+    fresh: SpreadSpan,
+    feed_fresh: SpreadSpan,
+    revalidate: i64,
+    stale_if_error: i64,
+}
+
+/// A length of time that is another one for each entry, so that entries that were
+/// filled together do not end together: within ±10 % of what is configured.
+#[derive(Debug)]
+struct SpreadSpan {
+    least: i64,
+    range: i64,
+}
+
+/// What the life of an entry depends on besides the time and the feed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Validity {
+    /// When the store vouched for it.
+    pub(super) validated_at: ShortInstant,
+    /// Where in their range its windows lie, from the shortest to the longest; even
+    /// over all entries.
+    pub(super) drawn: u32,
+    /// Whether the changes since have been replayed, for an entry that came
+    /// from a snapshot; true for all others.
+    pub(super) replayed: bool,
+}
+
+impl Pace {
+    pub(super) fn of(config: &CacheConfig) -> Self {
+        Self {
+            fresh: SpreadSpan::around(config.fresh_for),
+            feed_fresh: SpreadSpan::around(config.feed_fresh_for),
+            revalidate: nanos(config.revalidate_for),
+            stale_if_error: nanos(config.stale_if_error_for),
+        }
+    }
+
+    /// In which part of its life an entry is at `now`. `good_until` says until when
+    /// the feed vouches that nothing has changed since it was validated, if it does;
+    /// it is not asked where that makes no difference.
+    pub(super) fn life(
+        &self,
+        validity: &Validity,
+        good_until: impl FnOnce() -> Option<ShortInstant>,
+        now: ShortInstant,
+    ) -> Life {
+        let Validity { validated_at, drawn, replayed } = *validity;
+        if replayed && now < validated_at.later_by(self.fresh.of(drawn)) {
+            return Life::Fresh;
+        }
+        self.ends(validity, good_until()).life(now)
+    }
+
+    /// When the parts of the life of an entry end, if the feed vouches for it until
+    /// `good_until`, and in which of them it is at `now`.
+    pub(super) fn windows(
+        &self,
+        validity: &Validity,
+        good_until: Option<ShortInstant>,
+        now: ShortInstant,
+    ) -> (Windows, Life) {
+        let ends = self.ends(validity, good_until);
+        let windows = Windows {
+            fresh_until: ends.fresh.into(),
+            revalidating_until: ends.revalidating.into(),
+            stale_until: ends.stale.into(),
+        };
+        (windows, ends.life(now))
+    }
+
+    /// It is fresh for `fresh_for`, or for as long as the feed vouches for it
+    /// up to `feed_fresh_for`; then revalidating for `revalidate_for`; then
+    /// stale until its age is `stale_if_error_for`, which also ends the part
+    /// before: nothing that is not fresh is served past it.
+    fn ends(&self, validity: &Validity, good_until: Option<ShortInstant>) -> Ends {
+        let Validity { validated_at, drawn, replayed } = *validity;
+        let after = |span: &SpreadSpan| validated_at.later_by(span.of(drawn));
+        let fresh = match good_until {
+            _ if !replayed => validated_at,
+            None => after(&self.fresh),
+            Some(good) => after(&self.fresh).max(good.min(after(&self.feed_fresh))),
+        };
+        let stale = validated_at.later_by(self.stale_if_error);
+        let revalidating = fresh.later_by(self.revalidate).min(stale);
+        Ends { fresh, revalidating, stale }
+    }
+}
+
+impl Ends {
+    fn life(&self, now: ShortInstant) -> Life {
+        if now < self.fresh {
             Life::Fresh
-        } else if now < self.revalidating_until {
+        } else if now < self.revalidating {
             Life::Revalidating
-        } else if now < self.stale_until {
+        } else if now < self.stale {
             Life::Stale
         } else {
             Life::Expired
@@ -63,45 +164,18 @@ impl Windows {
     }
 }
 
-/// What the life of an entry depends on besides the time.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Validity {
-    /// When the store vouched for it.
-    pub(super) validated_at: Instant,
-    /// By what its windows are multiplied, so that entries that were filled
-    /// together do not end together.
-    pub(super) spread: f32,
-    /// Until when the feed vouches that nothing has changed since; `None` if it
-    /// does not.
-    pub(super) good_until: Option<Instant>,
-    /// Whether the changes since have been replayed, for an entry that came
-    /// from a snapshot; true for all others.
-    pub(super) replayed: bool,
-}
-
-impl CacheConfig {
-    /// In which part of its life an entry is at `now`.
-    pub(super) fn life(&self, validity: &Validity, now: Instant) -> Life {
-        self.windows(validity).life(now)
+impl SpreadSpan {
+    fn around(span: Duration) -> Self {
+        // With room for what is added to the least of it.
+        let span = nanos(span).min(i64::MAX / 2);
+        Self { least: span - span / 10, range: span / 5 }
     }
 
-    /// When the parts of the life of an entry end.
-    ///
-    /// It is fresh for `fresh_for`, or for as long as the feed vouches for it
-    /// up to `feed_fresh_for`; then revalidating for `revalidate_for`; then
-    /// stale until its age is `stale_if_error_for`, which also ends the part
-    /// before: nothing that is not fresh is served past it.
-    pub(super) fn windows(&self, validity: &Validity) -> Windows {
-        let Validity { validated_at, spread, good_until, replayed } = *validity;
-        let after = |window: Duration| validated_at + window.mul_f32(spread);
-        let fresh_until = match good_until {
-            _ if !replayed => validated_at,
-            None => after(self.fresh_for),
-            Some(good) => after(self.fresh_for).max(good.min(after(self.feed_fresh_for))),
-        };
-        let stale_until = validated_at + self.stale_if_error_for;
-        let revalidating_until = (fresh_until + self.revalidate_for).min(stale_until);
-        Windows { fresh_until, revalidating_until, stale_until }
+    const fn of(&self, drawn: u32) -> i64 {
+        let share = (self.range as i128 * drawn as i128) >> u32::BITS;
+        #[expect(clippy::cast_possible_truncation, reason = "it is a part of the range")]
+        let share = share as i64;
+        self.least + share
     }
 }
 
@@ -114,6 +188,9 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    /// Of which windows are as they are configured.
+    const MIDDLE: u32 = 1 << 31;
 
     fn config() -> CacheConfig {
         CacheConfig {
@@ -130,23 +207,33 @@ mod tests {
         start: Instant,
         config: CacheConfig,
         validity: Validity,
+        good_until: Option<Instant>,
     }
 
     impl Bench {
         fn new() -> Self {
             let start = Instant::now() + 10_000 * SECOND;
-            let validity =
-                Validity { validated_at: start, spread: 1.0, good_until: None, replayed: true };
-            Self { start, config: config(), validity }
+            let validated_at = start.into();
+            let validity = Validity { validated_at, drawn: MIDDLE, replayed: true };
+            Self { start, config: config(), validity, good_until: None }
         }
 
         fn vouched_until(mut self, second: u32) -> Self {
-            self.validity.good_until = Some(self.start + second * SECOND);
+            self.good_until = Some(self.start + second * SECOND);
             self
         }
 
         fn at(&self, second: u32) -> Life {
-            self.config.life(&self.validity, self.start + second * SECOND)
+            let (pace, now) = (Pace::of(&self.config), (self.start + second * SECOND).into());
+            let good_until = self.good_until.map(ShortInstant::from);
+            let life = pace.life(&self.validity, || good_until, now);
+            // Who looks at when it ends is told the same.
+            let (windows, told) = pace.windows(&self.validity, good_until, now);
+            assert_eq!(told, life);
+            let ends = [windows.fresh_until, windows.revalidating_until, windows.stale_until];
+            let passed = ends.iter().take_while(|end| ShortInstant::from(**end) <= now).count();
+            assert_eq!([Fresh, Revalidating, Stale, Expired][passed], life, "{windows:?}");
+            life
         }
 
         fn lives(&self, seconds: [u32; 6]) -> [Life; 6] {
@@ -195,10 +282,19 @@ mod tests {
     #[test]
     fn the_spread_moves_the_end_of_freshness() {
         let mut bench = Bench::new();
-        bench.validity.spread = 1.1;
+        bench.validity.drawn = u32::MAX;
         assert_eq!([bench.at(32), bench.at(33)], [Fresh, Revalidating]);
-        bench.validity.spread = 0.9;
+        bench.validity.drawn = 0;
         assert_eq!([bench.at(26), bench.at(27)], [Fresh, Revalidating]);
+    }
+
+    #[test]
+    fn the_longest_windows_there_are_do_not_overflow() {
+        let mut bench = Bench::new();
+        bench.config.fresh_for = Duration::MAX;
+        bench.config.stale_if_error_for = Duration::MAX;
+        bench.validity.drawn = u32::MAX;
+        assert_eq!(bench.at(u32::MAX), Fresh);
     }
 
     proptest! {
@@ -206,7 +302,7 @@ mod tests {
         fn an_entry_never_grows_younger(
             windows in [1..5000u32, 1..5000, 0..5000, 0..5000],
             good in proptest::option::of(0..5000u32),
-            spread in 0.9..1.1f32,
+            drawn: u32,
             replayed: bool,
         ) {
             let mut bench = Bench::new();
@@ -218,8 +314,8 @@ mod tests {
                 stale_if_error_for: stale,
                 ..bench.config
             };
-            bench.validity.good_until = good.map(|second| bench.start + second * SECOND);
-            bench.validity.spread = spread;
+            bench.good_until = good.map(|second| bench.start + second * SECOND);
+            bench.validity.drawn = drawn;
             bench.validity.replayed = replayed;
             let rank = |second| bench.at(second) as u8;
             let ranks: Vec<_> = (0..12_000).step_by(7).map(rank).collect();

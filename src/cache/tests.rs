@@ -91,7 +91,7 @@ async fn ask(cached: &Cached<Arc<Next>>) -> (String, Freshness, Duration) {
     let asked = Instant::now();
     let sighting = cached.find(OURS, asked + 150 * MS).await.unwrap();
     let Answer::Found(known) = sighting.answer else { panic!("it is absent") };
-    (known.rights.principal.clone(), sighting.freshness, asked.elapsed())
+    (known.principal().to_owned(), sighting.freshness, asked.elapsed())
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ pub(super) async fn run(_: MigrateArgs, options: GlobalOptions) -> Result<ExitCo
             "store.relation is set, so that keys are read from {relation} and nothing is to be migrated"
         )));
     }
-    let applied = match open_store_alone(&config, &Tasks::default())? {
+    let applied = match open_store_alone(&config, &Tasks::here())? {
         AnyStore::Postgres(store) => store.migrate().await?,
         // Opening it has done it.
         AnyStore::Sqlite(_) => Vec::new(),

@@ -1,7 +1,10 @@
 //! How what the store says stands to what is in memory: pure.
 
 use super::Seen;
-use crate::{cache::Peeked, key::KeyRecord, store::Answer};
+use crate::{
+    cache::Peeked,
+    store::{Answer, Known},
+};
 
 /// How what the store says stands to what is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +15,7 @@ pub enum Agreement {
     StoreIsNewer,
     /// The store's record has a lower revision.
     StoreIsOlder,
-    /// The records have the same revision, and are not the same.
+    /// The records have the same revision, and are not the same in what is looked at.
     Different,
     /// A record is in memory, and the store says that there is no such key.
     StoreLacksIt,
@@ -35,22 +38,14 @@ impl Seen {
     }
 }
 
-fn between(known: &KeyRecord, stored: &KeyRecord) -> Agreement {
-    if stored.revision > known.revision {
+fn between(known: &Known, stored: &Known) -> Agreement {
+    if stored.revision() > known.revision() {
         Agreement::StoreIsNewer
-    } else if stored.revision < known.revision {
+    } else if stored.revision() < known.revision() {
         Agreement::StoreIsOlder
-    } else if same(known, stored) {
+    } else if stored == known {
         Agreement::Same
     } else {
         Agreement::Different
     }
-}
-
-/// A use is noted without a revision, and is no change.
-fn same(known: &KeyRecord, stored: &KeyRecord) -> bool {
-    let KeyRecord { id, hint, secret, rights, state, created_at, last_used_at: _, revision } =
-        stored;
-    (&known.id, &known.hint, &known.secret, &known.rights) == (id, hint, secret, rights)
-        && (known.state, known.created_at, known.revision) == (*state, *created_at, *revision)
 }

@@ -66,7 +66,7 @@ fn disagreement(seen: &Seen, agreement: Agreement) -> Option<String> {
 fn revisions(seen: &Seen) -> Option<(Revision, Revision)> {
     match (seen.memory.held.as_ref()?, seen.store.answer.as_ref().ok()?) {
         (Peeked::Record { known, .. }, Answer::Found(stored)) => {
-            Some((known.revision, stored.revision))
+            Some((known.revision(), stored.revision()))
         }
         (Peeked::Record { .. } | Peeked::Absence { .. }, Answer::Found(_) | Answer::Absent(_)) => {
             None

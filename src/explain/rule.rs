@@ -4,9 +4,9 @@ use std::fmt::Display;
 
 use crate::{
     check::{Decision, Needs, Reason, missing_scopes},
-    key::{Fault, KeyRecord, Reading},
+    key::{Fault, Reading},
     outage::Unavailable,
-    store::Answer,
+    store::{Answer, Known},
     tier::{Freshness, Sighting},
     time::Moment,
 };
@@ -19,7 +19,7 @@ pub(super) fn of(
     now: Moment,
 ) -> String {
     let record = found.and_then(|sighting| match &sighting.answer {
-        Answer::Found(known) => Some(&***known),
+        Answer::Found(known) => Some(known),
         Answer::Absent(_) => None,
     });
     match (decision, record) {
@@ -94,31 +94,31 @@ fn outage(cause: Unavailable) -> String {
 }
 
 /// What in a record spoke against the request.
-fn speaks_against(reason: Reason, record: &KeyRecord, needs: Needs<'_>, now: Moment) -> String {
-    let KeyRecord { rights, state, revision, .. } = record;
+fn speaks_against(reason: Reason, record: &Known, needs: Needs<'_>, now: Moment) -> String {
     match reason {
         Reason::KeyRevoked | Reason::KeyDisabled => {
-            format!("the record says state={state} (revision {})", revision.0)
+            let (state, revision) = (record.state(), record.revision());
+            format!("the record says state={state} (revision {revision})")
         }
         Reason::KeyExpired => {
-            let end = shown(rights.expires_at);
+            let end = shown(record.expires_at());
             format!("the record says expires_at={end}, and it is {}", now.wall)
         }
         Reason::KeyNotYetValid => {
-            let start = shown(rights.not_before);
+            let start = shown(record.not_before());
             format!("the record says not_before={start}, and it is {}", now.wall)
         }
         Reason::ScopeMissing => {
             let missing = listed(missing_scopes(record, needs));
-            format!("not granted is {missing}; granted is {}", listed(&rights.scopes))
+            format!("not granted is {missing}; granted is {}", listed(record.scopes()))
         }
         Reason::ClientNetworkForbidden => {
             let from = needs.client_ip.map_or("not told".to_owned(), |ip| format!("`{ip}`"));
-            format!("client_ip is {from}; allowed is {}", listed(&rights.allowed_networks))
+            format!("client_ip is {from}; allowed is {}", listed(record.networks()))
         }
         Reason::AudienceForbidden => {
             let told = needs.audience.map_or("not told".to_owned(), |name| format!("`{name}`"));
-            format!("audience is {told}; allowed is {}", listed(&rights.audiences))
+            format!("audience is {told}; allowed is {}", listed(record.audiences()))
         }
         // Found without a record.
         Reason::CredentialMissing | Reason::CredentialMalformed | Reason::KeyUnknown => {

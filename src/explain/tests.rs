@@ -95,7 +95,7 @@ impl Bench {
 fn told(decision: &Result<Decision, Unavailable>) -> String {
     match decision {
         Ok(Decision::Allow(grant)) => {
-            format!("{:?} at {:?}", grant.freshness, grant.record.revision)
+            format!("{:?} at {:?}", grant.freshness, grant.record.revision())
         }
         Ok(Decision::Deny(denial)) => format!("{:?}", denial.reason()),
         Err(cause) => format!("{cause:?}"),
@@ -150,11 +150,13 @@ async fn how_a_credential_was_read_is_told_with_its_secret() {
 
 #[tokio::test(start_paused = true)]
 async fn each_rule_is_told_with_what_it_compared() {
-    let (hour, now) = (SignedDuration::from_hours(1), Clock::System.wall());
+    // To the microsecond, as stores have times.
+    let now = Timestamp::from_microsecond(Clock::System.wall().as_microsecond()).unwrap();
+    let hour = SignedDuration::from_hours(1);
     let (past, future): (Timestamp, Timestamp) = (now - hour, now + hour);
-    let scopes = ["read".to_owned(), "write".to_owned()];
+    let scopes = ["read", "write"];
     let needs = Needs { scopes: &scopes, audience: Some("billing"), ..Needs::default() };
-    let all = |record: &mut KeyRecord| record.rights.scopes = scopes.to_vec();
+    let all = |record: &mut KeyRecord| record.rights.scopes = scopes.map(str::to_owned).into();
     let cases: [(Change<'_>, Reason, &[&str]); 7] = [
         (&|it| it.state = State::Revoked, Reason::KeyRevoked, &["state=revoked"]),
         (&|it| it.state = State::Disabled, Reason::KeyDisabled, &["state=disabled"]),
@@ -267,7 +269,7 @@ async fn a_change_that_has_not_arrived_is_told_with_what_would_follow_from_it() 
     assert_eq!(seen.agreement(), Some(Agreement::StoreIsOlder));
     bench.now_is(|it| {
         it.revision = crate::key::Revision(1);
-        it.rights.name = "changed".to_owned();
+        it.rights.principal = "changed".to_owned();
     });
     let seen = bench.explain(Needs::default()).await.seen.unwrap();
     assert_eq!(seen.agreement(), Some(Agreement::Different));

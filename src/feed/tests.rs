@@ -64,7 +64,7 @@ fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Bench {
     };
     let parts =
         Some((config, resume.map(|n| Position { revision: Revision(n), landmark: None }), parts));
-    let running = Tasks::default();
+    let running = Tasks::here();
     Bench { store, guarded, memory, fill, coverage, ladder, exposition, running, parts }
 }
 
@@ -100,19 +100,20 @@ impl Bench {
     /// Whether the memory holds what was brought into it, and nothing newer.
     fn has(&self, digest: &Digest) -> bool {
         let held = self.memory.look(digest, Instant::now()).map(|held| held.sighting.answer);
-        matches!(held, Some(Answer::Found(known)) if known.revision == Revision(0))
+        matches!(held, Some(Answer::Found(known)) if known.revision() == Revision(0))
     }
 
     fn principal(&self, digest: &Digest) -> String {
         match self.memory.look(digest, Instant::now()).map(|held| held.sighting.answer) {
-            Some(Answer::Found(known)) => known.rights.principal.clone(),
+            Some(Answer::Found(known)) => known.principal().to_owned(),
             other => panic!("it is remembered: {other:?}"),
         }
     }
 
     /// Whether what the store said then is good by the word of the feed now.
     fn covers(&self, validated_at: Instant) -> bool {
-        self.coverage.good_until(validated_at).is_some_and(|until| Instant::now() < until)
+        let good_until = self.coverage.good_until(validated_at.into());
+        good_until.is_some_and(|until| Instant::now() < until.into())
     }
 }
 

@@ -70,7 +70,7 @@ impl Bench {
             memory: Arc::clone(&memory),
             suspicion: Arc::clone(&suspicion),
             store: Arc::clone(&guarded),
-            tasks: Tasks::default(),
+            tasks: Tasks::here(),
             metrics: Arc::clone(&metrics),
             clock,
         };

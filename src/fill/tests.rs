@@ -52,7 +52,7 @@ fn soon() -> Instant {
 
 fn principal(outcome: Result<Sighting, Unavailable>) -> String {
     match outcome.unwrap().answer {
-        Answer::Found(known) => known.rights.principal.clone(),
+        Answer::Found(known) => known.principal().to_owned(),
         Answer::Absent(_) => "nobody".to_owned(),
     }
 }

@@ -64,7 +64,12 @@ impl TryFrom<&[u8]> for Digest {
 
 impl PartialEq for Digest {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        let (words, _) = self.0.as_chunks::<8>();
+        let (others, _) = other.0.as_chunks::<8>();
+        let differing = words.iter().zip(others).fold(0, |differing, (word, other)| {
+            differing | (u64::from_le_bytes(*word) ^ u64::from_le_bytes(*other))
+        });
+        differing.ct_eq(&0).into()
     }
 }
 
@@ -99,6 +104,17 @@ mod tests {
         for text in ["", "ba78", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65)] {
             assert_eq!(Digest::from_hex(text), Err(DigestError), "{text}");
         }
+    }
+
+    #[test]
+    fn two_that_differ_in_one_bit_are_not_equal() {
+        let digest = Digest::sha256_of(b"abc");
+        for bit in 0..256 {
+            let mut other = digest;
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            assert_ne!(digest, other, "{bit}");
+        }
+        assert_eq!(digest, Digest::from_bytes(*digest.as_bytes()));
     }
 
     #[test]

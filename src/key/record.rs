@@ -30,6 +30,17 @@ impl KeyId {
         Ok(Self(format!("key_{digits}")))
     }
 
+    /// Whether these bytes are an id.
+    pub(crate) fn is_one(bytes: &[u8]) -> bool {
+        let visible = bytes.iter().all(u8::is_ascii_graphic);
+        visible && !bytes.is_empty() && bytes.len() <= Self::MAX_LEN
+    }
+
+    /// The id of a key that is known: it was one before.
+    pub(crate) fn of_known(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+
     /// The id as it is written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -49,12 +60,7 @@ impl FromStr for KeyId {
     type Err = KeyIdError;
 
     fn from_str(text: &str) -> Result<Self, KeyIdError> {
-        let visible = text.bytes().all(|b| b.is_ascii_graphic());
-        if visible && !text.is_empty() && text.len() <= Self::MAX_LEN {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(KeyIdError)
-        }
+        if Self::is_one(text.as_bytes()) { Ok(Self(text.to_owned())) } else { Err(KeyIdError) }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::key::Digest;
 
 /// How many witnesses are kept: a few more than are asked at once by default,
 /// so that one that is deleted is replaced.
-const MAX_WITNESSES: usize = 16;
+pub(super) const MAX_WITNESSES: usize = 16;
 
 /// How many missing keys are told apart once the store is suspect, about 50 KB.
 const MAX_MISSING: usize = 1000;

@@ -39,6 +39,22 @@ impl Bench {
 }
 
 #[test]
+fn of_keys_that_are_introduced_the_first_few_are_witnesses() {
+    let suspicion = Bench::new().suspicion;
+    for n in 0..100 {
+        suspicion.introduce(nth(n));
+    }
+    let mut witnesses = suspicion.witnesses(100);
+    witnesses.sort_by_key(|digest| *digest.as_bytes());
+    assert_eq!(witnesses, (0..16).map(nth).collect::<Vec<_>>());
+    suspicion.found(nth(200), false, true);
+    assert!(suspicion.witnesses(100).contains(&nth(200)), "those of late take their place");
+    let off = Suspicion::new(SuspectConfig { enabled: false, ..SuspectConfig::default() });
+    off.introduce(nth(1));
+    assert_eq!(off.next_witness(), None);
+}
+
+#[test]
 fn one_missing_key_is_believed_when_it_is_confirmed() {
     let bench = Bench::new();
     assert_eq!(bench.missing(1, 0), Verdict::Doubted);

@@ -1,17 +1,10 @@
 //! An instant that can be read and set without a lock.
 
-use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::time::Instant;
 
-/// The instant from which all others are counted: some instant of this process.
-static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+use super::ShortInstant;
 
 const NEVER: i64 = i64::MIN;
 
@@ -34,6 +27,12 @@ impl AtomicInstant {
         instant(self.0.load(Ordering::Acquire))
     }
 
+    /// As [`get`](Self::get), to be compared with others of its kind.
+    #[must_use]
+    pub fn short(&self) -> Option<ShortInstant> {
+        short(self.0.load(Ordering::Acquire))
+    }
+
     /// Sets it.
     pub fn set(&self, at: Option<Instant>) {
         self.0.store(at.map_or(NEVER, mark), Ordering::Release);
@@ -46,35 +45,24 @@ impl AtomicInstant {
             Err(earlier) => instant(earlier).unwrap_or(at),
         }
     }
-
-    /// Moves it to `now` if it is never or at least `every` ago. Of several
-    /// callers at once one succeeds.
-    pub fn claim(&self, now: Instant, every: Duration) -> bool {
-        let last = self.0.load(Ordering::Relaxed);
-        let due = instant(last).is_none_or(|last| now.saturating_duration_since(last) >= every);
-        due && self.0.compare_exchange(last, mark(now), Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    }
 }
 
 fn mark(at: Instant) -> i64 {
-    let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
-    match at.checked_duration_since(*ORIGIN) {
-        Some(after) => nanos(after),
-        None => -nanos(ORIGIN.duration_since(at)),
-    }
+    ShortInstant::from(at).as_nanos()
 }
 
 fn instant(mark: i64) -> Option<Instant> {
-    let nanos = Duration::from_nanos(mark.unsigned_abs());
-    match mark {
-        NEVER => None,
-        0.. => ORIGIN.checked_add(nanos),
-        _ => ORIGIN.checked_sub(nanos),
-    }
+    short(mark).map(Instant::from)
+}
+
+fn short(mark: i64) -> Option<ShortInstant> {
+    (mark != NEVER).then(|| ShortInstant::from_nanos(mark))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -97,14 +85,5 @@ mod tests {
         let (at, now) = (AtomicInstant::default(), Instant::now());
         assert_eq!(at.get_or_set(now), now);
         assert_eq!(at.get_or_set(now + SECOND), now);
-    }
-
-    #[test]
-    fn it_is_claimed_once_in_each_span() {
-        let (at, now) = (AtomicInstant::default(), Instant::now());
-        assert!(at.claim(now, SECOND));
-        assert!(!at.claim(now + SECOND / 2, SECOND));
-        assert!(at.claim(now + SECOND, SECOND));
-        assert!(!at.claim(now + SECOND, SECOND));
     }
 }

@@ -13,11 +13,11 @@ use crate::{
 
 const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-async fn known(store: &FakeStore, principal: &str) -> Arc<Known> {
+async fn known(store: &FakeStore, principal: &str) -> Known {
     let digest = Digest::sha256_of(principal.as_bytes());
     store.put(digest, record(principal, 1));
     match store.find(&[digest]).await.unwrap().get(&digest) {
-        Some(Answer::Found(known)) => Arc::clone(known),
+        Some(Answer::Found(known)) => known.clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -42,7 +42,7 @@ async fn many_uses_of_a_key_are_one_writing() {
     writer.run(stop.clone()).await;
     let mut touched = store.touched();
     touched.sort();
-    assert_eq!(touched, [(a.id.clone(), NOW), (b.id.clone(), NOW)]);
+    assert_eq!(touched, [(a.key_id(), NOW), (b.key_id(), NOW)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,7 +22,7 @@ pub struct SnapshotConfig {
     /// How often it is written, spread by ±10 %, and once more at the end. A key
     /// that was first seen since the last time is not warm after a crash; one
     /// that was revoked since then stays revoked, as changes are kept at once.
-    /// Writes a few hundred bytes for each key in memory.
+    /// Writes about a hundred bytes for each typical key.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1day"))]
     pub every: Duration,

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{Refusal, Restored, Seals, keeper::Keeper};
 use crate::{
     cache::{CacheConfig, Coverage, Memory},
-    key::{Digest, KeyRing, Prefix, Revision},
-    store::{ChangeKind, Position, Row, StoreIdentity, fake::record},
+    key::{Digest, KeyRecord, KeyRing, Prefix, Revision},
+    store::{Answer, ChangeKind, Position, Row, StoreIdentity, fake::record},
     suspect::{SuspectConfig, Suspicion},
     tier::Sighting,
     time::{Clock, Moment},
@@ -52,10 +52,14 @@ pub(super) fn empty() -> Memory {
 pub(super) fn memory(count: u64) -> Memory {
     let memory = empty();
     for number in 0..count {
-        let record = record(&format!("p{number}"), 1);
-        memory.restore(digest(number), record, Clock::System.monotonic());
+        put(&memory, number, &record(&format!("p{number}"), 1), Instant::now());
     }
     memory
+}
+
+/// Puts a key into a memory, as the store vouched for it then.
+pub(super) fn put(memory: &Memory, number: u64, record: &KeyRecord, validated_at: Instant) {
+    memory.take(digest(number), &Answer::Found(record.into()), validated_at).unwrap();
 }
 
 /// A folder with a snapshot, or without.

@@ -6,10 +6,7 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -97,15 +94,16 @@ impl Keeper {
             now.monotonic.checked_sub(since_written + before.unwrap_or_default())
         };
         let entries = AtomicUsize::new(0);
-        sealed.read(|Entry { digest, validated_at, record }| {
-            let expired = record.rights.expires_at.is_some_and(|end| end <= now.wall);
+        let restore = |Entry { digest, validated_at, known }| {
+            let expired = known.expires_at().is_some_and(|end| end <= now.wall);
             let Some(validated_at) = at(validated_at) else { return };
             let too_old = now.monotonic - validated_at >= max_age;
             if !expired && !too_old && !outdated.contains(&digest) {
-                memory.restore(digest, record, validated_at);
+                memory.restore(digest, known, validated_at, now.wall);
                 entries.fetch_add(1, Ordering::Relaxed);
             }
-        })?;
+        };
+        sealed.read(|profile| memory.shared(profile), restore)?;
         self.journal = Some(journal);
         let covered_since = header.covered_since.and_then(at).unwrap_or(now.monotonic);
         Ok(Some(Restored {
@@ -220,7 +218,7 @@ impl Draft {
     /// Writes all of it and forces it to disk; returns how many entries it has.
     pub(super) fn write(
         &self,
-        entries: impl Iterator<Item = (Digest, Arc<Known>, Instant)>,
+        entries: impl Iterator<Item = (Digest, Known, Instant)>,
         go_on: impl Fn() -> bool,
     ) -> io::Result<u64> {
         let count =

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use humantime::format_duration;
 
-use super::{record::NotARecord, snapshot::VERSION};
+use super::snapshot::VERSION;
 
 /// Why a snapshot is not used: the middle of a sentence, with the remedy where
 /// there is one.
@@ -77,11 +77,5 @@ impl From<io::Error> for Refusal {
             io::ErrorKind::UnexpectedEof => Self::CutOff,
             _ => Self::Io(error),
         }
-    }
-}
-
-impl From<NotARecord> for Refusal {
-    fn from(_: NotARecord) -> Self {
-        Self::Unreadable("an entry in it is no record of a key")
     }
 }

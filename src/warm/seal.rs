@@ -1,10 +1,7 @@
 //! The seal: what was not written by an instance with the same secrets is
 //! noticed.
 
-use std::{
-    fmt,
-    io::{self, Read, Write},
-};
+use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -89,60 +86,6 @@ impl Sealing {
     /// Whether the seal begins with these bytes. In constant time.
     pub(super) fn begins_with(self, tag: &[u8]) -> bool {
         self.0.verify_truncated_left(tag).is_ok()
-    }
-}
-
-/// Seals what passes through on its way to `inner`.
-pub(super) struct SealedWriter<W> {
-    inner: W,
-    sealing: Sealing,
-}
-
-impl<W: Write> SealedWriter<W> {
-    pub(super) const fn new(inner: W, sealing: Sealing) -> Self {
-        Self { inner, sealing }
-    }
-
-    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.sealing.update(bytes);
-        self.inner.write_all(bytes)
-    }
-
-    /// Puts the seal under it.
-    pub(super) fn finish(mut self) -> io::Result<W> {
-        self.inner.write_all(&self.sealing.finish())?;
-        Ok(self.inner)
-    }
-}
-
-/// Follows what is read from `inner`.
-pub(super) struct SealedReader<R> {
-    inner: R,
-    sealing: Sealing,
-}
-
-impl<R: Read> SealedReader<R> {
-    pub(super) const fn new(inner: R, sealing: Sealing) -> Self {
-        Self { inner, sealing }
-    }
-
-    pub(super) fn fill(&mut self, bytes: &mut [u8]) -> io::Result<()> {
-        self.inner.read_exact(bytes)?;
-        self.sealing.update(bytes);
-        Ok(())
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.fill(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Reads the seal, and says whether it belongs to all that was read.
-    pub(super) fn ends_sealed(mut self) -> io::Result<bool> {
-        let mut mark = [0; MARK_LEN];
-        self.inner.read_exact(&mut mark)?;
-        Ok(self.sealing.is(&mark))
     }
 }
 

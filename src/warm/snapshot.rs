@@ -1,27 +1,24 @@
 //! The format of a snapshot.
 //!
 //! ```text
-//! magic 8 · version 4 · fingerprint of the secret 8
+//! magic 8 · version 4 · fingerprint of the secret 8 · mark of this file 16, random
 //! store 32 · lineage 16 · created_at 8 · position 8 · covered_since 8 · noted 8
 //! landmark: kind 1 · revision 8 · digest 32
-//! one after the other: length 4 · digest 32 · validated_at 8 · record
-//! length 0 · count 8
 //! seal 32, over everything before it
+//! one after the other: length 4 · block of entries · seal 32
+//! length 0 · count 8 · seal 32
 //! magic 8
 //! ```
 //!
-//! Numbers are little-endian, times microseconds since 1970. The seal is checked
-//! before anything behind the fingerprint is looked at.
+//! Numbers are little-endian, times microseconds since 1970. Of each part the seal is
+//! checked before anything in it is looked at, but for the fingerprint, which tells
+//! with what, and lengths, which are bounded.
 
 use std::{
-    io::{self, BufReader, BufWriter, Read, Seek, Write},
-    mem,
+    io::{self, BufWriter, Read, Seek, Write},
     num::NonZeroUsize,
     panic::resume_unwind,
-    sync::{
-        Arc, Mutex, PoisonError,
-        mpsc::{self, Receiver, SyncSender},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     thread::{self, ScopedJoinHandle},
 };
 
@@ -29,31 +26,22 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Refusal, landmark, record,
-    seal::{MARK_LEN, Seal, SealedReader, SealedWriter, Seals},
+    Refusal,
+    blocks::{self, BLOCK_BYTES, END, END_LEN},
+    entries::{self, Draft},
+    landmark,
+    seal::{MARK_LEN, Seals},
 };
 use crate::{
-    key::{Digest, Fingerprint, KeyRecord, Revision},
-    store::{Known, Position, StoreIdentity},
+    key::{Digest, Fingerprint, Revision},
+    store::{Known, Position, Profile, StoreIdentity},
     time::Moment,
 };
 
-/// The version of the format. Records may gain fields without a new one.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format. Entries may gain fields without a new one.
+pub(super) const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"ks-snap\n";
-const END: [u8; 8] = *b"ks-end.\n";
-
-/// The most bytes that one entry may take: several times what a key within the
-/// bounds of `key::bounds` takes. A larger one, from a table that was brought
-/// along, is not kept.
-const MAX_ENTRY_BYTES: usize = 1 << 20;
-
-/// What stands before the record of an entry.
-const ENTRY_HEAD_BYTES: usize = Digest::LEN + 8;
-
-/// How much is read and written at once.
-const BUFFER_BYTES: usize = 1 << 18;
 
 /// How many entries are written between two looks at whether to go on.
 const LOOK_EVERY: u64 = 1024;
@@ -87,8 +75,8 @@ pub struct Entry {
     pub digest: Digest,
     /// As of when the store vouched for the record.
     pub validated_at: Timestamp,
-    /// The record.
-    pub record: KeyRecord,
+    /// The key.
+    pub known: Known,
 }
 
 /// Writes a snapshot, and returns how many entries it has.
@@ -100,58 +88,73 @@ pub fn write(
     seals: &Seals,
     header: &Header,
     now: Moment,
-    entries: impl Iterator<Item = (Digest, Arc<Known>, Instant)>,
+    entries: impl Iterator<Item = (Digest, Known, Instant)>,
     go_on: impl Fn() -> bool,
 ) -> io::Result<u64> {
     let seal = seals.first();
-    let mut out = SealedWriter::new(BufWriter::with_capacity(BUFFER_BYTES, to), seal.begin());
-    out.put(&MAGIC)?;
-    out.put(&VERSION.to_le_bytes())?;
-    out.put(seal.secret().as_bytes())?;
-    out.put(&header.to_bytes())?;
+    let mut mark = [0; Start::MARK_LEN];
+    getrandom::fill(&mut mark)?;
+    let start = Start { secret: seal.secret(), mark };
+    let head = [&start.to_bytes()[..], &header.to_bytes()].concat();
+    let out = BufWriter::with_capacity(BLOCK_BYTES, to);
+    let mut out = blocks::Writer::begin(out, seal, &head)?;
 
-    let mut count: u64 = 0;
-    let mut bytes = Vec::new();
+    let (mut seen, mut count): (u64, u64) = (0, 0);
+    let mut draft = Draft::default();
     for (digest, known, validated_at) in entries {
-        bytes.clear();
-        bytes.extend_from_slice(digest.as_bytes());
-        bytes.extend_from_slice(&now.wall_at(validated_at).as_microsecond().to_le_bytes());
-        record::write(&known, &mut bytes);
-        if let Ok(length @ ..=MAX_LENGTH) = u32::try_from(bytes.len()) {
-            out.put(&length.to_le_bytes())?;
-            out.put(&bytes)?;
-            count += 1;
+        count += u64::from(draft.add(&digest, now.wall_at(validated_at), &known));
+        if draft.bytes().len() >= BLOCK_BYTES {
+            out.put(draft.bytes())?;
+            draft.clear();
         }
-        if count.is_multiple_of(LOOK_EVERY) && !go_on() {
+        seen += 1;
+        if seen.is_multiple_of(LOOK_EVERY) && !go_on() {
             return Err(io::ErrorKind::Interrupted.into());
         }
     }
-    out.put(&0_u32.to_le_bytes())?;
-    out.put(&count.to_le_bytes())?;
-    let mut out = out.finish()?;
-    out.write_all(&END)?;
-    out.flush()?;
+    if !draft.bytes().is_empty() {
+        out.put(draft.bytes())?;
+    }
+    out.finish(count)?;
     Ok(count)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "it is a constant far below the bound")]
-const MAX_LENGTH: u32 = MAX_ENTRY_BYTES as u32;
-
-/// A snapshot whose seal is right.
+/// A snapshot whose head has the right seal.
 #[derive(Debug)]
 pub struct Sealed<R> {
-    source: R,
-    seal: Seal,
+    blocks: blocks::Reader<R>,
     header: Header,
+    /// How many bytes the file has.
+    length: u64,
 }
 
-impl<R: Read + Seek> Sealed<R> {
-    /// Reads all of it and checks its seal, and then what it says of itself.
+impl<R: Read + Seek + Send> Sealed<R> {
+    /// Looks whether it has an end, and reads what it says of itself.
     pub fn open(mut source: R, seals: &Seals) -> Result<Self, Refusal> {
-        let seal = check(&mut source, seals)?;
-        let mut reader = restart(&mut source, &seal)?;
-        let header = Header::read(reader.array()?)?;
-        Ok(Self { source, seal, header })
+        let length = source.seek(io::SeekFrom::End(0))?;
+        let start = Start::read(&mut source)?;
+        if length < (HEAD_LEN + END_LEN) as u64 {
+            return Err(Refusal::CutOff);
+        }
+        source.seek(io::SeekFrom::Start(length - END.len() as u64))?;
+        let mut end = END;
+        source.read_exact(&mut end)?;
+        if end != END {
+            return Err(Refusal::CutOff);
+        }
+        let seal = seals.find(start.secret).ok_or(Refusal::OtherSecret)?;
+        source.seek(io::SeekFrom::Start(Start::LEN as u64))?;
+        let (mut header, mut mark) = ([0; Header::LEN], [0; MARK_LEN]);
+        source.read_exact(&mut header)?;
+        source.read_exact(&mut mark)?;
+        let mut sealing = seal.begin();
+        sealing.update(&start.to_bytes());
+        sealing.update(&header);
+        if !sealing.is(&mark) {
+            return Err(Refusal::Changed);
+        }
+        let header = Header::read(header)?;
+        Ok(Self { blocks: blocks::Reader::new(source, seal.clone(), mark), header, length })
     }
 
     /// What it says of itself.
@@ -159,141 +162,81 @@ impl<R: Read + Seek> Sealed<R> {
         &self.header
     }
 
-    /// Hands out all entries, in no order, on at most as many threads as there are cores.
+    /// Hands out all entries, in no order, on as many threads as there are cores at
+    /// most. Of profiles with the same content `shared` says which one is used.
     ///
-    /// Follows the seal a second time: when what is read now is not what was
-    /// checked, it is refused, with some entries already handed out.
-    pub fn read(mut self, entry: impl Fn(Entry) + Sync) -> Result<(), Refusal> {
-        // No more threads than there are batches.
-        let batches = self.source.seek(io::SeekFrom::End(0))? / BUFFER_BYTES as u64 + 1;
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let cores = usize::try_from(batches).map_or(cores, |batches| cores.min(batches));
-        thread::scope(|scope| {
-            let (sender, batches) = mpsc::sync_channel(2 * cores);
-            let batches = Arc::new(Mutex::new(batches));
-            let parsers: Vec<_> = (0..cores)
-                .map(|_| {
-                    let (batches, entry) = (Arc::clone(&batches), &entry);
-                    scope.spawn(move || parse(&batches, entry))
-                })
-                .collect();
-            // Who sends must notice when nobody takes any more.
-            drop(batches);
-            let split = self.split(&sender);
-            drop(sender);
+    /// When it is refused, some entries were already handed out, all of which are as
+    /// they were written.
+    pub fn read(
+        self,
+        shared: impl Fn(&Profile) -> Profile + Sync,
+        entry: impl Fn(Entry) + Sync,
+    ) -> Result<(), Refusal> {
+        // No more threads than there are blocks.
+        let most = usize::try_from(self.length / BLOCK_BYTES as u64 + 1).unwrap_or(usize::MAX);
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(most);
+        let blocks = Mutex::new(self.blocks);
+        let count = thread::scope(|scope| {
+            let reading = || read_blocks(&blocks, &shared, &entry);
+            let readers: Vec<_> = (0..cores).map(|_| scope.spawn(reading)).collect();
             // All of them, whatever the first one says: they are gone afterwards.
-            let parsed: Vec<_> = parsers.into_iter().map(ScopedJoinHandle::join).collect();
-            let parsed = parsed.into_iter().map(|it| it.unwrap_or_else(|died| resume_unwind(died)));
-            parsed.collect::<Result<(), _>>().and(split)
-        })
-    }
-
-    /// Cuts the file into batches of whole entries, and follows its seal.
-    fn split(&mut self, batches: &SyncSender<Batch>) -> Result<(), Refusal> {
-        let mut reader = restart(&mut self.source, &self.seal)?;
-        reader.array::<{ Header::LEN }>()?;
-        let mut count: u64 = 0;
-        let mut batch = Batch::default();
-        loop {
-            let length = u32::from_le_bytes(reader.array()?);
-            if length == 0 {
-                break;
-            }
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if !(ENTRY_HEAD_BYTES..=MAX_ENTRY_BYTES).contains(&length) {
-                return Err(Refusal::Unreadable("an entry in it has an impossible length"));
-            }
-            let start = batch.bytes.len();
-            batch.bytes.resize(start + length, 0);
-            reader.fill(&mut batch.bytes[start..])?;
-            batch.ends.push(start + length);
-            count += 1;
-            if batch.bytes.len() >= BUFFER_BYTES && batches.send(mem::take(&mut batch)).is_err() {
-                // They say why.
-                return Ok(());
-            }
-        }
-        // They say why.
-        let _ = batches.send(batch);
-        if u64::from_le_bytes(reader.array()?) != count {
-            return Err(Refusal::Unreadable("it does not hold as many entries as it says"));
-        }
-        if reader.ends_sealed()? { Ok(()) } else { Err(Refusal::Changed) }
-    }
-}
-
-/// Some entries, one after the other.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    /// Where each ends.
-    ends: Vec<usize>,
-}
-
-/// Parses batches until there are no more, or one cannot be parsed.
-fn parse(batches: &Mutex<Receiver<Batch>>, entry: impl Fn(Entry)) -> Result<(), Refusal> {
-    loop {
-        let batch = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Batch { bytes, ends }) = batch else {
+            let counts: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
+            let counts = counts.into_iter().map(|it| it.unwrap_or_else(|died| resume_unwind(died)));
+            counts.sum::<Result<u64, Refusal>>()
+        })?;
+        if lock(&blocks).count() == Some(count) {
             return Ok(());
-        };
-        let mut start = 0;
-        for end in ends {
-            entry(Entry::read(&bytes[start..end])?);
-            start = end;
+        }
+        Err(Refusal::Unreadable("it does not hold as many entries as it says"))
+    }
+}
+
+/// Reads one block after the other, until there is none or one cannot be read;
+/// returns how many entries there were.
+fn read_blocks<R: Read>(
+    blocks: &Mutex<blocks::Reader<R>>,
+    shared: impl Fn(&Profile) -> Profile,
+    entry: impl Fn(Entry),
+) -> Result<u64, Refusal> {
+    let (mut count, mut bytes) = (0, Vec::new());
+    let mut next = || {
+        let Some(block) = lock(blocks).next(&mut bytes)? else { return Ok(None) };
+        entries::read(block.checked(&bytes)?, &shared, &entry).map(Some)
+    };
+    loop {
+        match next() {
+            Ok(Some(more)) => count += more,
+            Ok(None) => return Ok(count),
+            Err(refusal) => {
+                lock(blocks).stop();
+                return Err(refusal);
+            }
         }
     }
 }
 
-/// Whether the seal belongs to everything before it.
-fn check(source: &mut (impl Read + Seek), seals: &Seals) -> Result<Seal, Refusal> {
-    const TAIL: u64 = (MARK_LEN + END.len()) as u64;
-    let length = source.seek(io::SeekFrom::End(0))?;
-    let start = Start::read(source)?;
-    if length < Start::LEN as u64 + TAIL {
-        return Err(Refusal::CutOff);
-    }
-    source.seek(io::SeekFrom::Start(length - END.len() as u64))?;
-    let mut end = END;
-    source.read_exact(&mut end)?;
-    if end != END {
-        return Err(Refusal::CutOff);
-    }
-    let seal = seals.find(start.secret).ok_or(Refusal::OtherSecret)?;
-    source.rewind()?;
-    let mut sealing = seal.begin();
-    let mut left = length - TAIL;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    while left > 0 {
-        let part = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        source.read_exact(&mut buffer[..part])?;
-        sealing.update(&buffer[..part]);
-        left -= part as u64;
-    }
-    let mut mark = [0; MARK_LEN];
-    source.read_exact(&mut mark)?;
-    if sealing.is(&mark) { Ok(seal.clone()) } else { Err(Refusal::Changed) }
-}
-
-/// Begins again behind the fingerprint.
-fn restart<'a, R: Read + Seek>(
-    source: &'a mut R,
-    seal: &Seal,
-) -> Result<SealedReader<BufReader<&'a mut R>>, Refusal> {
-    source.rewind()?;
-    let source = BufReader::with_capacity(BUFFER_BYTES, source);
-    let mut reader = SealedReader::new(source, seal.begin());
-    reader.array::<{ Start::LEN }>()?;
-    Ok(reader)
+/// Whoever panics with it takes all others along.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is looked at before the seal is known.
 struct Start {
     secret: Fingerprint,
+    /// By which the seals of this file are others than those of any other one.
+    mark: [u8; Self::MARK_LEN],
 }
 
+/// The length of all that is sealed as one, with its seal.
+const HEAD_LEN: usize = Start::LEN + Header::LEN + MARK_LEN;
+
 impl Start {
-    const LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN;
+    const MARK_LEN: usize = 16;
+    const LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + Self::MARK_LEN;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        [&MAGIC[..], &VERSION.to_le_bytes(), self.secret.as_bytes(), &self.mark].concat()
+    }
 
     fn read(source: &mut (impl Read + Seek)) -> Result<Self, Refusal> {
         source.rewind()?;
@@ -313,7 +256,9 @@ impl Start {
             return Err(Refusal::Version(version));
         }
         source.read_exact(&mut secret)?;
-        Ok(Self { secret: Fingerprint::from_bytes(secret) })
+        let mut mark = [0; Self::MARK_LEN];
+        source.read_exact(&mut mark)?;
+        Ok(Self { secret: Fingerprint::from_bytes(secret), mark })
     }
 }
 
@@ -350,16 +295,6 @@ impl Header {
         let noted = u64::from_le_bytes(take(&mut rest));
         let position = Position { revision, landmark: landmark::read(take(&mut rest))? };
         Ok(Self { store, lineage, created_at, position, covered_since, noted })
-    }
-}
-
-impl Entry {
-    /// From at least [`ENTRY_HEAD_BYTES`] bytes.
-    fn read(mut bytes: &[u8]) -> Result<Self, Refusal> {
-        let digest = Digest::from_bytes(take(&mut bytes));
-        let validated_at = Timestamp::from_microsecond(i64::from_le_bytes(take(&mut bytes)))
-            .map_err(|_| Refusal::Unreadable("an entry in it names a time that there is not"))?;
-        Ok(Self { digest, validated_at, record: record::read(bytes)? })
     }
 }
 

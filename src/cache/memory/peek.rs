@@ -1,8 +1,6 @@
 //! Looking without touching: what is remembered of a key, for who explains a
 //! decision instead of making one.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use super::{Entry, Held, Memory, Missing, Serve};
@@ -12,6 +10,7 @@ use crate::{
     store::{Absence, Answer, Known},
     suspect::Verdict,
     tier::{Freshness, Sighting},
+    time::ShortInstant,
 };
 
 /// What is remembered of a key.
@@ -30,7 +29,7 @@ pub enum Peeked {
     /// A record.
     Record {
         /// The record.
-        known: Arc<Known>,
+        known: Known,
         /// When the store vouched for it.
         validated_at: Instant,
         /// The part of its life that it is in.
@@ -63,7 +62,7 @@ impl Peeked {
         match self {
             Self::Record { known, validated_at, life, missing_since, .. } => {
                 let (freshness, serve) = life.served(missing_since.is_some())?;
-                let answer = Answer::Found(Arc::clone(known));
+                let answer = Answer::Found(known.clone());
                 let sighting = Sighting { answer, validated_at: *validated_at, freshness };
                 Some(Held { sighting, serve })
             }
@@ -85,15 +84,16 @@ impl Memory {
     /// than before, and no suspicion arises.
     #[must_use]
     pub fn peek(&self, digest: &Digest, now: Instant) -> Peek {
-        let entry = self.records.peek(digest);
-        let doubts_absence = match entry.as_ref().filter(|entry| self.would_be_missed(entry, now)) {
+        let (entry, at) = (self.records.peek(digest), ShortInstant::from(now));
+        let missed = entry.as_ref().filter(|entry| self.would_be_missed(digest, entry, at));
+        let doubts_absence = match missed {
             None => self.suspicion.is_suspect(),
             Some(entry) => {
-                let since = entry.missing_since.get().unwrap_or(now);
+                let since = entry.missing_since(at).map_or(now, Instant::from);
                 self.suspicion.foresee(since, now) == Verdict::Doubted
             }
         };
-        let held = entry.map(|entry| self.record(&entry, now)).or_else(|| {
+        let held = entry.map(|entry| self.record(digest, entry, at)).or_else(|| {
             let missing = self.absences.peek(digest)?;
             let believed = self.believes(&missing, now);
             let Missing { absence, validated_at, until } = missing;
@@ -102,16 +102,16 @@ impl Memory {
         Peek { held, doubts_absence }
     }
 
-    fn record(&self, entry: &Entry, now: Instant) -> Peeked {
-        let validity = self.validity(entry);
-        let windows = self.config.windows(&validity);
+    fn record(&self, digest: &Digest, entry: Entry, now: ShortInstant) -> Peeked {
+        let good_until = self.coverage.good_until(entry.validated_at);
+        let (windows, life) = self.pace.windows(&self.validity(digest, &entry), good_until, now);
         Peeked::Record {
-            known: Arc::clone(&entry.known),
-            validated_at: entry.validated_at,
-            life: windows.life(now),
+            validated_at: entry.validated_at.into(),
+            life,
             windows,
-            vouched: validity.good_until.is_some_and(|good| now < good),
-            missing_since: entry.missing_since.get(),
+            vouched: good_until.is_some_and(|good| now < good),
+            missing_since: entry.missing_since(now).map(Instant::from),
+            known: entry.known,
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::{
-    key::{Revision, State},
+    key::{KeyRecord, Revision, State},
     store::{
         Store,
         fake::{FakeStore, Mood, record},
@@ -225,7 +225,7 @@ async fn huge_records_count_as_several() {
         huge.rights.metadata = [("blob".to_owned(), "x".repeat(10 * 1024))].into();
         bench.takes(Digest::sha256_of(&n.to_be_bytes()), Some(huge)).await.unwrap();
     }
-    assert!((50..=100).contains(&bench.memory.len()), "{}", bench.memory.len());
+    assert!((16..=34).contains(&bench.memory.len()), "{}", bench.memory.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,7 +248,7 @@ fn a_record_weighs_what_it_holds() {
     let weight = |change: &dyn Fn(&mut KeyRecord)| {
         let mut row = record("acme", 1);
         change(&mut row);
-        Entry::new(Arc::new(Known::new(row)), Instant::now(), 1.0).weight()
+        Entry::new(Known::from(&row), Instant::now().into()).weight()
     };
     assert_eq!(weight(&|_| ()), 1);
     let network = "10.0.0.0/8".parse().unwrap();
@@ -258,9 +258,9 @@ fn a_record_weighs_what_it_holds() {
         row.rights.allowed_networks = vec![network; 1000];
         row.rights.scopes = vec!["s".repeat(64); 1000];
     });
-    // A thousand of 18 bytes each, and of 64 bytes and what holds them.
-    assert!((15..40).contains(&networks), "{networks}");
-    assert!((80..100).contains(&scopes), "{scopes}");
+    // A thousand of 6 bytes each, and of 65, three times.
+    assert!((17..=20).contains(&networks), "{networks}");
+    assert!((188..=194).contains(&scopes), "{scopes}");
     assert!((networks + scopes - 2..=networks + scopes).contains(&both), "{both}");
 }
 
@@ -283,14 +283,51 @@ async fn what_is_restored_is_as_old_as_it_was_and_not_fresh() {
     let now = Instant::now();
     let validated_at = now.checked_sub(10 * SECOND).unwrap();
     bench.coverage.resume(validated_at, now);
-    bench.memory.restore(KEY, record("acme", 1), validated_at);
+    let known = Known::from(&record("acme", 1));
+    bench.memory.restore(KEY, known.clone(), validated_at, Clock::System.wall());
     let held = bench.memory.look(&KEY, now).unwrap();
     assert_eq!(held.sighting.validated_at, validated_at);
     assert_eq!(held.sighting.freshness, Freshness::Revalidating);
     bench.coverage.confirm(now);
     assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Fresh);
     let exported: Vec<_> = bench.memory.export().collect();
-    assert_eq!(exported, [(KEY, Arc::new(Known::new(record("acme", 1))), validated_at)]);
+    assert_eq!(exported, [(KEY, known, validated_at)]);
+}
+
+#[test]
+fn an_entry_takes_few_bytes_of_its_slot() {
+    // With the digest and the links of the cache, a slot has 64 bytes.
+    assert_eq!(size_of::<Entry>(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_with_the_same_rights_share_one_copy_of_them() {
+    let bench = Bench::new();
+    let scoped = |scope: &str, name: &str| {
+        let mut row = record(name, 1);
+        row.rights.scopes = vec![scope.to_owned()];
+        row
+    };
+    for (key, row) in [(1, scoped("a", "x")), (2, scoped("a", "y")), (3, scoped("b", "y"))] {
+        bench.takes(nth(key), Some(row)).await.unwrap();
+    }
+    let known = |key| match bench.memory.look(&nth(key), Instant::now()).unwrap().sighting.answer {
+        Answer::Found(known) => known,
+        Answer::Absent(_) => panic!("it is there"),
+    };
+    assert!(known(1).profile().is(known(2).profile()));
+    assert!(!known(1).profile().is(known(3).profile()));
+    assert_eq!((known(1).principal(), known(2).principal()), ("x", "y"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_is_taken_in_once_more_starts_with_a_clean_slate() {
+    let bench = Bench::new();
+    let answer = answer(KEY, Some(record("acme", 1))).await;
+    bench.memory.take(KEY, &answer, Instant::now()).unwrap();
+    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
+    bench.memory.take(KEY, &answer, Instant::now()).unwrap();
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
 }
 
 #[test]
@@ -298,6 +335,6 @@ fn an_expiry_ends_the_use_of_a_record_to_the_moment() {
     let mut expiring = record("acme", 1);
     let end: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
     expiring.rights.expires_at = Some(end);
-    let entry = Entry::new(Arc::new(Known::new(expiring)), Instant::now(), 1.0);
+    let entry = Entry::new(Known::from(&expiring), Instant::now().into());
     assert!(entry.is_usable(end - SignedDuration::from_nanos(1)) && !entry.is_usable(end));
 }

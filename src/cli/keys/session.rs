@@ -50,7 +50,7 @@ impl Session {
     fn with(mut config: Config) -> Result<Self, Failure> {
         let query_timeout = &mut config.store.guard.query_timeout;
         *query_timeout = PATIENCE.max(*query_timeout);
-        let store = open_store_alone(&config, &Tasks::default())?;
+        let store = open_store_alone(&config, &Tasks::here())?;
         Ok(Self { store, config, by: provenance::of_user() })
     }
 

@@ -44,7 +44,7 @@ async fn a_store_that_hangs_is_explained_by_the_deadline() {
     assert_eq!(explanation.decision, Err(Unavailable::Store(StoreErrorKind::Timeout)));
     // Given up by its caller, it leaves nothing behind.
     let queries = bench.tiers.store.queries();
-    let tasks = Tasks::default();
+    let tasks = Tasks::here();
     let abandoned = Arc::clone(&bench);
     tasks.spawn_until_stopped("explain", async move {
         abandoned.explain(Needs::default()).await;

@@ -60,11 +60,11 @@ fn entries_that_are_too_old_and_keys_that_have_expired_are_left_out() {
     let mut keeper = folder.keeper();
     let (all, now) = (memory(1), Clock::System.moment());
     let old = now.monotonic - Duration::from_mins(31);
-    all.restore(digest(1), record("old", 1), old);
+    put(&all, 1, &record("old", 1), old);
     for (number, minutes) in [(2, 29), (3, 31)] {
         let mut record = record("ends", 1);
         record.rights.expires_at = Some(now.wall + Duration::from_mins(minutes));
-        all.restore(digest(number), record, now.monotonic);
+        put(&all, number, &record, now.monotonic);
     }
     write_at(&mut keeper, &all, 1);
     drop(keeper);

@@ -4,7 +4,7 @@ use proptest::{collection, prelude::*};
 
 use super::{super::fixture::*, *};
 use crate::{
-    store::{ChangeKind, Row, fake::record},
+    store::{ChangeKind, Row, fake::record, packed, records},
     time::Clock,
 };
 
@@ -34,7 +34,7 @@ fn small() -> Vec<u8> {
 fn read(bytes: &[u8], secrets: &[&str]) -> Result<(Header, Vec<Entry>), Refusal> {
     let sealed = Sealed::open(Cursor::new(bytes), &seals(secrets))?;
     let (header, entries) = (*sealed.header(), Mutex::default());
-    sealed.read(|entry| Vec::push(&mut entries.lock().unwrap(), entry))?;
+    sealed.read(Profile::clone, |entry| Vec::push(&mut entries.lock().unwrap(), entry))?;
     Ok((header, entries.into_inner().unwrap()))
 }
 
@@ -42,44 +42,48 @@ fn refused(bytes: &[u8]) -> Refusal {
     read(bytes, &[SECRET]).expect_err("it should be refused")
 }
 
-/// Anything at all, behind a right seal.
-fn sealed(body: &[u8]) -> Vec<u8> {
+/// Any blocks at all, with right seals, behind a header.
+fn sealed_blocks(header: &[u8], blocks: &[&[u8]], count: u64) -> Vec<u8> {
     let seals = seals(&[SECRET]);
-    let mut out = SealedWriter::new(Vec::new(), seals.first().begin());
-    out.put(&MAGIC).unwrap();
-    out.put(&VERSION.to_le_bytes()).unwrap();
-    out.put(seals.first().secret().as_bytes()).unwrap();
-    out.put(body).unwrap();
-    let mut bytes = out.finish().unwrap();
-    bytes.extend_from_slice(&END);
-    bytes
+    let start = Start { secret: seals.first().secret(), mark: [8; Start::MARK_LEN] };
+    let head = [&start.to_bytes()[..], header].concat();
+    let mut out = blocks::Writer::begin(Vec::new(), seals.first(), &head).unwrap();
+    for block in blocks {
+        out.put(block).unwrap();
+    }
+    out.finish(count).unwrap()
 }
 
-fn sealed_entry(entry: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(entry.len()).unwrap().to_le_bytes();
-    let parts = [&header().to_bytes()[..], &length, entry, &[0; 4], &1_u64.to_le_bytes()];
-    sealed(&parts.concat())
+fn sealed(blocks: &[&[u8]], count: u64) -> Vec<u8> {
+    sealed_blocks(&header().to_bytes(), blocks, count)
+}
+
+fn entry(bytes: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    packed::put(&mut block, bytes);
+    block
 }
 
 proptest! {
     #[test]
     fn whatever_is_in_memory_reads_back(
-        records in collection::vec(record::tests::records(), 0..20),
+        records in collection::vec(records(), 0..20),
         ages in collection::vec(0_u64..1_000_000_000, 20),
     ) {
         let now = Clock::System.moment();
-        let known = records.iter().zip(&ages).zip(0..).map(|((record, age), number)| {
+        let all: Vec<_> = records.iter().map(Known::from).collect();
+        let known = all.iter().zip(&ages).zip(0..).map(|((known, age), number)| {
             let validated_at = now.monotonic - std::time::Duration::from_micros(*age);
-            (digest(number), Arc::new(Known::new(record.clone())), validated_at)
+            (digest(number), known.clone(), validated_at)
         });
         let mut bytes = Vec::new();
         let count = write(&mut bytes, &seals(&[SECRET]), &header(), now, known, || true).unwrap();
         prop_assert_eq!(count, records.len() as u64);
         let (read_header, entries) = read(&bytes, &[SECRET]).unwrap();
         prop_assert_eq!(read_header, header());
-        // As small a file is one batch, in its order.
-        for ((entry, record), (age, number)) in entries.iter().zip(&records).zip(ages.iter().zip(0..)) {
-            prop_assert_eq!(&entry.record, record);
+        // As small a file is one block, in its order.
+        for ((entry, known), (age, number)) in entries.iter().zip(&all).zip(ages.iter().zip(0..)) {
+            prop_assert_eq!(&entry.known, known);
             prop_assert_eq!(entry.digest, digest(number));
             let told = now.wall.as_microsecond() - entry.validated_at.as_microsecond();
             prop_assert!((told - i64::try_from(*age).unwrap()).abs() <= 1);
@@ -87,11 +91,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_behind_a_right_seal_reading_ends(body: Vec<u8>, entry: Vec<u8>) {
-        let _ = read(&sealed(&body), &[SECRET]);
-        let _ = read(&sealed_entry(&entry), &[SECRET]);
-        let digest_and_time = [&[1; 32][..], &0_i64.to_le_bytes(), &entry].concat();
-        let _ = read(&sealed_entry(&digest_and_time), &[SECRET]);
+    fn whatever_is_behind_a_right_seal_reading_ends(head: Vec<u8>, block: Vec<u8>, count: u64) {
+        let _ = read(&sealed_blocks(&head, &[], count), &[SECRET]);
+        let digest_and_time = [&[1; 32][..], &0_i64.to_le_bytes(), &block].concat();
+        for block in [&block, &entry(&block), &entry(&digest_and_time)] {
+            if !block.is_empty() {
+                let _ = read(&sealed(&[block], count), &[SECRET]);
+            }
+        }
     }
 
     #[test]
@@ -158,7 +165,7 @@ fn another_version_is_named() {
     let mut bytes = small();
     bytes[8] = 9;
     let reason = refused(&bytes).to_string();
-    assert_eq!(reason, "it has version 9 of the format, and this is version 1");
+    assert_eq!(reason, "it has version 9 of the format, and this is version 2");
 }
 
 #[test]
@@ -175,52 +182,104 @@ fn a_snapshot_outlives_the_rotation_of_its_secret_and_not_its_end() {
 
 #[test]
 fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
-    for length in [1, 39, MAX_LENGTH + 1, u32::MAX] {
-        let body = [&header().to_bytes()[..], &length.to_le_bytes(), &[0; 64]].concat();
-        let reason = refused(&sealed(&body)).to_string();
-        assert_eq!(reason, "an entry in it has an impossible length");
+    let good = small();
+    for length in [u32::MAX, 1 << 30, 3 << 20] {
+        let mut bad = good.clone();
+        bad[HEAD_LEN..HEAD_LEN + 4].copy_from_slice(&length.to_le_bytes());
+        assert!(matches!(refused(&bad), Refusal::Changed));
+    }
+    for length in [&[0x7f][..], &[0xff; 9], &[0xff; 20]] {
+        let reason = refused(&sealed(&[length], 1)).to_string();
+        assert_eq!(reason, "an entry in it is no record of a key");
     }
 }
 
 #[test]
 fn a_wrong_number_of_entries_is_refused() {
-    let body = [&header().to_bytes()[..], &[0; 4], &1_u64.to_le_bytes()].concat();
-    let reason = refused(&sealed(&body)).to_string();
+    let reason = refused(&sealed(&[], 1)).to_string();
     assert_eq!(reason, "it does not hold as many entries as it says");
-    assert!(matches!(refused(&sealed(b"no header")), Refusal::CutOff));
+    assert!(matches!(refused(&sealed_blocks(b"no header", &[], 0)), Refusal::CutOff));
+}
+
+#[test]
+fn blocks_cannot_be_swapped_repeated_taken_out_or_brought_from_another_file() {
+    let blocks = |number: u64| {
+        let memory = memory(0);
+        put(&memory, number, &record("acme", 1), Clock::System.monotonic());
+        let whole = written(&[SECRET], &header(), &memory);
+        whole[HEAD_LEN..whole.len() - END_LEN].to_vec()
+    };
+    let part = blocks(1)[4..].to_vec();
+    let body = &part[..part.len() - MARK_LEN];
+    let good = sealed(&[body, body], 2);
+    assert_eq!(read(&good, &[SECRET]).unwrap().1.len(), 2);
+    let each = (good.len() - HEAD_LEN - END_LEN) / 2;
+    let (head, first, second, end) = (
+        &good[..HEAD_LEN],
+        &good[HEAD_LEN..HEAD_LEN + each],
+        &good[HEAD_LEN + each..HEAD_LEN + 2 * each],
+        &good[HEAD_LEN + 2 * each..],
+    );
+    assert_eq!([head, first, second, end].concat(), good);
+    let other = blocks(2);
+    for order in [
+        &[second, first][..],
+        &[first, first],
+        &[first],
+        &[second],
+        &[],
+        &[first, second, second],
+        &[&other, second],
+    ] {
+        let bad = [head, &order.concat(), end].concat();
+        assert!(matches!(refused(&bad), Refusal::Changed), "{}", order.len());
+    }
 }
 
 #[test]
 fn a_file_that_is_changed_while_it_is_read_is_refused() {
     let mut bytes = small();
     let sealed = Sealed::open(Cursor::new(bytes.clone()), &seals(&[SECRET])).unwrap();
-    // The last byte of the last record.
-    let at = bytes.len() - END.len() - MARK_LEN - 8 - 4 - 1;
+    // The last byte of the last entry.
+    let at = bytes.len() - END_LEN - MARK_LEN - 1;
     bytes[at] ^= 1;
-    let meanwhile = Sealed { source: Cursor::new(bytes), ..sealed };
-    assert!(meanwhile.read(drop).is_err());
+    let source = Cursor::new(bytes[HEAD_LEN..].to_vec());
+    let meanwhile = Sealed { blocks: sealed.blocks.over(source), ..sealed };
+    let refused = meanwhile.read(Profile::clone, |_| panic!("nothing of it is believed"));
+    assert!(matches!(refused, Err(Refusal::Changed)));
 }
 
 #[test]
 fn an_entry_that_is_too_large_is_left_out() {
-    let memory = memory(1);
-    let mut large = record("large", 1);
-    large.rights.name = "x".repeat(MAX_ENTRY_BYTES);
-    memory.restore(digest(1), large, Clock::System.monotonic());
-    let (_, entries) = read(&written(&[SECRET], &header(), &memory), &[SECRET]).unwrap();
-    assert_eq!(entries.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [digest(0)]);
+    for (principal, scope) in [(1 << 20, 1), (1, 1 << 20)] {
+        let memory = memory(1);
+        let mut large = record("large", 1);
+        large.rights.principal = "x".repeat(principal);
+        large.rights.scopes = vec!["x".repeat(scope)];
+        put(&memory, 1, &large, Clock::System.monotonic());
+        let (_, entries) = read(&written(&[SECRET], &header(), &memory), &[SECRET]).unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.digest).collect::<Vec<_>>(), [digest(0)]);
+    }
 }
 
 #[test]
-fn entries_of_many_batches_are_all_read_once() {
+fn keys_that_share_a_profile_share_it_again() {
+    let bytes = written(&[SECRET], &header(), &memory(3));
+    let (_, entries) = read(&bytes, &[SECRET]).unwrap();
+    let [first, others @ ..] = entries.as_slice() else { panic!("there are three") };
+    assert!(others.iter().all(|entry| entry.known.profile().is(first.known.profile())));
+}
+
+#[test]
+fn entries_of_many_blocks_are_all_read_once() {
     let all = memory(0);
     for number in 0..5_000 {
         let mut record = record("acme", 1);
-        record.rights.name = "x".repeat(400);
-        all.restore(digest(number), record, Clock::System.monotonic());
+        record.rights.principal = "x".repeat(400);
+        put(&all, number, &record, Clock::System.monotonic());
     }
     let bytes = written(&[SECRET], &header(), &all);
-    assert!(bytes.len() > 5 * BUFFER_BYTES);
+    assert!(bytes.len() > 5 * BLOCK_BYTES);
     let (_, entries) = read(&bytes, &[SECRET]).unwrap();
     let [mut read, mut kept] = [Vec::new(), Vec::new()];
     read.extend(entries.iter().map(|entry| entry.digest.to_hex()));
@@ -232,14 +291,9 @@ fn entries_of_many_batches_are_all_read_once() {
 
 #[test]
 fn a_bad_entry_among_many_is_refused_and_ends_the_reading() {
-    let mut body = header().to_bytes().to_vec();
-    for _ in 0..5_000 {
-        body.extend_from_slice(&1000_u32.to_le_bytes());
-        body.extend_from_slice(&[0xff; 1000]);
-    }
-    body.extend_from_slice(&[0; 4]);
-    body.extend_from_slice(&5_000_u64.to_le_bytes());
-    assert!(matches!(refused(&sealed(&body)), Refusal::Unreadable(_)));
+    let bad = entry(&[0xff; 1000]).repeat(200);
+    let blocks = vec![bad.as_slice(); 20];
+    assert!(matches!(refused(&sealed(&blocks, 4_000)), Refusal::Unreadable(_)));
 }
 
 #[test]

@@ -77,7 +77,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 fn fill(memory: &Memory, keys: std::ops::Range<u64>) {
     for number in keys {
         let record = crate::store::fake::record("acme", 1);
-        memory.restore(digest(number), record, Instant::now());
+        put(memory, number, &record, Instant::now());
     }
 }
 

@@ -1,11 +1,11 @@
 //! Lookups and lists.
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use jiff::Timestamp;
 use keystead::{
     key::{NewKey, Rights, State},
-    store::{Answer, Page, Store},
+    store::{Answer, Known, Page, Store},
 };
 
 use super::{
@@ -81,6 +81,11 @@ pub(super) async fn every_field_of_a_key_is_found_as_it_was_stored(fixture: impl
     let used_at = after_now(1);
     fixture.store().touch(&[(keys[0].id.clone(), used_at)]).await.unwrap();
     assert_eq!(lookup(&fixture, keys[0].digest).await.unwrap().last_used_at, Some(used_at));
+    let found = fixture.store().find(&[keys[0].digest]).await.unwrap();
+    let Some(Answer::Found(known)) = found.get(&keys[0].digest) else { panic!("it is stored") };
+    let minute = Duration::from_mins(1);
+    assert!(!known.note_use(used_at + minute / 2, minute), "its last use was found with it");
+    assert!(known.note_use(used_at + minute, minute));
 }
 
 pub(super) async fn networks_of_plain_sql_are_read_as_they_are_compared(fixture: impl Fixture) {
@@ -101,7 +106,7 @@ pub(super) async fn found_and_absent_are_told_in_one_lookup(fixture: impl Fixtur
         let Some(Answer::Found(found)) = lookup.get(&digest(number)) else {
             panic!("{number} is stored");
         };
-        assert_eq!(**found, record(&fixture, number).await);
+        assert_eq!(*found, Known::from(&record(&fixture, number).await));
     }
     assert!(matches!(lookup.get(&digest(9)), Some(Answer::Absent(_))));
 }
@@ -126,7 +131,7 @@ pub(super) async fn a_thousand_digests_are_found_in_one_lookup(fixture: impl Fix
     let lookup = fixture.store().find(&asked).await.unwrap();
     for (number, digest) in (0..).zip(&asked) {
         match lookup.get(digest).unwrap() {
-            Answer::Found(record) => assert_eq!(record.id, key(number).id),
+            Answer::Found(record) => assert_eq!(record.key_id(), key(number).id),
             Answer::Absent(_) => assert!(number >= 500, "{number} is stored"),
         }
     }

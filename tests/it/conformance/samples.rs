@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use jiff::{SignedDuration, Timestamp};
 use keystead::{
     key::{Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor},
-    store::{Answer, Change, ChangeKind, Page, Provenance, Store, StoredKey},
+    store::{Answer, Change, ChangeKind, Known, Page, Provenance, Store, StoredKey},
 };
 
 use super::{AuditEntry, Fixture};
@@ -70,11 +70,16 @@ pub(super) async fn record(fixture: &impl Fixture, number: u32) -> KeyRecord {
     fixture.store().get(&key(number).id).await.unwrap().unwrap()
 }
 
-/// The record that a lookup finds, if it does.
+/// The record of the key that a lookup finds, if it does. The lookup says the same
+/// of it, as far as it is held in memory.
 pub(super) async fn lookup(fixture: &impl Fixture, digest: Digest) -> Option<KeyRecord> {
     let lookup = fixture.store().find(&[digest]).await.unwrap();
     match lookup.get(&digest).unwrap() {
-        Answer::Found(record) => Some(KeyRecord::clone(record)),
+        Answer::Found(known) => {
+            let record = fixture.store().get(&known.key_id()).await.unwrap();
+            assert_eq!(record.as_ref().map(Known::from).as_ref(), Some(known));
+            record
+        }
         Answer::Absent(_) => None,
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use keystead::{
     key::{Action, KeyRecord, Revision, State},
     store::{
-        Answer, Page, Store, StoreErrorKind, WriteError,
+        Answer, Known, Page, Store, StoreErrorKind, WriteError,
         postgres::{PostgresConfig, PostgresConfigError, PostgresStore},
     },
     tasks::Tasks,
@@ -52,7 +52,11 @@ async fn found(store: &PostgresStore) -> KeyRecord {
     let lookup = store.find(&[digest(1), digest(2)]).await.unwrap();
     assert!(matches!(lookup.get(&digest(2)), Some(Answer::Absent(_))));
     match lookup.get(&digest(1)) {
-        Some(Answer::Found(record)) => (**record).clone(),
+        Some(Answer::Found(known)) => {
+            let record = store.get(&known.key_id()).await.unwrap().unwrap();
+            assert_eq!(*known, Known::from(&record));
+            record
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -190,6 +194,6 @@ async fn digest_that_a_view_shows_twice_is_unreadable() {
 async fn relation_is_a_name_and_nothing_else() {
     let relation = Some("keys; DROP TABLE keys".to_owned());
     let config = PostgresConfig { relation, ..config("postgres://h/d") };
-    let error = PostgresStore::new(&config, Tasks::default()).unwrap_err();
+    let error = PostgresStore::new(&config, Tasks::here()).unwrap_err();
     assert!(matches!(error, PostgresConfigError::Relation(_)));
 }

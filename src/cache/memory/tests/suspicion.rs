@@ -110,7 +110,7 @@ async fn a_witness_that_is_missing_is_doubted_but_nothing_is_taken_from_its_answ
     else {
         panic!("it is gone");
     };
-    assert_eq!(known.rights.principal, "acme");
+    assert_eq!(known.principal(), "acme");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,121 @@
+//! The entries of one block of a snapshot.
+//!
+//! ```text
+//! one after the other: length · digest 32 · validated_at 8 · number of its profile ·
+//! the profile, if the number is new in this block: length · bytes · the key
+//! ```
+//!
+//! Lengths and numbers are LEB128. What is behind the key is passed over, so that an
+//! entry may gain fields there without a new version of the format.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::{Refusal, snapshot::Entry};
+use crate::{
+    key::Digest,
+    store::{Known, NotAKey, NotAProfile, Profile, packed},
+};
+
+/// The most bytes that one entry may take: several times what a key within the
+/// bounds of `key::bounds` takes. A larger one, from a table that was brought
+/// along, is not kept.
+pub(super) const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// More than an entry takes besides its profile and its texts.
+const NUMBERS_BYTES: usize = 128;
+
+/// Entries on their way into a block.
+#[derive(Default)]
+pub(super) struct Draft {
+    bytes: Vec<u8>,
+    /// The number of each profile, by its address.
+    numbers: HashMap<usize, usize>,
+    /// Held, so that no other one comes to be at the same address.
+    profiles: Vec<Profile>,
+    /// The entry that is being put together.
+    entry: Vec<u8>,
+}
+
+impl Draft {
+    /// Adds an entry. False if it is too large to be kept.
+    pub(super) fn add(&mut self, digest: &Digest, validated_at: Timestamp, known: &Known) -> bool {
+        let profile = known.profile();
+        let texts = profile.packed().len() + known.principal().len();
+        if texts > MAX_ENTRY_BYTES - NUMBERS_BYTES - known.id().len() {
+            return false;
+        }
+        self.entry.clear();
+        self.entry.extend_from_slice(digest.as_bytes());
+        self.entry.extend_from_slice(&validated_at.as_microsecond().to_le_bytes());
+        let next = self.profiles.len();
+        let number = *self.numbers.entry(profile.address()).or_insert(next);
+        packed::put_length(&mut self.entry, number);
+        if number == next {
+            self.profiles.push(profile.clone());
+            packed::put(&mut self.entry, profile.packed());
+        }
+        known.write(&mut self.entry);
+        packed::put(&mut self.bytes, &self.entry);
+        true
+    }
+
+    /// The block so far.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Begins the next block.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.numbers.clear();
+        self.profiles.clear();
+    }
+}
+
+/// Reads all entries of a block, in their order; returns how many there are.
+/// `shared` says which copy of a profile is to be used.
+pub(super) fn read(
+    mut block: &[u8],
+    shared: impl Fn(&Profile) -> Profile,
+    keep: impl Fn(Entry),
+) -> Result<u64, Refusal> {
+    let (mut profiles, mut count) = (Vec::new(), 0);
+    while !block.is_empty() {
+        let mut bytes = packed::take(&mut block).ok_or(NOT_AN_ENTRY)?;
+        let digest = take(&mut bytes).map(Digest::from_bytes)?;
+        let validated_at = Timestamp::from_microsecond(i64::from_le_bytes(take(&mut bytes)?))
+            .map_err(|_| Refusal::Unreadable("an entry in it names a time that there is not"))?;
+        let number = packed::take_length(&mut bytes).ok_or(NOT_AN_ENTRY)?;
+        if number == profiles.len() {
+            let profile = packed::take(&mut bytes).ok_or(NOT_AN_ENTRY)?;
+            profiles.push(shared(&Profile::read(profile)?));
+        }
+        let profile: &Profile = profiles.get(number).ok_or(NOT_AN_ENTRY)?;
+        let known = Known::read(&mut bytes, profile.clone())?;
+        keep(Entry { digest, validated_at, known });
+        count += 1;
+    }
+    Ok(count)
+}
+
+const NOT_AN_ENTRY: Refusal = Refusal::Unreadable("an entry in it is no record of a key");
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Refusal> {
+    let (first, rest) = bytes.split_first_chunk().ok_or(NOT_AN_ENTRY)?;
+    *bytes = rest;
+    Ok(*first)
+}
+
+impl From<NotAKey> for Refusal {
+    fn from(_: NotAKey) -> Self {
+        NOT_AN_ENTRY
+    }
+}
+
+impl From<NotAProfile> for Refusal {
+    fn from(_: NotAProfile) -> Self {
+        NOT_AN_ENTRY
+    }
+}
