@@ -4,4 +4,6 @@ mod log;
 mod metrics;
 
 pub use log::{LogConfig, LogError, LogFormat, init_log};
-pub use metrics::{CacheResult, Exposition, InFlight, Metrics, MetricsError, SnapshotLoad};
+pub use metrics::{
+    CacheResult, Exposition, InFlight, Metrics, MetricsError, SnapshotLoad, SurfaceMetrics,
+};

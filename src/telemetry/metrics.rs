@@ -5,23 +5,25 @@
 //! that `keystead_checks` here is `keystead_checks_total` at `/metrics`.
 
 mod breaker;
+mod checks;
 mod feed;
 mod fill;
 mod headroom;
+mod local;
 mod snapshot;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, MeterProvider, UpDownCounter},
+    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::time::Instant;
 
-pub use self::snapshot::SnapshotLoad;
-use self::{headroom::Rate, snapshot::SnapshotMetrics};
+use self::{checks::Checks, headroom::Rate, local::Tally, snapshot::SnapshotMetrics};
+pub use self::{checks::SurfaceMetrics, snapshot::SnapshotLoad};
 use crate::{
     key::Digest,
     ladder::{Ladder, Rung},
@@ -75,9 +77,9 @@ impl CacheResult {
 #[derive(Debug)]
 pub struct Metrics {
     provider: SdkMeterProvider,
-    checks: Counter<u64>,
-    check_duration: Histogram<f64>,
-    cache_lookups: Counter<u64>,
+    checks: Checks,
+    /// In the order of [`CacheResult::ALL`].
+    cache_lookups: Arc<Tally>,
     store_lookups: Counter<u64>,
     store_queries: Counter<u64>,
     store_query_duration: Histogram<f64>,
@@ -130,27 +132,18 @@ impl Metrics {
         let meter = provider.meter("keystead");
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
-        let duration = |name, description| {
-            meter
-                .f64_histogram(name)
-                .with_description(description)
-                .with_unit("s")
-                .with_boundaries(DURATION_BOUNDS_SECONDS.to_vec())
-                .build()
-        };
+        let cache_lookups = cache_lookups(&meter);
         Self {
-            checks: counter("keystead_checks", "Checks answered, by status code and reason."),
-            check_duration: duration(
-                "keystead_check_duration",
-                "Time from a decoded request to its answer.",
-            ),
-            cache_lookups: counter("keystead_cache_lookups", "What the cache knew about a key."),
+            checks: Checks::new(&meter),
+            demand: Arc::new(Rate::new(Arc::clone(&cache_lookups), Instant::now())),
+            cache_lookups,
             store_lookups: counter(
                 "keystead_store_lookups",
                 "Keys that the store was asked about, by what it said.",
             ),
             store_queries: counter("keystead_store_queries", "Lookup queries sent to the store."),
             store_query_duration: duration(
+                &meter,
                 "keystead_store_query_duration",
                 "Time that a lookup query took, with its failures.",
             ),
@@ -171,7 +164,6 @@ impl Metrics {
                 "keystead_denials_without_evidence",
                 "Denials that rested on nothing, told as INTERNAL instead. 0 for ever.",
             ),
-            demand: Arc::new(Rate::new(Instant::now())),
             breaker_transitions: breaker::transitions(&meter),
             snapshot: SnapshotMetrics::new(&meter),
             revocation_latency: feed::revocation_latency(&meter),
@@ -181,9 +173,6 @@ impl Metrics {
 
     /// A series that appears with its first event has no rate for it.
     fn start_counters_at_zero(&self) {
-        for result in CacheResult::ALL {
-            self.cache_lookups.add(0, &[KeyValue::new("result", result.as_str())]);
-        }
         for result in ["found", "absent", "error"] {
             self.store_lookups.add(0, &[KeyValue::new("result", result)]);
         }
@@ -198,31 +187,9 @@ impl Metrics {
         self.snapshot.start_at_zero();
     }
 
-    /// Announces all outcomes that a surface may count.
-    pub fn expect_checks(
-        &self,
-        surface: &'static str,
-        outcomes: impl IntoIterator<Item = (&'static str, &'static str)>,
-    ) {
-        for (code, reason) in outcomes {
-            self.checks.add(0, &check_labels(surface, code, reason));
-        }
-    }
-
-    /// Counts a check that was answered, or refused before it was one.
-    pub fn check(&self, surface: &'static str, code: &'static str, reason: &'static str) {
-        self.checks.add(1, &check_labels(surface, code, reason));
-    }
-
-    /// Notes how long a check took, from its decoded request to its answer.
-    pub fn check_took(&self, surface: &'static str, took: Duration) {
-        self.check_duration.record(took.as_secs_f64(), &[KeyValue::new("surface", surface)]);
-    }
-
     /// Counts what the cache knew.
     pub fn cache_lookup(&self, result: CacheResult) {
-        self.demand.count();
-        self.cache_lookups.add(1, &[KeyValue::new("result", result.as_str())]);
+        self.cache_lookups.count(result as usize);
     }
 
     /// Shows the size of the cache, read whenever the metrics are.
@@ -313,23 +280,43 @@ impl Drop for InFlight<'_> {
     }
 }
 
-fn check_labels(surface: &'static str, code: &'static str, reason: &'static str) -> [KeyValue; 3] {
-    [
-        KeyValue::new("surface", surface),
-        KeyValue::new("code", code),
-        KeyValue::new("reason", reason),
-    ]
+/// A histogram of durations.
+fn duration(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+    meter
+        .f64_histogram(name)
+        .with_description(description)
+        .with_unit("s")
+        .with_boundaries(DURATION_BOUNDS_SECONDS.to_vec())
+        .build()
+}
+
+fn cache_lookups(meter: &Meter) -> Arc<Tally> {
+    let lookups = Arc::new(Tally::new(CacheResult::ALL.len()));
+    let counted = Arc::clone(&lookups);
+    meter
+        .u64_observable_counter("keystead_cache_lookups")
+        .with_description("What the cache knew about a key.")
+        .with_callback(move |counter| {
+            for result in CacheResult::ALL {
+                let labels = [KeyValue::new("result", result.as_str())];
+                counter.observe(counted.total(result as usize), &labels);
+            }
+        })
+        .build();
+    lookups
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::time::Clock;
 
     #[test]
     fn every_series_exists_from_the_start_under_its_documented_name() {
         let (metrics, exposition) = Metrics::new().unwrap();
-        metrics.expect_checks("authz", [("OK", ""), ("UNAVAILABLE", "STORE_TIMEOUT")]);
+        metrics.surface("authz", [("OK", ""), ("UNAVAILABLE", "STORE_TIMEOUT")]);
         metrics.observe_cache_entries(|| 3);
         metrics.observe_ladder(Ladder::new(Clock::System));
         let text = String::from_utf8(exposition.text().unwrap()).unwrap();
@@ -351,7 +338,7 @@ mod tests {
     #[test]
     fn what_took_time_is_in_the_histograms_under_their_documented_names() {
         let (metrics, exposition) = Metrics::new().unwrap();
-        metrics.check_took("authz", Duration::from_micros(20));
+        metrics.surface("authz", []).took(Duration::from_micros(20));
         metrics.store_query_began().ended();
         let text = String::from_utf8(exposition.text().unwrap()).unwrap();
         for line in [

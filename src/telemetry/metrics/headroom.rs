@@ -2,27 +2,23 @@
 //! miss.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use opentelemetry::metrics::MeterProvider;
 use tokio::time::Instant;
 
-use super::Metrics;
+use super::{Metrics, local::Tally};
 
 /// Over how long the rate of checks is taken: long enough not to be moved by a
 /// burst, short enough for the next scrape to show a change.
 const SAMPLE: Duration = Duration::from_secs(10);
 
-/// How often something happens: counted always, and made into a rate when it is
-/// read.
+/// How often something happens that is counted: made into a rate when it is read.
 #[derive(Debug)]
 pub(super) struct Rate {
-    count: AtomicU64,
+    counted: Arc<Tally>,
     last: Mutex<Sample>,
 }
 
@@ -34,13 +30,10 @@ struct Sample {
 }
 
 impl Rate {
-    pub(super) fn new(now: Instant) -> Self {
-        let last = Mutex::new(Sample { at: now, count: 0, per_second: 0.0 });
-        Self { count: AtomicU64::new(0), last }
-    }
-
-    pub(super) fn count(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// The rate of all that `counted` counts.
+    pub(super) fn new(counted: Arc<Tally>, now: Instant) -> Self {
+        let last = Mutex::new(Sample { at: now, count: counted.sum(), per_second: 0.0 });
+        Self { counted, last }
     }
 
     /// The rate over the last span of ten seconds or more that was read.
@@ -48,7 +41,7 @@ impl Rate {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let span = now.saturating_duration_since(last.at);
         if span >= SAMPLE {
-            let count = self.count.load(Ordering::Relaxed);
+            let count = self.counted.sum();
             #[expect(clippy::cast_precision_loss, reason = "exact enough for a rate")]
             let per_second = (count - last.count) as f64 / span.as_secs_f64();
             *last = Sample { at: now, count, per_second };
@@ -61,7 +54,7 @@ impl Metrics {
     /// Shows the headroom, read whenever the metrics are; `capacity` is how many
     /// keys a second the store can look up.
     pub fn observe_headroom(&self, capacity: impl Fn() -> f64 + Send + Sync + 'static) {
-        let demand = std::sync::Arc::clone(&self.demand);
+        let demand = Arc::clone(&self.demand);
         self.provider
             .meter("keystead")
             .f64_observable_gauge("keystead_herd_headroom")
@@ -88,10 +81,9 @@ mod tests {
     #[test]
     fn a_rate_is_taken_over_ten_seconds_and_kept_until_the_next() {
         let start = Instant::now();
-        let rate = Rate::new(start);
-        for _ in 0..200 {
-            rate.count();
-        }
+        let counted = Arc::new(Tally::new(2));
+        let rate = Rate::new(Arc::clone(&counted), start);
+        (0..200).for_each(|number| counted.count(number % 2));
         let at = |second| rate.per_second(start + Duration::from_secs(second)).to_string();
         assert_eq!([at(9), at(10), at(19), at(20)], ["0", "20", "20", "0"]);
     }
