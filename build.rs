@@ -19,16 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .compile_fds(keystead.file_descriptor_set())?;
 
     let envoy = compiled("envoy/service/auth/v3/external_auth.proto")?;
-    tonic_prost_build::configure()
-        .build_client(false)
-        // A slice of the frame that the message came in, instead of a copy.
-        .bytes(".")
-        // They hold keys; `transport/ext_authz/message.rs` has what does not show them.
-        .skip_debug(
-            ["HttpRequest", "Entry", "HeaderValue"]
-                .map(|name| format!("envoy.service.auth.v3.{name}")),
-        )
-        .compile_fds(envoy.file_descriptor_set())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(envoy.file_descriptor_set())?;
     Ok(())
 }
 

@@ -18,17 +18,19 @@ pub use open::{OpenError, Opened, open_ring, open_store, open_store_alone};
 
 use self::{probe::Probe, tiers::Tiers};
 use crate::{
+    cache::Cached,
     check::Checker,
     config::Config,
     feed::Feed,
+    fill::Fill,
     ladder::Ladder,
     store::AnyStore,
     tasks::Tasks,
     telemetry::{Metrics, MetricsError},
     time::Clock,
     transport::{
-        AdminState, Admission, DataConfig, DrainConfig, Health, Listener, Protocol,
-        ReflectionError, admin_routes, auth_routes, routes,
+        AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Listener, Protocol,
+        ReflectionError, Serves, Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
     warm::Writer,
@@ -51,12 +53,15 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
 const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
 /// A listener, what is spoken there, and what is served.
-type Listening = (Listener, Protocol, Router);
+type Listening<S = Router> = (Listener, Protocol, S);
+
+/// What the data listener serves.
+type Data = DataService<Cached<Fill<AnyStore>>>;
 
 /// The service, built and bound, but not yet running.
 #[derive(Debug)]
 pub struct App {
-    grpc: Listening,
+    grpc: Listening<Data>,
     admin: Listening,
     control: Option<Listening>,
     /// Where it has a listener of its own; otherwise it is among the routes of
@@ -64,6 +69,8 @@ pub struct App {
     forward_auth: Option<Listening>,
     /// The requests of forward-auth that are under way on the admin listener.
     asked: Tasks,
+    /// Serve all that checks come over.
+    workers: Workers,
     background: Background,
     drain: DrainConfig,
     stops: Stops,
@@ -118,6 +125,9 @@ pub enum StartError {
         /// What the operating system said.
         error: io::Error,
     },
+    /// The threads that serve cannot be started.
+    #[error("cannot start the threads of `grpc.workers`: {0}; is the limit of processes too low?")]
+    Workers(io::Error),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -156,7 +166,7 @@ impl App {
         let checker = Checker::new(ring, tiers.cached(config), clock.clone());
         let (use_log, uses) = use_log(Arc::clone(&tiers.store), clock.clone());
         let cut_off = stops.cut_off.clone();
-        let admission = Admission::new(checker, use_log, config.check, cut_off, clock.clone());
+        let admission = Admission::new(checker, use_log, config.check, cut_off);
 
         // What runs behind them.
         let breaker = tiers.store.breaker();
@@ -174,22 +184,23 @@ impl App {
         // The surfaces.
         let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
         let control = control::open(config, looked, admitted, counted, &stops, &tasks).await?;
-        let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
-        let sources = config.credential.sources.clone();
-        let auth = auth_routes(admitted, counted, sources, config.forward_auth, clock.clone());
-        let routes = routes(admission, metrics, &health, data_config(config), clock.clone())?;
+        let (admitted, sources) = (Arc::clone(&admission), config.credential.sources.clone());
+        let auth = auth_routes(admitted, &metrics, sources, config.forward_auth, clock.clone());
+        let data =
+            DataService::new(admission, &metrics, &health, data_config(config), clock.clone())?;
         let grpc = bind("listen.grpc", config.listen.grpc, config.grpc.max_connections).await?;
         let admin = bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
-        let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::default());
+        let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::here());
         let (auth, beside) = forward_auth(config, http1, auth, &asked).await?;
         let state =
             AdminState { ladder: ladder.clone(), breaker, exposition, tasks: tasks.clone(), clock };
         Ok(Self {
-            grpc: (grpc, Protocol::Grpc(config.grpc), routes),
+            grpc: (grpc, Protocol::Grpc(config.grpc), data),
             admin: (admin, http1, admin_routes(state).merge(beside)),
             control,
             forward_auth: auth,
             asked,
+            workers: Workers::start(config.grpc.workers()).map_err(StartError::Workers)?,
             background: Background { ladder, health, probe, feed, uses, snapshot, tasks },
             drain: config.drain,
             stops,
@@ -219,9 +230,10 @@ impl App {
     /// Serves until `stop` is ready, then drains. Ends after `drain.timeout`
     /// and a moment for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let Self { grpc, admin, control, forward_auth, asked, background, drain, stops } = self;
+        let Self { grpc, admin, control, forward_auth, asked, workers, background, drain, stops } =
+            self;
         let Background { ladder, health, probe, feed, uses, snapshot, tasks } = background;
-        let (calls, visits, kept) = (Tasks::default(), Tasks::default(), Tasks::default());
+        let (calls, visits, kept) = (Tasks::here(), Tasks::here(), Tasks::here());
 
         tasks.spawn_until_stopped("health", health.follow(stops.goodbye.clone()));
         tasks.spawn_until_stopped("probe", probe.run());
@@ -230,16 +242,16 @@ impl App {
         if let Some(snapshot) = snapshot {
             kept.spawn("snapshot", snapshot.run(stops.last.clone()));
         }
-        let (listener, protocol, routes) = admin;
-        let serving = listener.serve(protocol, routes, visits.clone(), stops.last.clone());
-        visits.spawn("admin", serving);
-        let control = control.map(|control| ("control", control));
-        let forward_auth = forward_auth.map(|forward_auth| ("forward_auth", forward_auth));
-        for (name, (listener, protocol, routes)) in
-            [("grpc", grpc)].into_iter().chain(control).chain(forward_auth)
-        {
-            let serving = listener.serve(protocol, routes, calls.clone(), stops.goodbye.clone());
-            calls.spawn(name, serving);
+        // A few visitors are served here, with what runs behind the requests.
+        let aside = Workers::here();
+        let goodbye = &stops.goodbye;
+        serve("admin", admin, &aside, &visits, &stops.last);
+        serve("grpc", grpc, &workers, &calls, goodbye);
+        if let Some(control) = control {
+            serve("control", control, &aside, &calls, goodbye);
+        }
+        if let Some(forward_auth) = forward_auth {
+            serve("forward_auth", forward_auth, &workers, &calls, goodbye);
         }
 
         let stop = stop.await;
@@ -269,6 +281,18 @@ impl App {
             tracing::warn!("the last snapshot was not finished in time; the one before it is kept");
         }
     }
+}
+
+/// Spawns the task of a listener among those of its connections.
+fn serve(
+    name: &'static str,
+    (listener, protocol, service): Listening<impl Serves>,
+    workers: &Workers,
+    connections: &Tasks,
+    goodbye: &CancellationToken,
+) {
+    let (among, goodbye) = (connections.clone(), goodbye.clone());
+    connections.spawn(name, listener.serve(protocol, service, workers.clone(), among, goodbye));
 }
 
 fn data_config(config: &Config) -> DataConfig {

@@ -9,6 +9,7 @@ mod coverage;
 mod entry;
 mod memory;
 mod policy;
+mod profiles;
 
 use std::sync::Arc;
 
@@ -81,53 +82,59 @@ impl<T: Refresh> Cached<T> {
 }
 
 impl<T: Refresh> Tier for Cached<T> {
+    fn at_hand(&self, credential: Credential, now: Instant) -> Option<Sighting> {
+        let digest = credential.digest();
+        let Held { sighting, serve } = self.memory.look(&digest, now)?;
+        match serve {
+            Serve::AtOnce => {}
+            Serve::AndRefresh => self.refresh_behind(digest),
+            Serve::IfError => return None,
+        }
+        self.metrics.cache_lookup(result_of(&sighting));
+        self.note(credential, true, now);
+        Some(sighting)
+    }
+
     async fn find(
         &self,
         credential: Credential,
         deadline: Instant,
     ) -> Result<Sighting, Unavailable> {
-        let found = self.look_or_ask(credential, deadline).await;
-        if self.next.in_doubt() && self.is_known(credential) {
-            self.warmth.note(&credential.digest(), found.is_ok(), self.clock.monotonic());
+        let now = self.clock.monotonic();
+        if let Some(sighting) = self.at_hand(credential, now) {
+            return Ok(sighting);
         }
+        let found = if let Some(Held { sighting, .. }) = self.memory.look(&credential.digest(), now)
+        {
+            self.metrics.cache_lookup(result_of(&sighting));
+            let asked = self.ask_first(credential, deadline).await;
+            Ok(asked.unwrap_or_else(|cause| {
+                self.metrics.masked_failure("store", cause);
+                sighting
+            }))
+        } else {
+            self.metrics.cache_lookup(CacheResult::Miss);
+            self.next.find(credential, deadline).await
+        };
+        self.note(credential, found.is_ok(), self.clock.monotonic());
         found
     }
 }
 
 impl<T: Refresh> Cached<T> {
+    /// Notes what becomes of a known key while the store is in doubt.
+    fn note(&self, credential: Credential, is_served: bool, now: Instant) {
+        if self.next.in_doubt() && self.is_known(credential) {
+            self.warmth.note(&credential.digest(), is_served, now);
+        }
+    }
+
     /// Whether a key is ours, or was. What becomes of others says nothing of how
     /// warm the memory is: anybody can make them up.
     fn is_known(&self, credential: Credential) -> bool {
         match credential {
             Credential::Ours(_) => true,
             Credential::Foreign(digest) => self.memory.knows(&digest),
-        }
-    }
-
-    async fn look_or_ask(
-        &self,
-        credential: Credential,
-        deadline: Instant,
-    ) -> Result<Sighting, Unavailable> {
-        let digest = credential.digest();
-        let Some(Held { sighting, serve }) = self.memory.look(&digest, self.clock.monotonic())
-        else {
-            self.metrics.cache_lookup(CacheResult::Miss);
-            return self.next.find(credential, deadline).await;
-        };
-        self.metrics.cache_lookup(result_of(&sighting));
-        match serve {
-            Serve::AtOnce => Ok(sighting),
-            Serve::AndRefresh => {
-                self.refresh_behind(digest);
-                Ok(sighting)
-            }
-            Serve::IfError => {
-                Ok(self.ask_first(credential, deadline).await.unwrap_or_else(|cause| {
-                    self.metrics.masked_failure("store", cause);
-                    sighting
-                }))
-            }
         }
     }
 }

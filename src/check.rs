@@ -51,7 +51,7 @@ pub(crate) use evidence::missing_scopes;
 pub use evidence::{Denial, MissingCredential, PresentedTwice, Reason};
 
 use crate::{
-    key::KeyRing,
+    key::{Credential, KeyRing},
     outage::Unavailable,
     store::Answer,
     tier::{Sighting, Tier},
@@ -62,7 +62,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Needs<'a> {
     /// All of these must have been granted.
-    pub scopes: &'a [String],
+    pub scopes: &'a [&'a str],
     /// Where the client is; `None` if not known.
     pub client_ip: Option<IpAddr>,
     /// Which service asks; `None` if not told.
@@ -77,28 +77,60 @@ pub struct Checker<T> {
     clock: Clock,
 }
 
+/// How far a check comes without waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AtHand {
+    /// To its end.
+    Decided(Decision),
+    /// To a credential that has to be [found](Checker::find).
+    Unknown(Credential),
+}
+
 impl<T: Tier> Checker<T> {
     /// A checker that verifies with `ring` and finds records in `keys`.
     pub const fn new(ring: KeyRing, keys: T, clock: Clock) -> Self {
         Self { ring, keys, clock }
     }
 
-    /// Decides whether the key that was presented may be used for what is
-    /// needed. Does not wait at all when the key is in memory and fresh.
+    /// Decides at `now` whether the key that was presented may be used for what is
+    /// needed, if that can be said without waiting: what was presented is no key, or
+    /// its record is in memory and may be served. Synchronous, does no I/O.
+    pub fn at_hand(&self, presented: &[u8], needs: Needs<'_>, now: Moment) -> AtHand {
+        let credential = match self.ring.read(presented) {
+            Ok(credential) => credential,
+            Err(malformed) => return AtHand::Decided(Decision::Deny(malformed.into())),
+        };
+        match self.keys.at_hand(credential, now.monotonic) {
+            Some(sighting) => AtHand::Decided(decide(sighting, needs, now)),
+            None => AtHand::Unknown(credential),
+        }
+    }
+
+    /// Decides about a credential for which somebody may have to be asked.
     ///
     /// Ends at `deadline` at the latest. May be cancelled at any point.
+    pub async fn find(
+        &self,
+        credential: Credential,
+        needs: Needs<'_>,
+        deadline: Instant,
+    ) -> Result<Decision, Unavailable> {
+        let sighting = self.keys.find(credential, deadline).await?;
+        Ok(decide(sighting, needs, self.clock.moment()))
+    }
+
+    /// Decides, whether that takes waiting or not: [`Checker::at_hand`], and
+    /// [`Checker::find`] if need be.
     pub async fn check(
         &self,
         presented: &[u8],
         needs: Needs<'_>,
         deadline: Instant,
     ) -> Result<Decision, Unavailable> {
-        let credential = match self.ring.read(presented) {
-            Ok(credential) => credential,
-            Err(malformed) => return Ok(Decision::Deny(malformed.into())),
-        };
-        let sighting = self.keys.find(credential, deadline).await?;
-        Ok(decide(sighting, needs, self.clock.moment()))
+        match self.at_hand(presented, needs, self.clock.moment()) {
+            AtHand::Decided(decision) => Ok(decision),
+            AtHand::Unknown(credential) => self.find(credential, needs, deadline).await,
+        }
     }
 }
 

@@ -3,25 +3,44 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
+use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 /// Spawns tasks and waits for them. Clones share the same tasks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Tasks {
+    home: Handle,
     tracker: TaskTracker,
     stop: CancellationToken,
     broken: CancellationToken,
 }
 
 impl Tasks {
+    /// Tasks that run on the runtime that this is called on, wherever they are
+    /// spawned from. Panics outside of one.
+    #[must_use]
+    pub fn here() -> Self {
+        let (tracker, stop, broken) = Default::default();
+        Self { home: Handle::current(), tracker, stop, broken }
+    }
+
     /// Runs a task to its end. A panic in it ends it alone.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_on(&self.home, name, task);
+    }
+
+    /// Runs a task as [`Tasks::spawn`] does, on another runtime.
+    pub fn spawn_on<F>(&self, runtime: &Handle, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let span = tracing::debug_span!("task", name);
-        self.tracker.spawn(AssertUnwindSafe(task).catch_unwind().map(drop).instrument(span));
+        let task = AssertUnwindSafe(task).catch_unwind().map(drop).instrument(span);
+        self.tracker.spawn_on(task, runtime);
     }
 
     /// Waits for a future of somebody else's as for a task.
@@ -75,7 +94,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stop_ends_loops_and_waits_for_the_rest() {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         let (tx, mut rx) = tokio::sync::oneshot::channel();
         tasks.spawn_until_stopped("loop", std::future::pending());
         tasks.spawn("work", async move {
@@ -88,7 +107,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stop_waits_for_what_is_tracked_and_for_no_longer() {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         let tracked = tasks.track(std::future::pending::<()>());
         assert!(!tasks.stop(Duration::from_secs(1)).await);
         drop(tracked);
@@ -97,14 +116,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stop_gives_up_at_its_limit() {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         tasks.spawn("stuck", std::future::pending());
         assert!(!tasks.stop(Duration::from_secs(1)).await);
     }
 
     #[tokio::test]
     async fn a_panic_ends_its_own_task_alone() {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         tasks.spawn("bad", async { panic!("on purpose") });
         assert!(tasks.stop(Duration::from_secs(5)).await);
         assert!(!tasks.is_broken());
@@ -112,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_death_of_a_loop_breaks_the_process() {
-        let tasks = Tasks::default();
+        let tasks = Tasks::here();
         tasks.spawn_until_stopped("good", std::future::pending());
         tasks.spawn_until_stopped("bad", async { panic!("on purpose") });
         tasks.broken().await;

@@ -13,7 +13,15 @@ use crate::{
 
 /// Something that knows about keys, or knows whom to ask.
 pub trait Tier: Send + Sync + 'static {
-    /// Finds what is known about a credential.
+    /// What may be said of a credential at `now` without asking anyone. Synchronous:
+    /// does no I/O and waits for nothing. A tier that remembers nothing has nothing
+    /// at hand.
+    fn at_hand(&self, credential: Credential, now: Instant) -> Option<Sighting> {
+        let _ = (credential, now);
+        None
+    }
+
+    /// Finds what is known about a credential, at hand or not.
     ///
     /// Ends at `deadline` at the latest, then with [`Unavailable`]. May be
     /// cancelled at any point; work that nobody waits for any more is dropped

@@ -20,6 +20,8 @@ mod routes;
 mod server;
 mod status;
 mod surface;
+mod unary;
+mod wire;
 
 pub use admin::{AdminState, admin_routes};
 pub use admission::Admission;
@@ -32,9 +34,10 @@ pub use edge::{
 pub use ext_authz::ExtAuthzService;
 pub use forward_auth::auth_routes;
 pub use health::{Health, HealthNames};
-pub use routes::{DataConfig, ReflectionError, control_routes, routes};
-pub use server::{Listener, Protocol};
+pub use routes::{DataConfig, DataService, ReflectionError, control_routes};
+pub use server::{Listener, Protocol, Serves, Workers};
 pub(crate) use status::code_name;
+pub use unary::Unary;
 
 pub use generated::{envoy_pb, pb};
 

@@ -8,10 +8,13 @@
 
 use std::sync::LazyLock;
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{HeaderValue, Request};
-use keystead::{time::Clock, transport::AuthzService};
-use keystead_fuzz::{KEY, MAX_MESSAGE_BYTES, admission, framed};
+use keystead::{
+    time::Clock,
+    transport::{AuthzService, Unary},
+};
+use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime;
 use tonic::{Code, Status};
@@ -22,18 +25,15 @@ use tower::ServiceExt;
 static MINTED: LazyLock<Vec<u8>> = LazyLock::new(|| [b"\x0a\x30", KEY.as_bytes()].concat());
 
 struct Service {
-    routes: Router,
+    authz: Unary<AuthzService<Behind>>,
     runtime: runtime::Runtime,
 }
 
 static SERVICE: LazyLock<Service> = LazyLock::new(|| {
     let (admission, metrics) = admission();
-    let routes = AuthzService::routes(admission, metrics, Clock::System, MAX_MESSAGE_BYTES);
+    let authz = AuthzService::serve(admission, &metrics, Clock::System, MAX_MESSAGE_BYTES);
     let runtime = runtime::Builder::new_current_thread().enable_time().build();
-    Service {
-        routes: routes.prepare().into_axum_router(),
-        runtime: runtime.expect("a runtime of one thread"),
-    }
+    Service { authz, runtime: runtime.expect("a runtime of one thread") }
 });
 
 fuzz_target!(|input: &[u8]| {
@@ -55,8 +55,8 @@ fn answer(timeout: &HeaderValue, body: &[u8]) -> Status {
         .header("grpc-timeout", timeout)
         .body(Body::from(body.to_owned()))
         .expect("all parts are good");
-    let routes = SERVICE.routes.clone();
-    let response = SERVICE.runtime.block_on(routes.oneshot(request)).expect("it is infallible");
+    let authz = SERVICE.authz.clone();
+    let response = SERVICE.runtime.block_on(authz.oneshot(request)).expect("it is infallible");
     Status::from_header_map(response.headers()).expect("only a refusal ends without a body")
 }
 

@@ -42,14 +42,14 @@ pub const MAX_MESSAGE_BYTES: usize = 4096;
 /// A store that never answers, but maybe about [`KEY`].
 pub enum Behind {
     Down,
-    Knowing(Digest, Arc<Known>),
+    Knowing(Digest, Known),
 }
 
 impl Tier for Behind {
     async fn find(&self, credential: Credential, _: Instant) -> Result<Sighting, Unavailable> {
         match self {
             Self::Knowing(digest, known) if *digest == credential.digest() => Ok(Sighting {
-                answer: Answer::Found(Arc::clone(known)),
+                answer: Answer::Found(known.clone()),
                 validated_at: Instant::now(),
                 freshness: Freshness::Fresh,
             }),
@@ -84,11 +84,11 @@ fn admission_to(behind: Behind, store: SqliteStore) -> (Arc<Admission<Behind>>, 
     let checker = Checker::new(ring(), behind, Clock::System);
     let never = CancellationToken::new();
     let config = CheckConfig::default();
-    (Admission::new(checker, uses, config, never, Clock::System), metrics)
+    (Admission::new(checker, uses, config, never), metrics)
 }
 
 /// A store with [`KEY`] in it, and what it knows of it. A log of uses wants one.
-fn store() -> (SqliteStore, Arc<Known>) {
+fn store() -> (SqliteStore, Known) {
     static NUMBER: AtomicU8 = AtomicU8::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = env::temp_dir().join(format!("keystead-fuzz-{}-{number}", process::id()));
@@ -105,7 +105,7 @@ fn store() -> (SqliteStore, Arc<Known>) {
     (store, known)
 }
 
-async fn insert(store: &SqliteStore) -> Arc<Known> {
+async fn insert(store: &SqliteStore) -> Known {
     let digest = ring().read(KEY.as_bytes()).expect("a good key").digest();
     let key = NewKey {
         id: KeyId::generate().expect("random bytes"),
@@ -120,7 +120,7 @@ async fn insert(store: &SqliteStore) -> Arc<Known> {
     store.insert(&[key], &provenance).await.expect("a store that takes a key");
     let lookup = store.find(&[digest]).await.expect("a store that answers");
     match lookup.get(&digest) {
-        Some(Answer::Found(known)) => Arc::clone(known),
+        Some(Answer::Found(known)) => known.clone(),
         other => panic!("{other:?}"),
     }
 }

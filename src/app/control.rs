@@ -52,7 +52,7 @@ pub(super) async fn open<T: Tier>(
     let (explainer, cut_off) = (Explainer::new(looked, store), stops.cut_off.clone());
     let control = Control { admission, explainer, cut_off, clock };
     let spoken = GrpcConfig { max_concurrent_streams: STREAMS, ..config.grpc };
-    let routes = control_routes(control, metrics, spoken)?;
+    let routes = control_routes(control, &metrics, spoken)?;
     let listener = bind("listen.control", address, CONNECTIONS).await?;
     Ok(Some((listener, Protocol::Grpc(spoken), routes)))
 }

@@ -84,7 +84,7 @@ pub enum OpenError {
 /// An embedded store is created where there is none, with a secret beside it.
 /// PostgreSQL is not asked: it may be down.
 pub async fn open_store(config: &Config) -> Result<Opened, OpenError> {
-    let tasks = Tasks::default();
+    let tasks = Tasks::here();
     let store = open_store_alone(config, &tasks)?;
     let ring = open_ring(config, &store).await?;
     Ok(Opened { store, ring, tasks })

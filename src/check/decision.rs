@@ -1,6 +1,6 @@
 //! What a check comes to.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::Denial;
 use crate::{store::Known, tier::Freshness};
@@ -18,7 +18,7 @@ pub enum Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The record of the key.
-    pub record: Arc<Known>,
+    pub record: Known,
     /// In which part of its life the record was served.
     pub freshness: Freshness,
     /// The time since the store last vouched for the record.

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::Needs;
 use crate::{
-    key::{KeyId, KeyRecord, Malformed, State},
-    store::Absence,
+    key::{KeyId, Malformed, State},
+    store::{Absence, Known},
 };
 
 /// Evidence that a client presented no credential at all. Made by the surface
@@ -114,48 +114,47 @@ impl From<Absence> for Denial {
 
 /// What a record says against a request, if anything: first whether the key is
 /// valid at all, then whether it may do what is needed.
-pub(super) fn against(record: &KeyRecord, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
+pub(super) fn against(record: &Known, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
     invalid(record, now)
         .or_else(|| forbidden(record, needs))
-        .map(|reason| Denial { reason, key: Some(record.id.clone()) })
+        .map(|reason| Denial { reason, key: Some(record.key_id()) })
 }
 
-fn invalid(record: &KeyRecord, now: Timestamp) -> Option<Reason> {
-    match record.state {
+fn invalid(record: &Known, now: Timestamp) -> Option<Reason> {
+    match record.state() {
         State::Revoked => return Some(Reason::KeyRevoked),
         State::Disabled => return Some(Reason::KeyDisabled),
         State::Active => {}
     }
-    if record.rights.expires_at.is_some_and(|end| end <= now) {
+    if record.expires_at().is_some_and(|end| end <= now) {
         return Some(Reason::KeyExpired);
     }
-    record.rights.not_before.is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
+    record.not_before().is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
 }
 
 /// The scopes that are needed and were not granted.
 pub(crate) fn missing_scopes<'a>(
-    record: &'a KeyRecord,
+    record: &'a Known,
     needs: Needs<'a>,
 ) -> impl Iterator<Item = &'a str> {
-    let missing = needs.scopes.iter().filter(|scope| !record.rights.scopes.contains(scope));
-    missing.map(String::as_str)
+    needs.scopes.iter().copied().filter(|scope| !record.has_scope(scope))
 }
 
 /// Restrictions fail closed: a restricted key is refused when the request does
 /// not tell what the restriction is about.
-fn forbidden(record: &KeyRecord, needs: Needs<'_>) -> Option<Reason> {
-    let rights = &record.rights;
+fn forbidden(record: &Known, needs: Needs<'_>) -> Option<Reason> {
     if missing_scopes(record, needs).next().is_some() {
         return Some(Reason::ScopeMissing);
     }
     let from_allowed = |ip: IpAddr| {
         let ip = ip.to_canonical();
-        rights.allowed_networks.iter().any(|network| network.contains(&ip))
+        record.networks().any(|network| network.contains(&ip))
     };
-    if !rights.allowed_networks.is_empty() && !needs.client_ip.is_some_and(from_allowed) {
+    if !record.networks().is_empty() && !needs.client_ip.is_some_and(from_allowed) {
         return Some(Reason::ClientNetworkForbidden);
     }
-    let for_allowed = |name: &str| rights.audiences.iter().any(|audience| audience == name);
-    let audience_refused = !rights.audiences.is_empty() && !needs.audience.is_some_and(for_allowed);
+    let for_allowed = |name: &str| record.audiences().any(|audience| audience == name);
+    let audience_refused =
+        !record.audiences().is_empty() && !needs.audience.is_some_and(for_allowed);
     audience_refused.then_some(Reason::AudienceForbidden)
 }

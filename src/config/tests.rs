@@ -72,6 +72,7 @@ fn every_setting_can_be_set_from_every_source() {
         // What has no default is a name, a length of time, or an address.
         let example = match key.as_str() {
             "store.guard.breaker.slow_call" => "\"50ms\"",
+            "grpc.workers" => "4",
             "listen.control" | "listen.forward_auth" => "\"127.0.0.1:50052\"",
             _ => "\"name\"",
         };
@@ -237,6 +238,7 @@ fn the_list_of_settings_holds_what_the_structs_hold() {
     let defaults = Config::default().to_toml().unwrap().parse().unwrap();
     let mut in_structs = keys_of(&defaults, "");
     let not_set = [
+        "grpc.workers",
         "keys.secret_file",
         "listen.control",
         "listen.forward_auth",

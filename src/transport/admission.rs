@@ -11,10 +11,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    check::{CheckConfig, Checker, Decision, Denial, MissingCredential, Needs},
+    check::{AtHand, CheckConfig, Checker, Decision, Denial, MissingCredential, Needs},
     outage::Unavailable,
     tier::Tier,
-    time::Clock,
+    time::Moment,
     usage::UseLog,
 };
 
@@ -31,7 +31,6 @@ pub struct Admission<T> {
     waiting: Semaphore,
     timeout: Duration,
     cut_off: CancellationToken,
-    clock: Clock,
 }
 
 impl<T: Tier> Admission<T> {
@@ -44,47 +43,55 @@ impl<T: Tier> Admission<T> {
         uses: UseLog,
         config: CheckConfig,
         cut_off: CancellationToken,
-        clock: Clock,
     ) -> Arc<Self> {
         let waiting = Semaphore::new(config.max_waiting.get().min(Semaphore::MAX_PERMITS));
-        Arc::new(Self { checker, uses, waiting, timeout: config.timeout, cut_off, clock })
+        Arc::new(Self { checker, uses, waiting, timeout: config.timeout, cut_off })
     }
 
-    /// Decides about what a client presented, if anything.
+    /// Decides about what a client presented at `now`, if anything.
     ///
-    /// `patience` is how long the caller will wait, `None` if it did not say.
-    /// Ends within the check time-out and before the caller's patience does.
+    /// `patience` is how long the caller will wait, `None` if it did not say; asked
+    /// for when there is something to wait for. Ends within the check time-out and
+    /// before the caller's patience does.
     pub async fn check(
         &self,
         presented: Option<&[u8]>,
         needs: Needs<'_>,
-        patience: Option<Duration>,
+        patience: impl FnOnce() -> Option<Duration>,
+        now: Moment,
     ) -> Result<Decision, Unavailable> {
         let Some(presented) = presented else {
             return Ok(Decision::Deny(Denial::from(MissingCredential)));
         };
-        let decided = self.decide(presented, needs, self.budget(patience)).await;
-        if let Ok(Decision::Allow(grant)) = &decided {
-            self.uses.note(&grant.record, self.clock.wall());
+        let decision = match self.checker.at_hand(presented, needs, now) {
+            AtHand::Decided(decision) => decision,
+            AtHand::Unknown(credential) => {
+                let deadline = now.monotonic + self.budget(patience());
+                // Apart, so that a check that need not wait does not carry what it
+                // takes to do so.
+                Box::pin(self.wait(self.checker.find(credential, needs, deadline))).await?
+            }
+        };
+        if let Decision::Allow(grant) = &decision {
+            self.uses.note(&grant.record, now.wall);
         }
-        decided
+        Ok(decision)
     }
 
-    async fn decide(
+    /// Waits for a decision, in one of the places for those who wait. One that can be
+    /// made at once takes none.
+    async fn wait(
         &self,
-        presented: &[u8],
-        needs: Needs<'_>,
-        budget: Duration,
+        decision: impl Future<Output = Result<Decision, Unavailable>>,
     ) -> Result<Decision, Unavailable> {
-        let deadline = self.clock.monotonic() + budget;
-        let mut check = pin!(self.checker.check(presented, needs, deadline));
-        if let Poll::Ready(decided) = poll!(check.as_mut()) {
+        let mut decision = pin!(decision);
+        if let Poll::Ready(decided) = poll!(decision.as_mut()) {
             return decided;
         }
         let _place = self.waiting.try_acquire().map_err(|_| Unavailable::Overloaded)?;
         tokio::select! {
             biased;
-            decided = check => decided,
+            decided = decision => decided,
             () = self.cut_off.cancelled() => Err(Unavailable::Draining),
         }
     }

@@ -1,84 +1,86 @@
 //! `keystead.v1.Authz`: the surface for services that ask for themselves.
 
-use std::{fmt, mem, net::IpAddr, sync::Arc, time::Duration};
+mod answer;
+mod asked;
 
-use http::HeaderMap;
-use prost_types::Timestamp;
-use tonic::{
-    Request, Status,
-    service::{LayerExt, Routes},
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use tonic::{Status, body::Body};
+
+use self::asked::Asked;
+pub(super) use self::{
+    answer::{as_message, timestamp},
+    asked::client_ip,
 };
-use tower::util::MapResponseLayer;
-use zeroize::Zeroizing;
-
 use super::{
     Admission, needs,
-    pb::{
-        self, CheckRequest, CheckResponse, ExplainResponse,
-        authz_server::{Authz, AuthzServer},
-    },
+    pb::CheckRequest,
     refused::Early,
     status::Refusal,
     surface::Surface,
+    unary::{Frame, Method, Unary},
 };
 use crate::{
-    check::{Decision, Grant, Needs},
+    check::{Decision, Grant},
     telemetry::Metrics,
-    tier::{Freshness, Tier},
-    time::Clock,
+    tier::Tier,
+    time::{Clock, Moment},
 };
 
 /// The label of this surface in the metrics.
 const SURFACE: &str = "authz";
 
-/// Answers `keystead.v1.Authz`.
+/// Answers `keystead.v1.Authz/Check`.
 #[derive(Debug)]
 pub struct AuthzService<T> {
     surface: Surface<T>,
 }
 
 impl<T: Tier> AuthzService<T> {
+    /// The path of the method.
+    pub const PATH: &str = "/keystead.v1.Authz/Check";
+
     /// The service behind its transport: a message of at most
     /// `max_message_bytes`, and every refusal with its `google.rpc.ErrorInfo`,
     /// those of the transport too.
-    pub fn routes(
+    pub fn serve(
         admission: Arc<Admission<T>>,
-        metrics: Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         clock: Clock,
         max_message_bytes: usize,
-    ) -> Routes {
+    ) -> Unary<Self> {
         let surface = Surface::new(SURFACE, admission, metrics, clock);
-        let completing = MapResponseLayer::new(surface.outcomes().completing(Early::into_http));
-        let server =
-            AuthzServer::new(Self { surface }).max_decoding_message_size(max_message_bytes);
-        Routes::new(completing.named_layer(server))
+        Unary::new(Self { surface }, max_message_bytes)
     }
 
-    async fn decide(&self, request: Request<CheckRequest>) -> Result<Decision, Refusal> {
-        let patience = patience(request.metadata().as_ref());
-        let mut message = request.into_inner();
-        let api_key = Zeroizing::new(mem::take(&mut message.api_key));
-        let presented = Some(api_key.as_bytes()).filter(|key| !key.is_empty());
-        let needs = needs(&message)?;
-        Ok(self.surface.admission().check(presented, needs, patience).await?)
+    async fn decide(
+        &self,
+        headers: &HeaderMap,
+        message: &[u8],
+        now: Moment,
+    ) -> Result<Decision, Refusal> {
+        let asked = Asked::read(message)?;
+        let client_ip = client_ip(asked.client_ip)?;
+        let needs = needs::needs(&asked.required_scopes, client_ip, asked.audience)?;
+        let presented = Some(asked.api_key.as_bytes()).filter(|key| !key.is_empty());
+        let patience = || patience(headers);
+        Ok(self.surface.admission().check(presented, needs, patience, now).await?)
     }
 }
 
-#[tonic::async_trait]
-impl<T: Tier> Authz for AuthzService<T> {
-    async fn check(
-        &self,
-        request: Request<CheckRequest>,
-    ) -> Result<tonic::Response<CheckResponse>, Status> {
-        let answered = self.surface.answer(self.decide(request), answer).await;
-        answered.map(tonic::Response::new).map_err(Refusal::into_status)
+impl<T: Tier> Method for AuthzService<T> {
+    async fn call(&self, headers: &HeaderMap, message: Bytes) -> Result<Frame, Status> {
+        let now = self.surface.now();
+        let decision = self.decide(headers, &message, now);
+        let granted = |grant: Grant| Frame::of(|to| answer::write(&grant, to));
+        self.surface.answer(now, decision, granted).await.map_err(Refusal::into_status)
     }
 
-    async fn explain(
-        &self,
-        _: Request<CheckRequest>,
-    ) -> Result<tonic::Response<ExplainResponse>, Status> {
-        Err(Status::unimplemented("Explain is served on the control listener, `listen.control`"))
+    fn refuse(&self, early: Early) -> Response<Body> {
+        self.surface.outcomes().refused(&early);
+        early.into_http()
     }
 }
 
@@ -92,16 +94,6 @@ impl fmt::Debug for CheckRequest {
             .field("audience", audience)
             .finish_non_exhaustive()
     }
-}
-
-/// What the request needs, or why it makes no sense.
-pub(super) fn needs(message: &CheckRequest) -> Result<Needs<'_>, Refusal> {
-    let client_ip = Some(message.client_ip.as_str())
-        .filter(|text| !text.is_empty())
-        .map(str::parse::<IpAddr>)
-        .transpose()
-        .map_err(|_| Refusal::invalid("client_ip is not an IPv4 or IPv6 address without a port"))?;
-    needs::needs(&message.required_scopes, client_ip, &message.audience)
 }
 
 /// How long the caller waits, from `grpc-timeout`: up to eight digits and a
@@ -121,34 +113,6 @@ pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
         "u" => Some(Duration::from_micros(count)),
         "n" => Some(Duration::from_nanos(count)),
         _ => None,
-    }
-}
-
-/// A time as protobuf has it.
-pub(super) fn timestamp(time: jiff::Timestamp) -> Timestamp {
-    Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
-}
-
-pub(super) fn answer(grant: &Grant) -> CheckResponse {
-    let record = &grant.record;
-    let rights = &record.rights;
-    let metadata = rights.metadata.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let freshness = match grant.freshness {
-        Freshness::Fresh => pb::Freshness::Fresh,
-        Freshness::Revalidating => pb::Freshness::Revalidating,
-        Freshness::StaleIfError => pb::Freshness::StaleIfError,
-    };
-    CheckResponse {
-        key_id: record.id.to_string(),
-        principal: rights.principal.clone(),
-        scopes: rights.scopes.clone(),
-        metadata: metadata.collect(),
-        expires_at: rights.expires_at.map(timestamp),
-        evidence: Some(pb::Evidence {
-            freshness: freshness.into(),
-            age: prost_types::Duration::try_from(grant.age).ok(),
-            revision: record.revision.0,
-        }),
     }
 }
 

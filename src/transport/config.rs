@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
+    thread,
     time::Duration,
 };
 
@@ -83,6 +84,21 @@ pub struct GrpcConfig {
     /// over one connection, while none can claim all of `check.max_waiting`.
     #[schemars(range(max = 100_000))]
     pub max_concurrent_streams: NonZeroU32,
+    /// How many threads serve connections, each of which belongs to one of them
+    /// from beginning to end. Not set, there is one for each core that the process
+    /// may use: the cores of its affinity, or fewer by the CPU limit of its
+    /// container.
+    #[schemars(with = "NonZeroUsize", range(max = 1024))]
+    pub workers: Option<NonZeroUsize>,
+}
+
+impl GrpcConfig {
+    /// How many threads serve connections.
+    #[must_use]
+    pub fn workers(&self) -> NonZeroUsize {
+        let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.workers.unwrap_or_else(cores)
+    }
 }
 
 impl Default for GrpcConfig {
@@ -97,6 +113,7 @@ impl Default for GrpcConfig {
             max_connection_age: Duration::from_mins(30),
             max_connections: MAX_CONNECTIONS,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            workers: None,
         }
     }
 }

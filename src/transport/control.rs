@@ -14,12 +14,12 @@ use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
 use super::{
-    Admission, authz, edge,
+    Admission, authz, edge, needs,
     pb::{
         CheckRequest, CheckResponse, ExplainResponse,
         authz_server::{Authz, AuthzServer},
     },
-    refused::Early,
+    refused::{self, Early},
     status::Refusal,
     surface::Outcomes,
 };
@@ -63,9 +63,15 @@ struct ControlService<T, S> {
 impl<T: Tier, S: Store> Control<T, S> {
     /// The service behind its transport, which refuses as that of the data
     /// listener does.
-    pub(super) fn routes(self, metrics: Arc<Metrics>, max_message_bytes: usize) -> Routes {
+    pub(super) fn routes(self, metrics: &Arc<Metrics>, max_message_bytes: usize) -> Routes {
         let outcomes = Outcomes::new(SURFACE, metrics);
-        let completing = MapResponseLayer::new(outcomes.completing(Early::into_http));
+        let counted = outcomes.clone();
+        let complete = move |early: Early| {
+            counted.refused(&early);
+            early.into_http()
+        };
+        let completing =
+            MapResponseLayer::new(move |response| refused::complete_with(response, &complete));
         let server = AuthzServer::new(ControlService { control: self, outcomes });
         let server = server.max_decoding_message_size(max_message_bytes);
         Routes::new(completing.named_layer(server))
@@ -81,7 +87,9 @@ impl<T: Tier, S: Store> Control<T, S> {
 
         let api_key = Zeroizing::new(mem::take(&mut message.api_key));
         let presented = Some(api_key.as_bytes()).filter(|key| !key.is_empty());
-        let needs = authz::needs(&message)?;
+        let scopes: Vec<_> = message.required_scopes.iter().map(String::as_str).collect();
+        let client_ip = authz::client_ip(&message.client_ip)?;
+        let needs = needs::needs(&scopes, client_ip, &message.audience)?;
         let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
         let deadline = self.clock.monotonic() + self.admission.budget(left);
         tokio::select! {
@@ -98,9 +106,9 @@ impl<T: Tier, S: Store> Control<T, S> {
         headers: &HeaderMap,
         patience: Option<Duration>,
     ) -> Result<(), Refusal> {
-        let scopes = [ADMIN_SCOPE.to_owned()];
-        let needs = Needs { scopes: &scopes, ..Needs::default() };
-        match self.admission.check(bearer(headers), needs, patience).await? {
+        let needs = Needs { scopes: &[ADMIN_SCOPE], ..Needs::default() };
+        let now = self.clock.moment();
+        match self.admission.check(bearer(headers), needs, || patience, now).await? {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(denial) => Err(Refusal::from(&denial)),
         }

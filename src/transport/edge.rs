@@ -7,14 +7,13 @@ mod client;
 mod config;
 mod cookie;
 mod credential;
-mod identity;
+pub(super) mod identity;
 mod reply;
 mod source;
 
 pub(super) use client::client_ip;
 pub use config::{CredentialConfig, ExtAuthzConfig, ForwardAuthConfig, OnOutage};
 pub(super) use credential::{Removal, token};
-pub(super) use identity::{identity, identity_lookalikes};
 pub(super) use reply::{Form, HttpRefusal, json_body};
 pub use source::{CredentialSources, SourcesError};
 

@@ -2,34 +2,34 @@
 //! on it.
 
 mod answer;
+mod grant;
 mod message;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tonic::{
-    Request, Response, Status,
-    service::{LayerExt, Routes},
-};
-use tower::util::MapResponseLayer;
+use http::{HeaderMap, Response};
+use tonic::{Status, body::Body};
 
-use self::message::Asked;
+use self::message::Message;
 use super::{
     Admission, authz,
-    edge::{self, CredentialSources, ExtAuthzConfig, Form, HttpRefusal, OnOutage, Proxied},
-    envoy_pb::{
-        CheckRequest, CheckResponse,
-        authorization_server::{Authorization, AuthorizationServer},
+    edge::{
+        self, CredentialSources, ExtAuthzConfig, Form, HttpRefusal, OnOutage, Proxied, identity,
     },
     needs,
+    refused::Early,
     status::{self, Refusal},
     surface::Surface,
+    unary::{Frame, Method, Unary},
+    wire::Malformed,
 };
 use crate::{
     check::{Decision, Grant},
+    store::Known,
     telemetry::Metrics,
     tier::Tier,
-    time::Clock,
+    time::{Clock, Moment},
 };
 
 /// The label of this surface in the metrics.
@@ -41,57 +41,60 @@ const SURFACE: &str = "ext_authz";
 /// them.
 const MIN_MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
+/// What is told of bytes that are no message.
+const NO_REQUEST: &str = "the message is no `envoy.service.auth.v3.CheckRequest`";
+
 /// Answers `envoy.service.auth.v3.Authorization`.
 #[derive(Debug)]
 pub struct ExtAuthzService<T> {
     surface: Surface<T>,
     sources: CredentialSources,
     config: ExtAuthzConfig,
-    /// Headers that no upstream is to see, whatever is in the request.
-    always_removed: Vec<Bytes>,
+    /// What every grant is answered.
+    for_all: Box<[u8]>,
 }
 
 impl<T: Tier> ExtAuthzService<T> {
+    /// The path of the method.
+    pub const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
+
     /// A service that looks for keys in `sources`.
     pub fn new(
         admission: Arc<Admission<T>>,
-        metrics: Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         clock: Clock,
         sources: CredentialSources,
         config: ExtAuthzConfig,
     ) -> Self {
         let surface = Surface::new(SURFACE, admission, metrics, clock);
         let of_keys = config.remove_credential.then(|| sources.headers());
-        let always_removed =
-            edge::identity_lookalikes().chain(of_keys.into_iter().flatten()).map(Bytes::from);
-        let always_removed = always_removed.collect();
-        Self { surface, sources, config, always_removed }
+        let never_passed_on = identity::all_lookalikes().chain(of_keys.into_iter().flatten());
+        let for_all = grant::for_all(never_passed_on);
+        Self { surface, sources, config, for_all }
     }
 
-    /// Puts it beside other services, behind a transport that answers what it cannot
-    /// read as a request that makes no sense. A message of `max_message_bytes` is
-    /// read, or of 256 KiB if that is less.
+    /// The service behind its transport, which answers what it cannot read as a
+    /// request that makes no sense. A message of `max_message_bytes` is read, or of
+    /// 256 KiB if that is less.
     #[must_use]
-    pub fn join(self, routes: Routes, max_message_bytes: usize) -> Routes {
-        let completing = MapResponseLayer::new(self.surface.outcomes().completing(answer::unread));
-        let limit = max_message_bytes.max(MIN_MAX_MESSAGE_BYTES);
-        let server = AuthorizationServer::new(self).max_decoding_message_size(limit);
-        routes.add_service(completing.named_layer(server))
+    pub fn serve(self, max_message_bytes: usize) -> Unary<Self> {
+        Unary::new(self, max_message_bytes.max(MIN_MAX_MESSAGE_BYTES))
     }
 
     async fn decide(
         &self,
-        message: &CheckRequest,
-        patience: Option<Duration>,
+        headers: &HeaderMap,
+        message: &Message<'_>,
+        now: Moment,
     ) -> Result<Decision, Refusal> {
-        let asked = Asked::of(message).ok_or_else(|| {
+        let asked = message.asked().ok_or_else(|| {
             Refusal::invalid("there is no HTTP request in it; ask with Envoy's HTTP filter")
         })?;
-        let (scopes, audience) = message::needs(message)?;
-        let client_ip =
-            edge::client_ip(&asked, self.config.trusted_hops, message::source_ip(message));
+        let (scopes, audience) = message.needs()?;
+        let client_ip = edge::client_ip(asked, self.config.trusted_hops, message.source_ip());
+        let scopes = needs::scopes(scopes);
         let needs = needs::needs(&scopes, client_ip, audience)?;
-        let presented = match self.sources.find(&asked) {
+        let presented = match self.sources.find(asked) {
             Ok(presented) => presented,
             Err(twice) => return Ok(Decision::Deny(twice.into())),
         };
@@ -100,37 +103,46 @@ impl<T: Tier> ExtAuthzService<T> {
                 "there is no path in it, in whose query a key would be looked for",
             ));
         }
-        Ok(self.surface.admission().check(presented.as_deref(), needs, patience).await?)
+        let patience = || authz::patience(headers);
+        Ok(self.surface.admission().check(presented.as_deref(), needs, patience, now).await?)
     }
 
-    fn granted(&self, grant: &Grant, message: &CheckRequest) -> CheckResponse {
-        let asked = Asked::of(message).filter(|_| self.config.remove_credential);
-        let removal = asked.as_ref().map(|asked| self.sources.removal(asked));
-        answer::granted(grant, &self.always_removed, removal.unwrap_or_default())
+    fn granted(&self, key: &Known, message: &Message<'_>) -> Frame {
+        let asked = message.asked().filter(|_| self.config.remove_credential);
+        let removed = asked.map(|asked| grant::for_one(self.sources.removal(asked)));
+        let parts = [&*self.for_all, &removed.unwrap_or_default()];
+        Frame::of(|to| grant::write(key, parts, to))
     }
 
-    fn refused(&self, refusal: Refusal, message: &CheckRequest) -> Result<CheckResponse, Status> {
+    fn refused(&self, refusal: Refusal, message: &Message<'_>) -> Result<Frame, Status> {
         let outage = status::is_outage(refusal.code);
         if outage && self.config.on_outage == OnOutage::GrpcStatus {
             return Err(refusal.into_status());
         }
-        let form = Asked::of(message).map_or(Form::Json, |asked| Form::for_request(&asked));
+        let form = message.asked().map_or(Form::Json, Form::for_request);
         let as_error = outage && self.config.on_outage == OnOutage::ErrorResponse;
-        Ok(answer::refused(HttpRefusal::new(&refusal, form), as_error))
+        Ok(answer::frame(&answer::refused(HttpRefusal::new(&refusal, form), as_error)))
     }
 }
 
-#[tonic::async_trait]
-impl<T: Tier> Authorization for ExtAuthzService<T> {
-    async fn check(
-        &self,
-        request: Request<CheckRequest>,
-    ) -> Result<Response<CheckResponse>, Status> {
-        let patience = authz::patience(request.metadata().as_ref());
-        let message = request.into_inner();
-        let granted = |grant: &Grant| self.granted(grant, &message);
-        let answered = self.surface.answer(self.decide(&message, patience), granted).await;
-        let answer = answered.or_else(|refusal| self.refused(refusal, &message))?;
-        Ok(Response::new(answer))
+impl<T: Tier> Method for ExtAuthzService<T> {
+    async fn call(&self, headers: &HeaderMap, message: Bytes) -> Result<Frame, Status> {
+        let now = self.surface.now();
+        let (message, sense) = match Message::read(&message) {
+            Ok(message) => (message, Ok(())),
+            Err(Malformed) => (Message::default(), Err(Refusal::invalid(NO_REQUEST))),
+        };
+        let decision = async {
+            sense?;
+            self.decide(headers, &message, now).await
+        };
+        let granted = |grant: Grant| self.granted(&grant.record, &message);
+        let answered = self.surface.answer(now, decision, granted).await;
+        answered.or_else(|refusal| self.refused(refusal, &message))
+    }
+
+    fn refuse(&self, early: Early) -> Response<Body> {
+        self.surface.outcomes().refused(&early);
+        answer::unread(early)
     }
 }

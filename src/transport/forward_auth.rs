@@ -24,8 +24,8 @@ use http::{
 use self::{needed::Needed, target::Target};
 use super::{
     Admission, ForwardAuthConfig,
-    edge::{self, CredentialSources, Form, HttpRefusal, Proxied},
-    needs::needs,
+    edge::{self, CredentialSources, Form, HttpRefusal, Proxied, identity},
+    needs,
     server::Peer,
     status::Refusal,
     surface::Surface,
@@ -34,7 +34,7 @@ use crate::{
     check::{Decision, Grant},
     telemetry::Metrics,
     tier::Tier,
-    time::Clock,
+    time::{Clock, Moment},
 };
 
 /// The label of this surface in the metrics.
@@ -57,7 +57,7 @@ struct ForwardAuth<T> {
 /// `/auth`, for any method. The body of a request is not read.
 pub fn auth_routes<T: Tier>(
     admission: Arc<Admission<T>>,
-    metrics: Arc<Metrics>,
+    metrics: &Arc<Metrics>,
     sources: CredentialSources,
     config: ForwardAuthConfig,
     clock: Clock,
@@ -75,16 +75,19 @@ async fn answer<T: Tier>(
     request: Request<Body>,
 ) -> Response {
     let (asked, _unread) = request.into_parts();
-    let answered = forward_auth.surface.answer(forward_auth.decide(&asked), granted).await;
+    let now = forward_auth.surface.now();
+    let decision = forward_auth.decide(&asked, now);
+    let answered = forward_auth.surface.answer(now, decision, |grant| granted(&grant)).await;
     answered.unwrap_or_else(|refusal| refused(&refusal, Form::for_request(&asked)))
 }
 
 impl<T: Tier> ForwardAuth<T> {
-    async fn decide(&self, asked: &Parts) -> Result<Decision, Refusal> {
+    async fn decide(&self, asked: &Parts, now: Moment) -> Result<Decision, Refusal> {
         let needed = Needed::read(asked.uri.query().unwrap_or_default())?;
         let peer = asked.extensions.get().map(|Peer(address): &Peer| address.ip());
         let client_ip = edge::client_ip(asked, self.trusted_hops, peer);
-        let needs = needs(&needed.scopes, client_ip, &needed.audience)?;
+        let scopes = needs::scopes(&needed.scopes);
+        let needs = needs::needs(&scopes, client_ip, &needed.audience)?;
         let target = if self.sources.has_query() { Some(Target::of(asked)?) } else { None };
         let credential = match self.sources.find(asked) {
             Ok(credential) => credential,
@@ -93,7 +96,7 @@ impl<T: Tier> ForwardAuth<T> {
         if let (Some(Target::Untold), None) = (target, &credential) {
             return Err(Target::missing());
         }
-        Ok(self.surface.admission().check(credential.as_deref(), needs, None).await?)
+        Ok(self.surface.admission().check(credential.as_deref(), needs, || None, now).await?)
     }
 }
 
@@ -113,7 +116,7 @@ impl Proxied for Parts {
 /// Every identity header is there, as some proxies take one that is missing for
 /// leave to pass on what the client sent under its name.
 fn granted(grant: &Grant) -> Response {
-    let identity = edge::identity(grant).map(|(name, value)| {
+    let identity = identity::all(&grant.record).map(|(name, value)| {
         let value = HeaderValue::try_from(value.unwrap_or_default());
         // Every value is a legal one: the identity is encoded.
         (HeaderName::from_static(name), value.unwrap_or(HeaderValue::from_static("")))

@@ -4,11 +4,11 @@
 use http::Response;
 use tonic::{Code, Status};
 
-use super::status::{self, Refusal};
+use super::status::Refusal;
 
 /// What was refused before a service saw it.
 #[derive(Debug)]
-pub(super) struct Early {
+pub struct Early {
     pub(super) refusal: Refusal,
     /// Whether that was for the size of the message.
     pub(super) is_too_large: bool,
@@ -34,6 +34,24 @@ impl Early {
         Some(Self { refusal, is_too_large })
     }
 
+    /// The request makes no sense.
+    pub(super) fn invalid(why: &str) -> Self {
+        Self { refusal: Refusal::invalid(why), is_too_large: false }
+    }
+
+    /// The message has more bytes than are read.
+    pub(super) fn too_large(max_message_bytes: usize) -> Self {
+        let why = format!("the message is too large: at most {max_message_bytes} bytes are read");
+        Self { refusal: Refusal::invalid(why), is_too_large: true }
+    }
+
+    /// There is no such method.
+    pub(super) fn unimplemented(why: &str) -> Self {
+        let mut refusal = Refusal::invalid(why);
+        refusal.code = Code::Unimplemented;
+        Self { refusal, is_too_large: false }
+    }
+
     /// The refusal as gRPC has it.
     pub(super) fn into_http<B: Default>(self) -> Response<B> {
         self.refusal.into_status().into_http()
@@ -42,21 +60,16 @@ impl Early {
 
 /// Gives a refusal without details those that every refusal carries.
 pub(super) fn complete<B: Default>(response: Response<B>) -> Response<B> {
-    complete_with(response, |_, _| (), Early::into_http)
+    complete_with(response, Early::into_http)
 }
 
-/// Tells `count` the code and the reason of a refusal without details, and has it
-/// answered by `answer` instead.
+/// Has a refusal without details answered by `answer` instead.
 pub(super) fn complete_with<B>(
     response: Response<B>,
-    count: impl FnOnce(&'static str, &'static str),
     answer: impl FnOnce(Early) -> Response<B>,
 ) -> Response<B> {
     match Early::of(&response) {
-        Some(early) => {
-            count(status::code_name(early.refusal.code), early.refusal.reason);
-            answer(early)
-        }
+        Some(early) => answer(early),
         None => response,
     }
 }

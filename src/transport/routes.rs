@@ -1,13 +1,22 @@
 //! All services of the data listener and of the control listener, put together.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::Router;
-use tower::util::MapResponseLayer;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::{body::Body, service::Routes};
+use tower::{Service, util::MapResponseLayer};
 
 use super::{
     Admission, AuthzService, Control, CredentialSources, ExtAuthzConfig, ExtAuthzService,
     GrpcConfig, Health, descriptors, refused,
+    unary::{Answering, Unary},
 };
 use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
 
@@ -27,41 +36,100 @@ pub struct DataConfig {
     pub ext_authz: ExtAuthzConfig,
 }
 
-/// `keystead.v1.Authz`, `envoy.service.auth.v3.Authorization`,
-/// `grpc.health.v1.Health` and reflection.
+/// What the data listener serves: the two methods that decide about keys, and
+/// behind them `grpc.health.v1.Health` and reflection. Clones share it.
 ///
-/// Whatever is refused before it reaches a service, or by a service that is not
-/// ours, carries a `google.rpc.ErrorInfo` too.
-pub fn routes<T: Tier>(
-    admission: Arc<Admission<T>>,
-    metrics: Arc<Metrics>,
-    health: &Health,
-    config: DataConfig,
-    clock: Clock,
-) -> Result<Router, ReflectionError> {
-    let DataConfig { grpc, sources, ext_authz } = config;
-    let max_message_bytes = grpc.max_message_bytes.get();
-    let envoy = ExtAuthzService::new(
-        Arc::clone(&admission),
-        Arc::clone(&metrics),
-        clock.clone(),
-        sources,
-        ext_authz,
-    );
-    let services = AuthzService::routes(admission, metrics, clock, max_message_bytes);
-    let services = envoy
-        .join(services, max_message_bytes)
-        .add_service(health.service())
-        .add_service(reflection("Explain")?.build_v1()?)
-        .add_service(reflection("Explain")?.build_v1alpha()?);
-    let completing = MapResponseLayer::new(refused::complete);
-    Ok(services.prepare().into_axum_router().layer(completing))
+/// The two are found by their path, without a router: every request of a fleet goes
+/// through one of them.
+pub struct DataService<T> {
+    authz: Unary<AuthzService<T>>,
+    envoy: Unary<ExtAuthzService<T>>,
+    others: Router,
+}
+
+impl<T: Tier> DataService<T> {
+    /// Whatever is refused before it reaches a service, or by a service that is not
+    /// ours, carries a `google.rpc.ErrorInfo` too.
+    pub fn new(
+        admission: Arc<Admission<T>>,
+        metrics: &Arc<Metrics>,
+        health: &Health,
+        config: DataConfig,
+        clock: Clock,
+    ) -> Result<Self, ReflectionError> {
+        let DataConfig { grpc, sources, ext_authz } = config;
+        let max_message_bytes = grpc.max_message_bytes.get();
+        let envoy = ExtAuthzService::new(
+            Arc::clone(&admission),
+            metrics,
+            clock.clone(),
+            sources,
+            ext_authz,
+        )
+        .serve(max_message_bytes);
+        let authz = AuthzService::serve(admission, metrics, clock, max_message_bytes);
+        let services = Routes::default()
+            .add_service(health.service())
+            .add_service(reflection("Explain")?.build_v1()?)
+            .add_service(reflection("Explain")?.build_v1alpha()?);
+        let completing = MapResponseLayer::new(refused::complete);
+        Ok(Self { authz, envoy, others: services.prepare().into_axum_router().layer(completing) })
+    }
+}
+
+/// Where the methods of the services are of which one is served here.
+const AUTHZ: &str = "/keystead.v1.Authz/";
+const ENVOY: &str = "/envoy.service.auth.v3.Authorization/";
+
+/// Where explanations are asked for.
+const EXPLAIN: &str = "/keystead.v1.Authz/Explain";
+
+const NO_SUCH_METHOD: &str = "there is no such method";
+
+impl<T: Tier> Service<Request<Incoming>> for DataService<T> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        match request.uri().path() {
+            AuthzService::<T>::PATH => self.authz.call(request),
+            ExtAuthzService::<T>::PATH => self.envoy.call(request),
+            EXPLAIN => {
+                let elsewhere = "Explain is served on the control listener, `listen.control`";
+                self.authz.not_served(elsewhere)
+            }
+            path if path.starts_with(AUTHZ) => self.authz.not_served(NO_SUCH_METHOD),
+            path if path.starts_with(ENVOY) => self.envoy.not_served(NO_SUCH_METHOD),
+            _ => {
+                let answer = self.others.call(request);
+                Box::pin(async { Ok(answer.await?.map(Body::new)) })
+            }
+        }
+    }
+}
+
+impl<T> Clone for DataService<T> {
+    fn clone(&self) -> Self {
+        let Self { authz, envoy, others } = self;
+        Self { authz: authz.clone(), envoy: envoy.clone(), others: others.clone() }
+    }
+}
+
+impl<T> fmt::Debug for DataService<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataService").finish_non_exhaustive()
+    }
 }
 
 /// `keystead.v1.Authz/Explain` and reflection, for the control listener.
 pub fn control_routes<T: Tier, S: Store>(
     control: Control<T, S>,
-    metrics: Arc<Metrics>,
+    metrics: &Arc<Metrics>,
     config: GrpcConfig,
 ) -> Result<Router, ReflectionError> {
     let services = control

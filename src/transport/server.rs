@@ -1,35 +1,31 @@
 //! Listeners: how connections are accepted, how old they may grow, and how they
 //! end.
 
+mod calls;
+mod grpc;
+mod http1;
+mod workers;
+
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use axum::{Router, body::Body};
-use http::{HeaderValue, Request, Response, header::CONNECTION};
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use http::{Request, Response};
+use hyper::body::{Body, Bytes, Incoming};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::{BoxError, Service};
+
+pub use self::workers::Workers;
 
 use super::GrpcConfig;
 use crate::{tasks::Tasks, time::jittered};
@@ -55,19 +51,6 @@ const PREFACE_LEN: usize = 24;
 /// How often it is looked whether a preface that came in parts is complete. One
 /// segment holds it, so that this is rare.
 const PREFACE_POLL: Duration = Duration::from_millis(20);
-
-/// A peer that is silent for this long is pinged, and given up when it does not
-/// answer the ping within [`KEEPALIVE_TIMEOUT`]: a peer that vanished without a
-/// word must not hold its place for ever. The values are those that gRPC
-/// servers use for connections across networks that forget idle flows.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How much more than the headers that it may have is read of an HTTP/1 request,
-/// so that one with somewhat more is read whole as a rule: what is unread when a
-/// connection is closed may cost its client the answer. The least that hyper takes
-/// for a buffer.
-const BEYOND_HEADERS: usize = 8192;
 
 /// How long accepting pauses when the process is out of file descriptors. The
 /// backlog of the listener holds meanwhile.
@@ -96,6 +79,37 @@ pub enum Protocol {
         /// 8 KiB.
         max_header_bytes: NonZeroU32,
     },
+}
+
+/// What a listener can serve: a service that always answers. Each connection gets
+/// a clone.
+pub trait Serves:
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// The body of an answer.
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, B> Serves for S
+where
+    S: Service<
+            Request<Incoming>,
+            Response = Response<B>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = B;
 }
 
 impl Protocol {
@@ -128,29 +142,34 @@ impl Listener {
 
     /// Serves until `goodbye` is cancelled. Then the listener is closed, and
     /// every connection is asked to end and does so when its last request has
-    /// been answered. Connections are tasks of `connections`: wait for those.
+    /// been answered. Connections are tasks of `connections`: wait for those. Each
+    /// is served by the one of `workers` that has the fewest.
     pub async fn serve(
         self,
         protocol: Protocol,
-        routes: Router,
+        service: impl Serves,
+        workers: Workers,
         connections: Tasks,
         goodbye: CancellationToken,
     ) {
-        let accepting = async {
-            loop {
-                let (accepted, place) = self.accept().await;
-                let (routes, goodbye) = (routes.clone(), goodbye.clone());
-                connections.spawn("connection", async move {
-                    let _place = place;
-                    if let Err(error) = converse(protocol, accepted, routes, goodbye).await {
-                        tracing::debug!(%error, "a connection broke");
-                    }
-                });
-            }
-        };
-        tokio::select! {
-            () = accepting => {}
-            () = goodbye.cancelled() => {}
+        loop {
+            let ((stream, peer), place) = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = goodbye.cancelled() => return,
+            };
+            // For another runtime it must belong to none.
+            let Ok(stream) = stream.into_std() else { continue };
+            let (service, goodbye) = (service.clone(), goodbye.clone());
+            workers.spawn(&connections, "connection", async move {
+                let _place = place;
+                let served = match TcpStream::from_std(stream) {
+                    Ok(stream) => converse(protocol, (stream, peer), service, goodbye).await,
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a connection broke");
+                }
+            });
         }
     }
 
@@ -201,94 +220,18 @@ enum Broken {
 async fn converse(
     protocol: Protocol,
     (stream, peer): (TcpStream, SocketAddr),
-    routes: Router,
+    service: impl Serves,
     goodbye: CancellationToken,
 ) -> Result<(), Broken> {
     // Answers are small and final: nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
     match protocol {
-        Protocol::Grpc(config) => converse_grpc(config, stream, routes, goodbye).await,
+        Protocol::Grpc(config) => grpc::converse(config, stream, service, goodbye).await,
         Protocol::Http1 { max_connection_age, max_header_bytes } => {
             let age = jittered(max_connection_age, AGE_JITTER);
-            converse_http1((age, max_header_bytes), (stream, peer), routes, goodbye).await
+            http1::converse((age, max_header_bytes), (stream, peer), service, goodbye).await
         }
     }
-}
-
-async fn converse_grpc(
-    config: GrpcConfig,
-    stream: TcpStream,
-    routes: Router,
-    goodbye: CancellationToken,
-) -> Result<(), Broken> {
-    tokio::select! {
-        said = first_words(&stream, PREFACE_LEN) => said?,
-        () = goodbye.cancelled() => return Ok(()),
-    }
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_header_list_size(config.max_header_bytes.get())
-        .max_concurrent_streams(config.max_concurrent_streams.get())
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
-    let mut connection = pin!(connection);
-    let age = jittered(config.max_connection_age, AGE_JITTER);
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        () = sleep(age) => {}
-        () = goodbye.cancelled() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
-}
-
-/// A connection that is `age` old is closed with the next answer: on one that
-/// has nothing under way a client could just be sending. One on which nothing
-/// comes for [`FIRST_WORDS`] is closed by hyper.
-async fn converse_http1(
-    (age, max_header_bytes): (Duration, NonZeroU32),
-    (stream, peer): (TcpStream, SocketAddr),
-    routes: Router,
-    goodbye: CancellationToken,
-) -> Result<(), Broken> {
-    // hyper would hold on to one that has said nothing yet.
-    tokio::select! {
-        said = first_words(&stream, 1) => said?,
-        () = goodbye.cancelled() => return Ok(()),
-    }
-    let aged = AtomicBool::new(false);
-    let service = routes
-        .map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            request
-        })
-        .map_response(|mut response: Response<Body>| {
-            if aged.load(Ordering::Relaxed) {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            response
-        });
-    let max_header_bytes = usize::try_from(max_header_bytes.get()).unwrap_or(usize::MAX);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .max_header_size(max_header_bytes)
-        .max_buf_size(max_header_bytes.saturating_add(BEYOND_HEADERS))
-        .header_read_timeout(FIRST_WORDS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        () = sleep(age) => aged.store(true, Ordering::Relaxed),
-        () = goodbye.cancelled() => {}
-    }
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        () = sleep(GOODBYE) => {}
-        () = goodbye.cancelled() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
 }
 
 /// Waits until so many bytes have come, at most those of the preface, without

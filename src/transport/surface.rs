@@ -3,27 +3,26 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt;
-use http::Response;
 use tonic::Code;
 
 use super::{
     Admission,
-    refused::{self, Early},
+    refused::Early,
     status::{self, Refusal},
 };
 use crate::{
     check::{Decision, Grant},
     outage::Unavailable,
-    telemetry::Metrics,
+    telemetry::{Metrics, SurfaceMetrics},
     tier::Tier,
-    time::Clock,
+    time::{Clock, Moment},
 };
 
 /// What callers are told under one name: without bugs that tear a connection, and
 /// counted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Outcomes {
-    name: &'static str,
+    counts: Arc<SurfaceMetrics>,
     metrics: Arc<Metrics>,
 }
 
@@ -38,9 +37,9 @@ pub(super) struct Surface<T> {
 impl Outcomes {
     /// All outcomes exist in the metrics from now on. The name is the label
     /// `surface`.
-    pub(super) fn new(name: &'static str, metrics: Arc<Metrics>) -> Self {
-        metrics.expect_checks(name, status::all_outcomes());
-        Self { name, metrics }
+    pub(super) fn new(name: &'static str, metrics: &Arc<Metrics>) -> Self {
+        let counts = metrics.surface(name, status::all_outcomes());
+        Self { counts, metrics: Arc::clone(metrics) }
     }
 
     /// Waits for an answer. A bug in it is told as one, a denial without evidence
@@ -57,24 +56,14 @@ impl Outcomes {
             .as_ref()
             .err()
             .map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
-        self.metrics.check(self.name, status::code_name(code), reason);
+        self.counts.answered(status::code_name(code), reason);
         answered
     }
 
-    /// Counts here what the transport of a gRPC surface refuses by itself, and has
-    /// it answered by `answer`.
-    pub(super) fn completing<B, A>(
-        &self,
-        answer: A,
-    ) -> impl Fn(Response<B>) -> Response<B> + Clone + use<A, B>
-    where
-        A: Fn(Early) -> Response<B> + Clone,
-    {
-        let (name, metrics) = (self.name, Arc::clone(&self.metrics));
-        move |response| {
-            let count = |code, reason| metrics.check(name, code, reason);
-            refused::complete_with(response, count, &answer)
-        }
+    /// Counts a call that was refused before it was made.
+    pub(super) fn refused(&self, early: &Early) {
+        let Early { refusal, .. } = early;
+        self.counts.answered(status::code_name(refusal.code), refusal.reason);
     }
 }
 
@@ -83,7 +72,7 @@ impl<T: Tier> Surface<T> {
     pub(super) fn new(
         name: &'static str,
         admission: Arc<Admission<T>>,
-        metrics: Arc<Metrics>,
+        metrics: &Arc<Metrics>,
         clock: Clock,
     ) -> Self {
         Self { outcomes: Outcomes::new(name, metrics), admission, clock }
@@ -99,24 +88,28 @@ impl<T: Tier> Surface<T> {
         &self.outcomes
     }
 
-    /// Waits for a check, which is reading the request and [`Admission::check`], and
-    /// builds with `granted` what a grant is answered: one of the [`Outcomes`],
-    /// which is timed.
+    /// When a check begins: its one look at the clocks.
+    pub(super) fn now(&self) -> Moment {
+        self.clock.moment()
+    }
+
+    /// Waits for a check that began at `now`, which is reading the request and
+    /// [`Admission::check`], and builds with `granted` what a grant is answered: one
+    /// of the [`Outcomes`], which is timed.
     pub(super) async fn answer<A>(
         &self,
+        now: Moment,
         check: impl Future<Output = Result<Decision, Refusal>>,
-        granted: impl FnOnce(&Grant) -> A,
+        granted: impl FnOnce(Grant) -> A,
     ) -> Result<A, Refusal> {
-        let began = self.clock.monotonic();
         let answer = async {
             match check.await? {
-                Decision::Allow(grant) => Ok(granted(&grant)),
+                Decision::Allow(grant) => Ok(granted(grant)),
                 Decision::Deny(denial) => Err(Refusal::from(&denial)),
             }
         };
         let answered = self.outcomes.of(answer).await;
-        let Outcomes { name, metrics } = &self.outcomes;
-        metrics.check_took(name, began.elapsed());
+        self.outcomes.counts.took(now.monotonic.elapsed());
         answered
     }
 }

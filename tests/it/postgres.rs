@@ -44,7 +44,7 @@ fn config(url: &str) -> PostgresConfig {
 }
 
 fn store_with(config: &PostgresConfig) -> PostgresStore {
-    PostgresStore::new(config, Tasks::default()).unwrap()
+    PostgresStore::new(config, Tasks::here()).unwrap()
 }
 
 fn store(url: &str) -> PostgresStore {

@@ -1,6 +1,6 @@
 //! An explanation as the API has it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tonic::Code;
 
@@ -8,7 +8,7 @@ use crate::{
     cache::{Life, Peeked},
     check::{Decision, Denial},
     explain::{self, Asked, Doubts, Explanation, Seen},
-    key::{KeyRecord, Reading},
+    key::Reading,
     outage::Unavailable,
     store::{Answer, Known},
     time::Moment,
@@ -45,7 +45,7 @@ fn decision(explanation: &Explanation) -> ExplainedDecision {
     let mut told = match &explanation.decision {
         Ok(Decision::Allow(grant)) => ExplainedDecision {
             code: status::code_name(Code::Ok).to_owned(),
-            answer: Some(authz::answer(grant)),
+            answer: Some(authz::as_message(grant)),
             ..ExplainedDecision::default()
         },
         Ok(Decision::Deny(denial)) => refused(&Refusal::from(denial)),
@@ -170,20 +170,17 @@ fn doubts(doubts: &Doubts) -> ExplainedDoubts {
     }
 }
 
-fn record(known: &Arc<Known>) -> ExplainedRecord {
-    let KeyRecord { id, hint, rights, state, revision, .. } = &***known;
+fn record(known: &Known) -> ExplainedRecord {
     ExplainedRecord {
-        key_id: id.to_string(),
-        revision: revision.0,
-        state: state.to_string(),
-        principal: rights.principal.clone(),
-        name: rights.name.clone(),
-        hint: hint.clone(),
-        scopes: rights.scopes.clone(),
-        allowed_networks: rights.allowed_networks.iter().map(ToString::to_string).collect(),
-        audiences: rights.audiences.clone(),
-        not_before: rights.not_before.map(timestamp),
-        expires_at: rights.expires_at.map(timestamp),
+        key_id: known.id().to_owned(),
+        revision: known.revision().0,
+        state: known.state().to_string(),
+        principal: known.principal().to_owned(),
+        scopes: known.scopes().map(str::to_owned).collect(),
+        allowed_networks: known.networks().map(|network| network.to_string()).collect(),
+        audiences: known.audiences().map(str::to_owned).collect(),
+        not_before: known.not_before().map(timestamp),
+        expires_at: known.expires_at().map(timestamp),
     }
 }
 

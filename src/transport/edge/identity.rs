@@ -1,14 +1,23 @@
 //! Whose key it is, as headers for whoever is behind the proxy.
 
-use crate::check::Grant;
+use std::borrow::Cow;
 
-const NAMES: [&str; 3] = ["x-keystead-key-id", "x-keystead-principal", "x-keystead-scopes"];
+use crate::store::{Known, Profile};
+
+/// The header that tells the id of the key.
+pub(in crate::transport) const KEY_ID: &str = "x-keystead-key-id";
+/// The header that tells whose key it is.
+pub(in crate::transport) const PRINCIPAL: &str = "x-keystead-principal";
+/// The header that tells what the key may do.
+pub(in crate::transport) const SCOPES: &str = "x-keystead-scopes";
+
+const NAMES: [&str; 3] = [KEY_ID, PRINCIPAL, SCOPES];
 
 /// The most `-` in a name for which all of [`lookalikes`] are told.
 const MAX_DASHES: usize = 4;
 
-/// The names that a server may take for one of [`identity`].
-pub(in crate::transport) fn identity_lookalikes() -> impl Iterator<Item = String> {
+/// The names that a server may take for one of [`all`].
+pub(in crate::transport) fn all_lookalikes() -> impl Iterator<Item = String> {
     NAMES.into_iter().flat_map(lookalikes)
 }
 
@@ -35,32 +44,37 @@ pub(super) fn lookalikes(name: &str) -> impl Iterator<Item = String> {
 
 /// The headers that tell whose key was presented, with their values; `None` for
 /// one that is not set, and must not be left as a client may have sent it.
-///
-/// Any value is a legal header: `%`, what is not printable ASCII, and a space at
-/// either end are percent-encoded as UTF-8. Scopes have a space between them, and
-/// one within a scope is encoded too.
-pub(in crate::transport) fn identity(grant: &Grant) -> [(&'static str, Option<String>); 3] {
-    let record = &grant.record;
+pub(in crate::transport) fn all(key: &Known) -> [(&'static str, Option<String>); 3] {
+    let set = |value: String| Some(value).filter(|value| !value.is_empty());
+    [
+        (KEY_ID, set(value(key.id()).into_owned())),
+        (PRINCIPAL, set(value(key.principal()).into_owned())),
+        (SCOPES, set(scopes(key.profile()))),
+    ]
+}
+
+/// The scopes as the value of a header: with a space between them, and one within a
+/// scope encoded.
+pub(in crate::transport) fn scopes(profile: &Profile) -> String {
     let mut scopes = String::new();
-    for scope in &record.rights.scopes {
+    for scope in profile.scopes() {
         if !scopes.is_empty() {
             scopes.push(' ');
         }
         encode(&mut scopes, scope, false);
     }
-    let set = |value: String| Some(value).filter(|value| !value.is_empty());
-    let [key_id, principal, granted] = NAMES;
-    [
-        (key_id, set(encoded(record.id.as_str()))),
-        (principal, set(encoded(&record.rights.principal))),
-        (granted, set(scopes)),
-    ]
+    scopes
 }
 
-fn encoded(text: &str) -> String {
+/// A text as the value of a header, which any value is: `%`, what is not printable
+/// ASCII, and a space at either end are percent-encoded as UTF-8.
+pub(in crate::transport) fn value(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
+        return text.into();
+    }
     let mut encoded = String::with_capacity(text.len());
     encode(&mut encoded, text, true);
-    encoded
+    encoded.into()
 }
 
 /// Adds a text; with `spaces`, those that are not at an end as they are.
@@ -86,24 +100,17 @@ fn encode(encoded: &mut String, text: &str, spaces: bool) {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
-
     use http::HeaderValue;
     use percent_encoding::percent_decode_str;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        key::KeyRecord,
-        store::{Known, fake::record},
-        tier::Freshness,
-    };
+    use crate::{key::KeyRecord, store::fake::record};
 
     fn headers(change: impl FnOnce(&mut KeyRecord)) -> [(&'static str, Option<String>); 3] {
         let mut record = record("acme", 1);
         change(&mut record);
-        let record = Arc::new(Known::new(record));
-        identity(&Grant { record, freshness: Freshness::Fresh, age: Duration::ZERO })
+        all(&Known::from(&record))
     }
 
     #[test]
@@ -141,7 +148,7 @@ mod tests {
         assert_eq!(of("a-b-c-d-e").len(), 15);
         assert_eq!(of("a-b-c-d-e-f-g"), ["a_b_c_d_e_f_g"]);
         assert!(of("key").is_empty());
-        let names: Vec<_> = identity_lookalikes().collect();
+        let names: Vec<_> = all_lookalikes().collect();
         assert_eq!(names.len(), 7 + 3 + 3);
         assert!(names.contains(&"x-keystead_key-id".to_owned()), "{names:?}");
         assert!(NAMES.iter().all(|name| !names.contains(&(*name).to_owned())));

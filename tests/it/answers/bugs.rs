@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use axum::Router;
 use jiff::Timestamp;
 use keystead::{
     app::{Opened, open_store},
@@ -23,7 +22,7 @@ use keystead::{
     tasks::Tasks,
     telemetry::{Exposition, Metrics},
     time::Clock,
-    transport::{Admission, AuthzService, Listener, Protocol, auth_routes},
+    transport::{Admission, AuthzService, Listener, Protocol, Serves, Workers, auth_routes},
     usage::use_log,
 };
 use tokio_util::sync::CancellationToken;
@@ -138,15 +137,14 @@ impl Composed {
         beside(writer.run(CancellationToken::new()));
         let checker = Checker::new(ring, cached, clock.clone());
         let cut_off = CancellationToken::new();
-        let admission = Admission::new(checker, uses, config.check, cut_off.clone(), clock.clone());
+        let admission = Admission::new(checker, uses, config.check, cut_off.clone());
         let (sources, hops) = (config.credential.sources, config.forward_auth);
-        let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
-        let auth = auth_routes(admitted, counted, sources, hops, clock.clone());
+        let admitted = Arc::clone(&admission);
+        let auth = auth_routes(admitted, &metrics, sources, hops, clock.clone());
         let auth = serve(Protocol::http1(&config.grpc), auth).await;
         let max_message_bytes = config.grpc.max_message_bytes.get();
-        let routes = AuthzService::routes(admission, metrics, clock, max_message_bytes);
-        let routes = routes.prepare().into_axum_router();
-        let address = serve(Protocol::Grpc(config.grpc), routes).await;
+        let service = AuthzService::serve(admission, &metrics, clock, max_message_bytes);
+        let address = serve(Protocol::Grpc(config.grpc), service).await;
         let (channel, connects) = channel_to(address).await;
         Self { channel, connects, auth, exposition, cut_off }
     }
@@ -156,11 +154,12 @@ impl Composed {
     }
 }
 
-async fn serve(protocol: Protocol, routes: Router) -> SocketAddr {
+async fn serve(protocol: Protocol, service: impl Serves) -> SocketAddr {
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = Listener::bind(nowhere, NonZeroUsize::new(10).unwrap()).await.unwrap();
     let address = server.local_addr().unwrap();
-    beside(server.serve(protocol, routes, Tasks::default(), CancellationToken::new()));
+    let (connections, never) = (Tasks::here(), CancellationToken::new());
+    beside(server.serve(protocol, service, Workers::here(), connections, never));
     address
 }
 

@@ -14,13 +14,14 @@ use keystead::{
     tier::{Sighting, Tier},
     time::Clock,
     transport::{
-        Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, Listener, OnOutage, Protocol,
+        Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, Listener, OnOutage,
+        Protocol, Workers,
     },
     usage::use_log,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, service::Routes, transport::Channel};
+use tonic::{Code, transport::Channel};
 
 use super::{Ask, Verdict};
 use crate::harness::{
@@ -58,16 +59,16 @@ async fn surface(tier: Failing, on_outage: OnOutage) -> Channel {
     let (uses, _) = use_log(Arc::new(guarded), clock.clone());
     let checker = Checker::new(ring, tier, clock.clone());
     let never = CancellationToken::new();
-    let admission = Admission::new(checker, uses, config.check, never.clone(), clock.clone());
+    let admission = Admission::new(checker, uses, config.check, never.clone());
     let ext_authz = ExtAuthzConfig { on_outage, ..ExtAuthzConfig::default() };
     let sources = CredentialSources::default();
-    let service = ExtAuthzService::new(admission, metrics, clock, sources, ext_authz);
-    let routes = service.join(Routes::default(), config.grpc.max_message_bytes.get());
+    let service = ExtAuthzService::new(admission, &metrics, clock, sources, ext_authz)
+        .serve(config.grpc.max_message_bytes.get());
     let places = config.grpc.max_connections;
     let listener = Listener::bind(config.listen.grpc, places).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (protocol, routes) = (Protocol::Grpc(config.grpc), routes.prepare().into_axum_router());
-    beside(listener.serve(protocol, routes, Tasks::default(), never));
+    let (protocol, connections) = (Protocol::Grpc(config.grpc), Tasks::here());
+    beside(listener.serve(protocol, service, Workers::here(), connections, never));
     channel_to(address).await.0
 }
 

@@ -60,7 +60,7 @@ impl Service {
         let control = app.control_addr().unwrap();
         let auth = app.forward_auth_addr().unwrap().unwrap_or(admin.0);
         let (stop, told) = oneshot::channel();
-        let running = Tasks::default();
+        let running = Tasks::here();
         // A service whose test has dropped it goes on: others may still use it.
         let told = async {
             match told.await {

@@ -1,0 +1,78 @@
+//! HTTP/1.1, as proxies and people speak it.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, header::CONNECTION};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::{Broken, FIRST_WORDS, GOODBYE, Peer, Serves, first_words};
+
+/// How much more than the headers that it may have is read of an HTTP/1 request,
+/// so that one with somewhat more is read whole as a rule: what is unread when a
+/// connection is closed may cost its client the answer. The least that hyper takes
+/// for a buffer.
+const BEYOND_HEADERS: usize = 8192;
+
+/// A connection that is `age` old is closed with the next answer: on one that
+/// has nothing under way a client could just be sending. One on which nothing
+/// comes for [`FIRST_WORDS`] is closed by hyper.
+pub(super) async fn converse<S: Serves>(
+    (age, max_header_bytes): (Duration, NonZeroU32),
+    (stream, peer): (TcpStream, SocketAddr),
+    service: S,
+    goodbye: CancellationToken,
+) -> Result<(), Broken> {
+    // hyper would hold on to one that has said nothing yet.
+    tokio::select! {
+        said = first_words(&stream, 1) => said?,
+        () = goodbye.cancelled() => return Ok(()),
+    }
+    let aged = AtomicBool::new(false);
+    let service = service
+        .map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        })
+        .map_response(|mut response: Response<S::Body>| {
+            if aged.load(Ordering::Relaxed) {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        });
+    let max_header_bytes = usize::try_from(max_header_bytes.get()).unwrap_or(usize::MAX);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .max_header_size(max_header_bytes)
+        .max_buf_size(max_header_bytes.saturating_add(BEYOND_HEADERS))
+        .header_read_timeout(FIRST_WORDS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = sleep(age) => aged.store(true, Ordering::Relaxed),
+        () = goodbye.cancelled() => {}
+    }
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = sleep(GOODBYE) => {}
+        () = goodbye.cancelled() => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
+}

@@ -1,0 +1,185 @@
+//! One call of a check: a message in, read where it came in, and an answer out,
+//! written into the frame that leaves.
+//!
+//! This is gRPC's unary call over HTTP/2 as far as a check needs it
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>): no
+//! compression, one message each way. The library that serves everything else is
+//! made for streams of messages, and spends on the buffers and the state of two
+//! such streams more than a check takes.
+
+use std::{
+    convert::Infallible,
+    fmt, future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use tonic::{Status, body::Body, metadata::GRPC_CONTENT_TYPE};
+use tower::{BoxError, Service};
+
+use super::refused::Early;
+
+/// What comes before a message: whether it is compressed, one byte, and its length,
+/// four bytes.
+const PREFIX_BYTES: usize = 5;
+
+/// With how many bytes the frame of an answer begins: more than a typical one has.
+const FRAME_BYTES: usize = 512;
+
+/// A method with one message in and one out.
+pub trait Method: Send + Sync + 'static {
+    /// Answers a call. `headers` are those of the request; the message may hold a
+    /// key.
+    fn call(
+        &self,
+        headers: &HeaderMap,
+        message: Bytes,
+    ) -> impl Future<Output = Result<Frame, Status>> + Send;
+
+    /// Answers a call that was refused before it could be made.
+    fn refuse(&self, early: Early) -> Response<Body>;
+}
+
+/// A message that is answered, in its frame.
+#[derive(Debug)]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// The frame of a message that `write` appends.
+    pub(super) fn of(write: impl FnOnce(&mut BytesMut)) -> Self {
+        let mut frame = BytesMut::with_capacity(FRAME_BYTES);
+        frame.put_bytes(0, PREFIX_BYTES);
+        write(&mut frame);
+        // No record is nearly as long as 4 GiB.
+        let length = u32::try_from(frame.len() - PREFIX_BYTES).unwrap_or(u32::MAX);
+        frame[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
+        Self(frame.freeze())
+    }
+}
+
+/// A method, served. Clones share it.
+pub struct Unary<M> {
+    method: Arc<M>,
+    max_message_bytes: usize,
+}
+
+/// An answer that may have to be waited for.
+pub(super) type Answering =
+    Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+impl<M> Unary<M> {
+    /// Serves messages of at most so many bytes.
+    pub(super) fn new(method: M, max_message_bytes: usize) -> Self {
+        Self { method: Arc::new(method), max_message_bytes }
+    }
+}
+
+impl<M: Method> Unary<M> {
+    /// Answers a call of another method of the same service.
+    pub(super) fn not_served(&self, why: &str) -> Answering {
+        Box::pin(future::ready(Ok(self.method.refuse(Early::unimplemented(why)))))
+    }
+}
+
+impl<M: Method, B> Service<Request<B>> for Unary<M>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Answering {
+        let Self { method, max_message_bytes } = self.clone();
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let message = match read(&head.headers, body, max_message_bytes).await {
+                Ok(message) => message,
+                Err(early) => return Ok(method.refuse(early)),
+            };
+            Ok(match method.call(&head.headers, message).await {
+                Ok(frame) => answered(frame),
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+}
+
+/// Reads the one message of a request.
+async fn read<B>(headers: &HeaderMap, mut body: B, max_message_bytes: usize) -> Result<Bytes, Early>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    if let Some(encoding) = headers.get("grpc-encoding").filter(|it| *it != "identity") {
+        return Err(Early::unimplemented(&format!(
+            "messages compressed with {encoding:?} are not read; send them as they are"
+        )));
+    }
+    let mut framed = Bytes::new();
+    while let Some(part) = body.frame().await {
+        let part = part.map_err(|_| Early::invalid("the request broke off"))?;
+        // Trailers say nothing about a check.
+        let Ok(part) = part.into_data() else { continue };
+        framed = if framed.is_empty() { part } else { [framed, part].concat().into() };
+        is_allowed(&framed, max_message_bytes)?;
+    }
+    if framed.len() < PREFIX_BYTES {
+        return Err(Early::invalid("there is no message in the request"));
+    }
+    let length = length(&framed);
+    let message = framed.slice(PREFIX_BYTES..);
+    if message.len() != length {
+        return Err(Early::invalid("there is not one message in the request, or not all of it"));
+    }
+    Ok(message)
+}
+
+/// Whether what has come so far may be the beginning of a message.
+fn is_allowed(framed: &[u8], max_message_bytes: usize) -> Result<(), Early> {
+    let Some(is_compressed) = framed.first() else { return Ok(()) };
+    if *is_compressed != 0 {
+        return Err(Early::invalid("the message is compressed, or not in a frame of gRPC"));
+    }
+    let length = if framed.len() < PREFIX_BYTES { 0 } else { length(framed) };
+    if length.max(framed.len().saturating_sub(PREFIX_BYTES)) > max_message_bytes {
+        return Err(Early::too_large(max_message_bytes));
+    }
+    Ok(())
+}
+
+/// The length of a message, from its prefix.
+fn length(mut framed: &[u8]) -> usize {
+    framed.advance(1);
+    usize::try_from(framed.get_u32()).unwrap_or(usize::MAX)
+}
+
+/// A call that has gone well.
+pub(super) fn answered(Frame(frame): Frame) -> Response<Body> {
+    const OK: HeaderValue = HeaderValue::from_static("0");
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(Status::GRPC_STATUS, OK);
+    let body = Full::new(frame).with_trailers(future::ready(Some(Ok(trailers))));
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    response
+}
+
+impl<M> Clone for Unary<M> {
+    fn clone(&self) -> Self {
+        Self { method: Arc::clone(&self.method), max_message_bytes: self.max_message_bytes }
+    }
+}
+
+impl<M> fmt::Debug for Unary<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unary").finish_non_exhaustive()
+    }
+}
