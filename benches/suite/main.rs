@@ -1,0 +1,119 @@
+//! How well Keystead performs, as ratios to other servers in the same run on the
+//! same machine.
+//!
+//! ```text
+//! cargo bench --bench suite -- [--quick] PART…   measures, into target/bench/PART.json
+//! cargo bench --bench suite -- report            writes docs/performance.md from all of them
+//! ```
+//!
+//! `scripts/bench` does both; [`capture`] makes what is sent. A part is a module
+//! here: it measures one thing and tells it as a [`report::Section`].
+
+mod bare;
+mod capture;
+mod ground;
+mod growth;
+mod grpc;
+mod h2load;
+mod hit;
+mod keystead;
+mod layout;
+mod load;
+mod machine;
+mod memory;
+mod population;
+mod process;
+mod refill;
+mod report;
+mod servers;
+mod shown;
+mod snapshot;
+mod start;
+mod statistics;
+mod steady;
+mod tail;
+mod tiers;
+mod typical;
+mod zipf;
+
+use std::process::ExitCode;
+
+use report::{Kept, Section};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Whatever ends a part: each says by itself what was tried.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How a part is to be measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    /// In a quarter of the time or less, to see whether it works; its figures are
+    /// not for the page.
+    pub(crate) quick: bool,
+}
+
+/// What can be measured.
+struct Part {
+    name: &'static str,
+    measure: fn(Run) -> Result<Section>,
+}
+
+/// In the order of the page.
+const PARTS: &[Part] = &[
+    Part { name: "hit", measure: hit::measure },
+    Part { name: "tiers", measure: tiers::measure },
+    Part { name: "layout", measure: layout::measure },
+    Part { name: "tail", measure: tail::measure },
+    Part { name: "growth", measure: growth::measure },
+    Part { name: "memory", measure: memory::measure },
+    Part { name: "zipf", measure: zipf::measure },
+    Part { name: "refill", measure: refill::measure },
+    Part { name: "snapshot", measure: snapshot::measure },
+    Part { name: "start", measure: start::measure },
+];
+
+fn main() -> ExitCode {
+    // `cargo bench` adds a flag of its own.
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    match obey(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("suite: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey(arguments: &[String]) -> Result<()> {
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        // What the suite begins as processes of their own.
+        Some(("bare", rest)) => return bare::serve(rest),
+        Some(("load", [])) => return load::obey(),
+        Some(("capture", [])) => return capture::capture(),
+        Some((steady::CHILD, [])) => return steady::obey(),
+        Some((memory::CHILD, rest)) => return memory::child(rest),
+        _ => {}
+    }
+    let quick = arguments.iter().any(|word| word == "--quick");
+    for name in arguments.iter().filter(|word| *word != "--quick") {
+        if name == "report" {
+            report::write(PARTS.iter().map(|part| part.name))?;
+            continue;
+        }
+        let part = PARTS.iter().find(|part| part.name == name);
+        let part = part.ok_or_else(|| format!("there is no part `{name}`; {}", parts()))?;
+        let section = (part.measure)(Run { quick })?;
+        let kept = Kept::now(part.name, quick, section)?;
+        kept.print();
+        kept.store()?;
+    }
+    Ok(())
+}
+
+fn parts() -> String {
+    let names: Vec<_> = PARTS.iter().map(|part| part.name).collect();
+    format!("there are {}, and `report`", names.join(", "))
+}

@@ -1,0 +1,149 @@
+//! How long a snapshot takes: to write while the service runs, and to read at a
+//! start. The files are in the folder for temporary files (`TMPDIR`), which for
+//! honest times of writing is on a disk.
+
+use std::{
+    fs, io,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keystead::{
+    cache::{CacheConfig, Coverage, Memory},
+    key::KeyRing,
+    store::{Position, StoreConfig, StoreIdentity},
+    suspect::{SuspectConfig, Suspicion},
+    telemetry::Metrics,
+    time::Clock,
+    warm::{self, Seals, Setup, Warm, snapshot},
+};
+use tokio::{runtime::Runtime, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Result, Run,
+    population::{self, Kind, REVISION},
+    report::{Section, Table},
+    shown,
+};
+
+const INTRO: &str = "\
+The file that a restart during an outage of the store serves warm keys from, with typical records. *Encode* is without a
+disk; *write* is what the service does every `snapshot.every`, beside the checks and with the flush of the disk; *load*
+is from a file that was just written to a memory that could answer. One run each, in one process.
+";
+
+/// The part `snapshot`.
+pub(crate) fn measure(run: Run) -> Result<Section> {
+    let counts: &[u64] = if run.quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] };
+    let runtime = Runtime::new()?;
+    let columns = ["keys", "file", "bytes each", "encode", "write", "load"];
+    let mut table = Table::new("", &columns);
+    for &count in counts {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("snapshot");
+        let Measured { bytes, encode, write, load } = runtime.block_on(one(count, path))?;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let megabytes = bytes as f64 / 1e6;
+        table.rows.push(vec![
+            shown::count(count),
+            format!("{megabytes:.1} MB"),
+            shown::count(bytes / count),
+            shown::seconds(encode),
+            shown::seconds(write),
+            shown::seconds(load),
+        ]);
+    }
+    Ok(Section {
+        title: "Snapshot".to_owned(),
+        intro: INTRO.to_owned(),
+        tables: vec![table],
+        ..Section::default()
+    })
+}
+
+struct Measured {
+    bytes: u64,
+    encode: Duration,
+    write: Duration,
+    load: Duration,
+}
+
+async fn one(count: u64, path: PathBuf) -> Result<Measured> {
+    let (_, ring) = population::secret()?;
+    let setup = setup(path.clone(), &ring, StoreIdentity::of(&StoreConfig::default()));
+    let now = Clock::System.moment();
+
+    let first = load(setup.clone(), count).await?;
+    for number in 0..count {
+        let record = population::record(Kind::Typical, number, now.wall)?;
+        population::take(&first.memory, population::digest(number), &record, now.monotonic)?;
+    }
+    let encode = encode(&first.memory, &setup)?;
+    let began = Instant::now();
+    write(first, Position { revision: REVISION, landmark: None }, now.monotonic).await;
+    let write = began.elapsed();
+    let bytes = fs::metadata(&path)?.len();
+
+    let began = Instant::now();
+    let warm = load(setup, count).await?;
+    let load = began.elapsed();
+    let restored = warm.restored.map_or(0, |restored| restored.entries);
+    assert_eq!(restored as u64, count, "not all entries were read");
+    Ok(Measured { bytes, encode, write, load })
+}
+
+/// A snapshot at `path`, of a store's keys.
+pub(crate) fn setup(path: PathBuf, ring: &KeyRing, store: StoreIdentity) -> Setup {
+    Setup {
+        path,
+        every: Duration::from_hours(1),
+        store,
+        seals: Seals::of(ring),
+        max_age: CacheConfig::default().stale_if_error_for,
+        numbered: true,
+    }
+}
+
+/// What is at the path, in a memory with room for so many keys.
+pub(crate) async fn load(setup: Setup, count: u64) -> Result<Warm> {
+    let (metrics, _) = Metrics::new()?;
+    // With room to spare: the parts of the memory fill unevenly.
+    let most = NonZeroUsize::new(usize::try_from(count + count / 4)?).unwrap_or(NonZeroUsize::MIN);
+    let config = CacheConfig { max_entries: most, ..CacheConfig::default() };
+    let empty = move || {
+        let coverage = Arc::new(Coverage::new(Duration::from_secs(1)));
+        let suspicion = Arc::new(Suspicion::new(SuspectConfig::default()));
+        Memory::new(config, coverage, suspicion, Clock::System)
+    };
+    Ok(warm::load(setup, empty, metrics, Clock::System).await)
+}
+
+/// Writes what is in memory, as the service does at its end, when all changes up
+/// to `position` have been applied to it and none was missed since `covered_since`.
+pub(crate) async fn write(warm: Warm, position: Position, covered_since: tokio::time::Instant) {
+    let coverage = Arc::new(Coverage::new(Duration::from_secs(1)));
+    coverage.confirm(covered_since);
+    let (_told, followed) = watch::channel(Some(position));
+    let (_journal, writer) = warm.keep(coverage, followed);
+    let stop = CancellationToken::new();
+    stop.cancel();
+    writer.run(stop).await;
+}
+
+fn encode(memory: &Memory, setup: &Setup) -> io::Result<Duration> {
+    let now = Clock::System.moment();
+    let header = snapshot::Header {
+        store: setup.store,
+        lineage: [0; 16],
+        created_at: now.wall,
+        position: Position { revision: REVISION, landmark: None },
+        covered_since: None,
+        noted: 0,
+    };
+    let began = Instant::now();
+    snapshot::write(io::sink(), &setup.seals, &header, now, memory.export(), || true)?;
+    Ok(began.elapsed())
+}
