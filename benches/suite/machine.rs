@@ -51,9 +51,19 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             memory_gib: (kib + (1 << 19)) >> 20,
             system: said("uname", &["-srm"])?,
-            compiler: said("rustc", &["--version"])?,
+            compiler: compiler()?,
         })
     }
+}
+
+/// The compiler, and how it was told otherwise than by `Cargo.toml` to build: the
+/// suite is run by whoever builds it.
+fn compiler() -> Result<String> {
+    #[expect(clippy::disallowed_methods, reason = "cargo is told by the environment")]
+    let told = std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PROFILE_BENCH_"));
+    let mut told: Vec<_> = told.map(|(name, value)| format!("{name}={value}")).collect();
+    told.sort();
+    Ok([vec![said("rustc", &["--version"])?], told].concat().join(", "))
 }
 
 /// The value behind `name:` in one of the lists of `/proc`.
