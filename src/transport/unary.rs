@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use tonic::{Status, body::Body, metadata::GRPC_CONTENT_TYPE};
@@ -123,42 +123,42 @@ where
             "messages compressed with {encoding:?} are not read; send them as they are"
         )));
     }
-    let mut framed = Bytes::new();
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while let Some(part) = body.frame().await {
         let part = part.map_err(|_| Early::invalid("the request broke off"))?;
         // Trailers say nothing about a check.
         let Ok(part) = part.into_data() else { continue };
-        framed = if framed.is_empty() { part } else { [framed, part].concat().into() };
-        is_allowed(&framed, max_message_bytes)?;
+        // Nearly every request comes in one part, which is taken as it is.
+        if first.is_empty() {
+            first = part;
+        } else {
+            rest.extend_from_slice(&part);
+        }
+        if first.len() + rest.len() > PREFIX_BYTES + max_message_bytes {
+            return Err(Early::too_large(max_message_bytes));
+        }
     }
-    if framed.len() < PREFIX_BYTES {
+    let framed = if rest.is_empty() { first } else { [&*first, &*rest].concat().into() };
+    message(&framed, max_message_bytes)
+}
+
+/// The message in a frame.
+fn message(framed: &Bytes, max_message_bytes: usize) -> Result<Bytes, Early> {
+    let Some(([is_compressed, length @ ..], _)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
         return Err(Early::invalid("there is no message in the request"));
+    };
+    if *is_compressed != 0 {
+        return Err(Early::invalid("the message is compressed, or not in a frame of gRPC"));
     }
-    let length = length(&framed);
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if length > max_message_bytes {
+        return Err(Early::too_large(max_message_bytes));
+    }
     let message = framed.slice(PREFIX_BYTES..);
     if message.len() != length {
         return Err(Early::invalid("there is not one message in the request, or not all of it"));
     }
     Ok(message)
-}
-
-/// Whether what has come so far may be the beginning of a message.
-fn is_allowed(framed: &[u8], max_message_bytes: usize) -> Result<(), Early> {
-    let Some(is_compressed) = framed.first() else { return Ok(()) };
-    if *is_compressed != 0 {
-        return Err(Early::invalid("the message is compressed, or not in a frame of gRPC"));
-    }
-    let length = if framed.len() < PREFIX_BYTES { 0 } else { length(framed) };
-    if length.max(framed.len().saturating_sub(PREFIX_BYTES)) > max_message_bytes {
-        return Err(Early::too_large(max_message_bytes));
-    }
-    Ok(())
-}
-
-/// The length of a message, from its prefix.
-fn length(mut framed: &[u8]) -> usize {
-    framed.advance(1);
-    usize::try_from(framed.get_u32()).unwrap_or(usize::MAX)
 }
 
 /// A call that has gone well.
@@ -181,5 +181,87 @@ impl<M> Clone for Unary<M> {
 impl<M> fmt::Debug for Unary<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Unary").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame as Part;
+    use tonic::Code;
+
+    use super::*;
+
+    const MAX: usize = 100;
+
+    /// Reads a request whose body comes in these parts.
+    async fn read_parts(headers: &HeaderMap, parts: &[&[u8]]) -> Result<Bytes, Early> {
+        let parts: Vec<_> = parts.iter().map(|part| Bytes::copy_from_slice(part)).collect();
+        let parts = parts.into_iter().map(|part| Ok::<_, Infallible>(Part::data(part)));
+        read(headers, StreamBody::new(stream::iter(parts)), MAX).await
+    }
+
+    fn framed(message: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(message.len()).unwrap();
+        [&[0], &length.to_be_bytes()[..], message].concat()
+    }
+
+    #[tokio::test]
+    async fn a_message_is_read_in_however_many_parts_it_comes() {
+        let (headers, message) = (HeaderMap::new(), [7; MAX]);
+        let whole = framed(&message);
+        for size in [1, 2, 4, 5, 6, 50, whole.len()] {
+            let parts: Vec<_> = whole.chunks(size).collect();
+            let read = read_parts(&headers, &parts).await.unwrap();
+            assert_eq!(read, message[..], "{size}");
+        }
+        assert!(read_parts(&headers, &[&framed(b"")]).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_large_is_refused_by_what_it_says_and_by_what_it_is() {
+        let headers = HeaderMap::new();
+        let large = framed(&[7; MAX + 1]);
+        for parts in [&[&*large][..], &[&large[..5]], &[&[0; 50], &[0; 50], &[0; 50]]] {
+            let early = read_parts(&headers, parts).await.unwrap_err();
+            assert!(early.is_too_large, "{early:?}");
+            assert_eq!(early.refusal.code, Code::InvalidArgument);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_one_message_makes_no_sense() {
+        let headers = HeaderMap::new();
+        let (one, mut compressed) = (framed(b"abc"), framed(b"abc"));
+        compressed[0] = 1;
+        let short = &one[..one.len() - 1];
+        let two = [&*one, &*one].concat();
+        for parts in [&[][..], &[&one[..4]], &[short], &[&two], &[&one, b"x"], &[&compressed]] {
+            let early = read_parts(&headers, parts).await.unwrap_err();
+            assert_eq!(early.refusal.code, Code::InvalidArgument);
+            assert!(!early.is_too_large, "{early:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_compression_is_not_offered() {
+        for (encoding, is_read) in [("identity", true), ("gzip", false)] {
+            let headers = HeaderMap::from_iter([(
+                "grpc-encoding".parse().unwrap(),
+                HeaderValue::from_static(encoding),
+            )]);
+            let read = read_parts(&headers, &[&framed(b"abc")]).await;
+            assert_eq!(read.is_ok(), is_read, "{encoding}");
+            if let Err(early) = read {
+                assert_eq!(early.refusal.code, Code::Unimplemented);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_says_how_long_its_message_is() {
+        let Frame(frame) = Frame::of(|to| to.put_bytes(7, 2 * FRAME_BYTES));
+        assert_eq!(message(&frame, 2 * FRAME_BYTES).unwrap().len(), 2 * FRAME_BYTES);
     }
 }
