@@ -83,16 +83,8 @@ impl<T: Refresh> Cached<T> {
 
 impl<T: Refresh> Tier for Cached<T> {
     fn at_hand(&self, credential: Credential, now: Instant) -> Option<Sighting> {
-        let digest = credential.digest();
-        let Held { sighting, serve } = self.memory.look(&digest, now)?;
-        match serve {
-            Serve::AtOnce => {}
-            Serve::AndRefresh => self.refresh_behind(digest),
-            Serve::IfError => return None,
-        }
-        self.metrics.cache_lookup(result_of(&sighting));
-        self.note(credential, true, now);
-        Some(sighting)
+        let held = self.memory.look(&credential.digest(), now)?;
+        (held.serve != Serve::IfError).then(|| self.serve(credential, held, now))
     }
 
     async fn find(
@@ -101,20 +93,22 @@ impl<T: Refresh> Tier for Cached<T> {
         deadline: Instant,
     ) -> Result<Sighting, Unavailable> {
         let now = self.clock.monotonic();
-        if let Some(sighting) = self.at_hand(credential, now) {
-            return Ok(sighting);
-        }
-        let found = if let Some(Held { sighting, .. }) = self.memory.look(&credential.digest(), now)
-        {
-            self.metrics.cache_lookup(result_of(&sighting));
-            let asked = self.ask_first(credential, deadline).await;
-            Ok(asked.unwrap_or_else(|cause| {
-                self.metrics.masked_failure("store", cause);
-                sighting
-            }))
-        } else {
-            self.metrics.cache_lookup(CacheResult::Miss);
-            self.next.find(credential, deadline).await
+        let found = match self.memory.look(&credential.digest(), now) {
+            Some(Held { sighting, serve: Serve::IfError }) => {
+                self.metrics.cache_lookup(result_of(&sighting));
+                let asked = self.ask_first(credential, deadline).await;
+                Ok(asked.unwrap_or_else(|cause| {
+                    self.metrics.masked_failure("store", cause);
+                    sighting
+                }))
+            }
+            Some(held @ Held { serve: Serve::AtOnce | Serve::AndRefresh, .. }) => {
+                return Ok(self.serve(credential, held, now));
+            }
+            None => {
+                self.metrics.cache_lookup(CacheResult::Miss);
+                self.next.find(credential, deadline).await
+            }
         };
         self.note(credential, found.is_ok(), self.clock.monotonic());
         found
@@ -122,6 +116,17 @@ impl<T: Refresh> Tier for Cached<T> {
 }
 
 impl<T: Refresh> Cached<T> {
+    /// Serves what may be served at once.
+    fn serve(&self, credential: Credential, held: Held, now: Instant) -> Sighting {
+        let Held { sighting, serve } = held;
+        if serve == Serve::AndRefresh {
+            self.refresh_behind(credential.digest());
+        }
+        self.metrics.cache_lookup(result_of(&sighting));
+        self.note(credential, true, now);
+        sighting
+    }
+
     /// Notes what becomes of a known key while the store is in doubt.
     fn note(&self, credential: Credential, is_served: bool, now: Instant) {
         if self.next.in_doubt() && self.is_known(credential) {
