@@ -16,7 +16,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{
     DEADLINE, beside, eventually, free_port,
-    process::{Server, run},
+    process::{Server, run, signal},
 };
 
 /// The password of every role that a test logs in with. No error may show it.
@@ -35,7 +35,6 @@ pub(crate) struct Setup {
 /// its own processes. The database is `keystead`, owned by the role `keystead`.
 #[derive(Debug)]
 pub(crate) struct Postgres {
-    /// Dropped first: the server must not outlive its data.
     server: Option<Server>,
     home: TempDir,
     port: u16,
@@ -158,6 +157,13 @@ impl Postgres {
         self.server.as_ref().expect("it is running").cont_all();
     }
 
+    /// Stops some of its [backends](Postgres::backends), or lets them go on: the
+    /// server itself goes on taking connections.
+    pub(crate) fn signal(&self, name: &str, backends: &[String]) {
+        assert!(self.server.is_some(), "it is not running");
+        signal(name, backends);
+    }
+
     /// A connection of the superuser, over the Unix socket. The last three
     /// connections of the server are kept for it.
     pub(crate) async fn client(&self) -> Client {
@@ -200,6 +206,22 @@ impl Postgres {
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'keystead' ORDER BY pid",
         )
         .await
+    }
+}
+
+impl Drop for Postgres {
+    /// A server that is killed leaves a segment of shared memory behind, by which
+    /// another would tell that its data are in use. A machine has a few thousand.
+    fn drop(&mut self) {
+        drop(self.server.take());
+        let told = fs::read_to_string(self.home.path().join("data/postmaster.pid"));
+        // In the seventh line, behind its key.
+        let told = told.unwrap_or_default();
+        let segment = told.lines().nth(6).and_then(|line| line.split_whitespace().nth(1));
+        if let Some(segment) = segment {
+            // Not a panic, which would hide that of the test.
+            let _ = Command::new("ipcrm").args(["-m", segment]).output();
+        }
     }
 }
 

@@ -115,7 +115,7 @@ fn is_alive(pid: u32) -> bool {
 }
 
 /// Processes that have ended meanwhile are passed over.
-fn signal(name: &str, pids: &[u32]) {
+pub(super) fn signal(name: &str, pids: &[impl ToString]) {
     let pids = pids.iter().map(ToString::to_string);
     Command::new("kill").arg(format!("-{name}")).args(pids).output().unwrap();
 }
