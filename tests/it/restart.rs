@@ -83,27 +83,29 @@ impl Site {
         self.check(server, key).await == (0, String::new())
     }
 
+    /// Brings keys into memory, and waits for the first snapshot: none is written before
+    /// the feed has spoken, not even at the stop.
+    async fn warm_up(&self, server: &Server, keys: &[Key]) {
+        let (channel, _) = channel_to(server.grpc).await;
+        let checks = stream::iter(keys).map(|key| {
+            let channel = channel.clone();
+            async move {
+                eventually("it is answered", async || {
+                    check_over(channel.clone(), presenting(&key.text)).await.ok()
+                })
+                .await
+            }
+        });
+        checks.buffer_unordered(50).collect::<Vec<_>>().await;
+        eventually("there is a snapshot", async || (length(self.file("")) > 0).then_some(())).await;
+    }
+
     async fn until(&self, server: &Server, key: &Key, code: i32, reason: &str) {
         eventually("it is answered so", async || {
             (self.check(server, key).await == (code, reason.to_owned())).then_some(())
         })
         .await;
     }
-}
-
-/// Brings keys into memory.
-async fn warm_up(server: &Server, keys: &[Key]) {
-    let (channel, _) = channel_to(server.grpc).await;
-    let checks = stream::iter(keys).map(|key| {
-        let channel = channel.clone();
-        async move {
-            eventually("it is answered", async || {
-                check_over(channel.clone(), presenting(&key.text)).await.ok()
-            })
-            .await
-        }
-    });
-    checks.buffer_unordered(50).collect::<Vec<_>>().await;
 }
 
 async fn killed(mut server: Server) {
@@ -134,7 +136,7 @@ async fn a_restart_during_an_outage_serves_warm_keys_and_no_key_that_was_revoked
     let (seen, unseen) = all.split_at(3);
 
     let server = site.keystead.serve(&[]).await;
-    warm_up(&server, seen).await;
+    site.warm_up(&server, seen).await;
     assert!(server.stop().await.success());
 
     // The next one learns of a revocation, and dies without another snapshot.
@@ -200,7 +202,7 @@ async fn a_key_that_is_revoked_while_the_service_is_down_is_refused_when_the_sto
     let keys = site.keys().await;
     let all = keys.create_many(2).await;
     let server = site.keystead.serve(&[]).await;
-    warm_up(&server, &all).await;
+    site.warm_up(&server, &all).await;
     assert!(server.stop().await.success());
     keys.act(&all[0], Action::Revoke).await;
 
@@ -215,7 +217,7 @@ async fn a_program_that_is_killed_while_it_writes_leaves_the_last_whole_snapshot
     let site = Site::embedded("100ms");
     let keys = site.keys().await.create_many(MANY).await;
     let server = site.keystead.serve(&[]).await;
-    warm_up(&server, &keys).await;
+    site.warm_up(&server, &keys).await;
     assert!(server.stop().await.success());
 
     let began = Instant::now();
@@ -242,7 +244,7 @@ async fn a_snapshot_that_cannot_be_trusted_is_named_in_the_log_and_the_service_s
     let site = Site::embedded("1h");
     let keys = site.keys().await.create_many(1).await;
     let server = site.keystead.serve(&[]).await;
-    warm_up(&server, &keys).await;
+    site.warm_up(&server, &keys).await;
     assert!(server.stop().await.success());
     let mode = |file: &str| fs::metadata(site.file(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode(".changes")), (0o600, 0o600));
