@@ -37,8 +37,10 @@ pub struct StoreConfig {
     #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub connect_timeout: Duration,
     /// How long data that was sent may stay unacknowledged before the kernel
-    /// ends the connection, so that a server that vanished is noticed.
-    /// PostgreSQL only.
+    /// ends the connection, so that a server that vanished is noticed. A
+    /// lookup that was given up has its connection to itself until the
+    /// server has ended it, or has said nothing for this long: recovering
+    /// from a server that froze may take as long. PostgreSQL only.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub tcp_user_timeout: Duration,

@@ -72,8 +72,8 @@ pub struct PostgresConfig {
 /// Lookups, changes and touches end within the connect time-out, while there is
 /// no connection, and the query time-out. What people ask for (get, list, insert,
 /// act) may take 30 s a statement, migrating five minutes. What is cancelled while
-/// the server works ends its connection; the server undoes it when it notices, at
-/// the latest when the statement's time-out has passed.
+/// the server works goes on there, until the statement's time-out has passed at the
+/// latest; then its connection is closed, and what was not committed is undone.
 pub struct PostgresStore {
     connections: Connections,
     dialer: Dialer,

@@ -36,15 +36,22 @@ const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// [`Connection`]), and because one that has been closed meanwhile is recognised
 /// as such. One that has died without a word costs one failed call, and then is
 /// gone.
+///
+/// A lookup that is given up keeps its place until the server has ended it too, so
+/// that the server works on no more of them at once than there are places, however late
+/// its answers are. What it does on connections that have broken, or after it was silent
+/// for so long that it is taken to have vanished, nobody can know.
 pub(super) struct Connections {
     pool: Pool,
-    /// One permit for each connection that is lent or being made: what bounds
-    /// the tasks that make connections. The pool itself is never waited for.
+    /// One permit for each connection that is lent, being made or left in the
+    /// middle of a call: what bounds the tasks that make connections. The pool itself is never waited for.
     places: Arc<Semaphore>,
     /// Longest making of a connection, with its first statement.
     create: Duration,
     /// Longest wait for a place.
     wait: Duration,
+    /// Longest wait for the end of a call that was given up.
+    silence: Duration,
     tasks: Tasks,
     remedy: Arc<str>,
 }
@@ -57,9 +64,9 @@ impl Connections {
         remedy: Arc<str>,
         tasks: Tasks,
     ) -> Result<Self, PostgresConfigError> {
-        let Dialer { driver, connector, host_limit, limit: create, opening } = dialer;
+        let Dialer { driver, connector, host_limit, limit: create, silence, opening } = dialer;
         // A place is held for as long as a connection is being made, or a call
-        // lasts, which is less; whoever waits longer than that waits in vain.
+        // lasts, which is less if the server answers.
         let wait = create;
 
         let recycling_method = RecyclingMethod::Fast;
@@ -80,7 +87,7 @@ impl Connections {
             .build()
             .map_err(|reason| PostgresConfigError::Setup(reason.to_string()))?;
         let places = Arc::new(Semaphore::new(max_connections.get()));
-        Ok(Self { pool, places, create, wait, tasks, remedy })
+        Ok(Self { pool, places, create, wait, silence, tasks, remedy })
     }
 
     /// An idle connection, or else a new one.
@@ -91,12 +98,13 @@ impl Connections {
             .await
             .map_err(|_| error::no_place())?
             .map_err(|_| stopping())?;
-        let (pool, create) = (self.pool.clone(), self.create);
+        let Self { pool, create, silence, tasks, .. } = self;
+        let (pool, create, silence, tasks) = (pool.clone(), *create, *silence, tasks.clone());
         let mut getting = Box::pin(async move {
             // The pool's own time-out does not bound the first statement.
             let got = timeout(create, pool.get()).await;
             let object = got.unwrap_or(Err(PoolError::Timeout(TimeoutType::Create)))?;
-            Ok(Connection { object: Some(object), answer_pending: false, _place: place })
+            Ok(Connection { lent: Some((object, place)), answer_pending: false, silence, tasks })
         });
         // An idle connection is there at once; only making one needs a task.
         let got = match (&mut getting).now_or_never() {
@@ -143,12 +151,14 @@ fn stopping() -> StoreError {
 ///
 /// When dropped it goes back there, unless an answer is still to come on it: a
 /// call that was dropped or timed out in the middle, or that failed, leaves the
-/// connection in a state that nobody knows, and takes it out of the pool and
-/// closes it.
+/// connection in a state that nobody knows, and takes it out of the pool. It is
+/// closed, and its place given back, when the server has ended that call.
 pub(super) struct Connection {
-    object: Option<Object>,
+    /// `None` once it is given back.
+    lent: Option<(Object, OwnedSemaphorePermit)>,
     answer_pending: bool,
-    _place: OwnedSemaphorePermit,
+    silence: Duration,
+    tasks: Tasks,
 }
 
 impl Connection {
@@ -156,7 +166,7 @@ impl Connection {
     /// afterwards, the connection ends with this value.
     pub(super) fn client(&mut self) -> &mut ClientWrapper {
         self.answer_pending = true;
-        self.object.as_deref_mut().expect("only `drop` takes it")
+        &mut self.lent.as_mut().expect("only `drop` takes it").0
     }
 
     /// All that was asked has been answered.
@@ -168,9 +178,15 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.answer_pending
-            && let Some(object) = self.object.take()
+            && let Some((object, place)) = self.lent.take()
         {
-            drop(Object::take(object));
+            let (client, silence) = (Object::take(object), self.silence);
+            self.tasks.spawn_until_stopped("leave", async move {
+                // Answered after all that was asked before.
+                let _ = timeout(silence, client.batch_execute("")).await;
+                drop(client);
+                drop(place);
+            });
         }
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct Dialer {
     pub(super) host_limit: Duration,
     /// Longest making of a connection, with its first statement.
     pub(super) limit: Duration,
+    /// Longest silence of a server that is there: the TCP user time-out, and at least as
+    /// long as a lookup may take there.
+    pub(super) silence: Duration,
     /// The first statement on every connection. `None` behind PgBouncer in
     /// transaction mode, where the setting would stay on somebody else's
     /// connection; there, each transaction sets its own.
@@ -53,7 +56,8 @@ impl Dialer {
         let limit = config.connect_timeout * u32::try_from(hosts).unwrap_or(u32::MAX);
         let opening = config.prepared_statements.then(|| limits_statements(config.query_timeout));
         let host_limit = config.connect_timeout;
-        Ok(Self { driver, connector, host_limit, limit, opening })
+        let silence = config.tcp_user_timeout.max(config.query_timeout);
+        Ok(Self { driver, connector, host_limit, limit, silence, opening })
     }
 
     /// Makes a connection outside the pool. `drive` begins to drive it.

@@ -33,9 +33,12 @@ pub(super) fn from_pool(error: PoolError, remedy: &str) -> StoreError {
 
 /// No place in the pool came free. The guard in front lets no more callers come
 /// than there are places, so that they are held by connections that are still
-/// being made.
+/// being made, or by calls that were given up and that the server has not ended.
 pub(super) fn no_place() -> StoreError {
-    StoreError::new(StoreErrorKind::Timeout, "all connections are still being made or in use")
+    StoreError::new(
+        StoreErrorKind::Timeout,
+        "all connections are being made, in use, or busy with what was given up",
+    )
 }
 
 /// Why a connection could not be made.

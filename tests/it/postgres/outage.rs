@@ -210,6 +210,54 @@ async fn dropped_lookup_never_poisons_a_connection() {
     .await;
 }
 
+/// A store with a connection in each of its four places, whose backends are stopped: the
+/// server goes on taking connections.
+async fn with_stopped_backends(
+    postgres: &Postgres,
+    tcp_user_timeout: Duration,
+) -> (PostgresStore, Vec<String>) {
+    let connect_timeout = Duration::from_millis(300);
+    let config = impatient(&postgres.url());
+    let store = store_with(&PostgresConfig { connect_timeout, tcp_user_timeout, ..config });
+    let backends = eventually("there is a connection in each place", async || {
+        let _ = futures::future::join_all((0..8).map(|_| knows(&store, 1))).await;
+        Some(postgres.backends().await).filter(|backends| backends.len() == 4)
+    })
+    .await;
+    postgres.signal("STOP", &backends);
+    (store, backends)
+}
+
+#[tokio::test]
+async fn lookup_that_was_given_up_keeps_its_place_until_the_server_has_ended_it() {
+    let (postgres, warm) = with_a_key().await;
+    drop(warm);
+    let (store, stopped) = with_stopped_backends(&postgres, Duration::from_mins(1)).await;
+    for _ in 0..3 {
+        let kinds = futures::future::join_all((0..8).map(|_| failure(&store))).await;
+        assert_eq!(kinds, [StoreErrorKind::Timeout; 8]);
+        assert_eq!(postgres.backends().await, stopped, "the same four");
+    }
+    postgres.signal("CONT", &stopped);
+    recovers(&store).await;
+    eventually("what was given up is closed", async || {
+        let now = postgres.backends().await;
+        now.iter().all(|pid| !stopped.contains(pid)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn server_that_says_nothing_about_what_was_given_up_has_vanished_after_a_while() {
+    let (postgres, warm) = with_a_key().await;
+    drop(warm);
+    let (store, stopped) = with_stopped_backends(&postgres, Duration::from_millis(500)).await;
+    assert_eq!(failure(&store).await, StoreErrorKind::Timeout);
+    recovers(&store).await;
+    assert_ne!(postgres.backends().await, stopped, "by connections of another server");
+    postgres.signal("CONT", &stopped);
+}
+
 #[tokio::test]
 async fn connection_that_takes_longer_than_its_caller_waits_is_there_for_the_next() {
     // The server waits a second after it has checked the password.
