@@ -1,7 +1,7 @@
 //! The one table of what a caller is told: code, reason, text, and when to come
 //! back.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -40,6 +40,15 @@ const RETRY_OVERLOADED: Duration = Duration::from_millis(200);
 /// When to ask again after an instance that stops: at once, as another instance
 /// will answer; only spread a little.
 const RETRY_DRAINING: Duration = Duration::from_millis(20);
+
+/// What is told of each denial that has no further facts, by its reason: with these a
+/// flood of made-up keys is answered.
+static BARE_DENIALS: LazyLock<[(&str, Bytes); Reason::ALL.len()]> = LazyLock::new(|| {
+    Reason::ALL.map(|reason| {
+        let refusal = Refusal::for_reason(reason);
+        (refusal.reason, refusal.as_rpc().encode_to_vec().into())
+    })
+});
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,13 +126,22 @@ impl Refusal {
         if self.code == Code::Ok { Code::Internal } else { self.code }
     }
 
-    /// The answer as gRPC has it.
-    pub(super) fn into_status(self) -> Status {
-        let details = self.as_rpc().encode_to_vec();
-        self.with_details(details.into())
+    /// [`Refusal::as_rpc`] as it is on the wire.
+    pub(super) fn details(&self) -> Bytes {
+        let is_bare = self.evident && self.fact.is_none();
+        let mut bare = BARE_DENIALS.iter().filter(|_| is_bare);
+        match bare.find(|(reason, _)| *reason == self.reason) {
+            Some((_, details)) => details.clone(),
+            None => self.as_rpc().encode_to_vec().into(),
+        }
     }
 
-    /// The answer as gRPC has it, with [`Refusal::as_rpc`] as it is on the wire.
+    /// The answer as gRPC has it.
+    pub(super) fn into_status(self) -> Status {
+        self.with_details(self.details())
+    }
+
+    /// The answer as gRPC has it, with its [details](Refusal::details).
     pub(super) fn with_details(&self, details: Bytes) -> Status {
         let mut status = Status::with_details(self.non_ok_code(), self.message.clone(), details);
         if let Some(delay) = self.retry_after {
@@ -376,6 +394,10 @@ mod tests {
             let rpc = refusal.as_rpc();
             assert!(rpc.code != 0 && rpc.code == refusal.code as i32, "{rpc:?}");
             assert_eq!((rpc.message.as_str(), rpc.details.len()), (refusal.message(), 1));
+            let evident = Refusal { evident: true, ..refusal };
+            assert_eq!(evident.details(), rpc.encode_to_vec());
+            let of_a_key = Refusal { fact: Some(("key_id", "key_1".to_owned())), ..evident };
+            assert_eq!(of_a_key.details(), of_a_key.as_rpc().encode_to_vec());
         }
     }
 

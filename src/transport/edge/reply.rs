@@ -7,7 +7,6 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use prost::Message;
 use serde_json::json;
 use tonic::{Code, Status};
 
@@ -70,7 +69,7 @@ impl Form {
 impl HttpRefusal {
     /// A refusal in a form.
     pub(in crate::transport) fn new(refusal: &Refusal, form: Form) -> Self {
-        let rpc = Bytes::from(refusal.as_rpc().encode_to_vec());
+        let rpc = refusal.details();
         let mut headers = match form {
             Form::Grpc => grpc_headers(&refusal.with_details(rpc.clone())),
             Form::Json => of_type("application/json"),
