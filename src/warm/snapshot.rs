@@ -44,7 +44,7 @@ pub(super) const VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"ks-snap\n";
 
 /// How many entries are written between two looks at whether to go on.
-const LOOK_EVERY: u64 = 1024;
+pub(super) const LOOK_EVERY: u64 = 256;
 
 /// Which run of changes a snapshot belongs to: drawn at random when the changes
 /// begin to be kept.

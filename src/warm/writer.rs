@@ -4,6 +4,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    thread,
     time::Duration,
 };
 
@@ -25,6 +26,12 @@ use crate::{
 
 /// How far the writings of several instances are spread.
 const WRITE_JITTER: f64 = 0.1;
+
+/// How long the writing of a snapshot rests after each [`LOOK_EVERY`](super::snapshot::LOOK_EVERY) entries, which take
+/// about as long: where there is one core a check waits for that part of a snapshot at
+/// most, and not until the kernel takes the core away, which it does after milliseconds.
+/// A million keys take half a second longer so.
+const REST: Duration = Duration::from_micros(100);
 
 /// How many pages of changes are kept with one flush of the disk.
 const PAGES_AT_ONCE: usize = 64;
@@ -169,7 +176,8 @@ impl Snapshots {
         let until = until.cloned();
         let writing = spawn_blocking(move || {
             let draft = locked(&keeper).begin(position, covered_since, now)?;
-            let go_on = || !until.as_ref().is_some_and(CancellationToken::is_cancelled);
+            // The process waits for the end of the last one, which does not rest.
+            let go_on = || until.as_ref().is_none_or(rested);
             let written = draft.write(memory.export(), go_on);
             let mut keeper = locked(&keeper);
             let finished = written.and_then(|count| keeper.finish(&draft).map(|()| count));
@@ -227,6 +235,13 @@ impl Written {
     fn now(&self, instant: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = instant;
     }
+}
+
+/// Lets others have the core, and says whether to go on.
+#[expect(clippy::disallowed_methods, reason = "in a thread for work that blocks")]
+fn rested(until: &CancellationToken) -> bool {
+    thread::sleep(REST);
+    !until.is_cancelled()
 }
 
 /// A panic over the files leaves them whole, as a crash does.
