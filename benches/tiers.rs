@@ -7,6 +7,8 @@
 //!
 //! Counting allocations costs some nanoseconds each, which are in the times.
 
+#[path = "suite/behind.rs"]
+mod behind;
 #[path = "suite/stand.rs"]
 mod stand;
 #[path = "suite/typical.rs"]
@@ -25,7 +27,10 @@ use keystead::{
     transport::pb,
 };
 
-use self::stand::{Call, Stand};
+use self::{
+    behind::Behind,
+    stand::{Call, Stand},
+};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
@@ -104,6 +109,32 @@ fn count_it(bencher: Bencher<'_, '_>) {
         surface.answered(black_box("OK"), "");
         surface.took(black_box(Duration::from_micros(2)));
     });
+}
+
+/// Whose key is not in memory: behind it, with threads that read the embedded store.
+mod a_miss {
+    use super::{Behind, Bencher, Digest, LazyLock, black_box};
+
+    static BEHIND: LazyLock<Behind> = LazyLock::new(|| match Behind::new() {
+        Ok(behind) => behind,
+        Err(error) => panic!("what is behind the memory cannot be set up: {error}"),
+    });
+
+    fn digests(count: u64) -> Vec<Digest> {
+        (0..count).map(|number| Digest::sha256_of(&number.to_le_bytes())).collect()
+    }
+
+    #[divan::bench(args = [1, 256])]
+    fn guard_and_embedded_store(bencher: Bencher<'_, '_>, keys: u64) {
+        let digests = digests(keys);
+        bencher.bench(|| BEHIND.ask(black_box(&digests)));
+    }
+
+    #[divan::bench]
+    fn fill_guard_and_embedded_store(bencher: Bencher<'_, '_>) {
+        let digest = digests(1)[0];
+        bencher.bench(|| BEHIND.fill(black_box(digest)));
+    }
 }
 
 mod messages {

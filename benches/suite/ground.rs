@@ -6,6 +6,7 @@
 
 use std::{
     fmt, fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -38,7 +39,7 @@ pub(crate) const CONNECTIONS: usize = 8;
 
 /// How many requests are under way at all times when there is no rate: as many as in
 /// the part `hit`.
-const UNDER_WAY: usize = 256;
+pub(crate) const UNDER_WAY: usize = 256;
 
 /// By how much the network makes a round trip longer.
 const LONGER: Duration = Duration::from_millis(1);
@@ -128,7 +129,11 @@ impl Ground {
         self.file("forged", all.iter())
     }
 
-    fn file<'a>(&self, name: &str, requests: impl Iterator<Item = &'a Bytes>) -> Result<PathBuf> {
+    pub(crate) fn file<'a>(
+        &self,
+        name: &str,
+        requests: impl Iterator<Item = &'a Bytes>,
+    ) -> Result<PathBuf> {
         let path = self.folder.path().join(name);
         let all: Vec<_> = requests.map(AsRef::<[u8]>::as_ref).collect();
         fs::write(&path, all.concat())?;
@@ -223,6 +228,17 @@ impl fmt::Display for Capacity {
     }
 }
 
+/// The requests of a file to a server, over this many connections.
+pub(crate) fn flow(
+    address: SocketAddr,
+    messages: &Path,
+    pressure: Pressure,
+    connections: usize,
+) -> Flow {
+    let (path, messages) = (CHECK.to_owned(), messages.to_owned());
+    Flow { address, path, messages, connections, pressure }
+}
+
 /// A service, which ends when this is dropped.
 pub(crate) struct Running {
     pub(crate) service: Service,
@@ -232,13 +248,7 @@ pub(crate) struct Running {
 impl Running {
     /// The requests of a file, over this many connections.
     pub(crate) fn flow(&self, messages: &Path, pressure: Pressure, connections: usize) -> Flow {
-        Flow {
-            address: self.service.grpc,
-            path: CHECK.to_owned(),
-            messages: messages.to_owned(),
-            connections,
-            pressure,
-        }
+        flow(self.service.grpc, messages, pressure, connections)
     }
 
     /// What it answers without rest; all with OK.

@@ -18,6 +18,10 @@ use nix::{
 
 use crate::{Result, machine::field};
 
+/// How nice is what runs beside a loader: it gets a quarter of the core that the loader
+/// never leaves, and the loader waits less for it.
+const NICENESS: i32 = 5;
+
 /// Where a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -25,7 +29,7 @@ pub(crate) enum Place {
     Served,
     /// On the last, which is another one where there are two.
     Loading,
-    /// On any but the first.
+    /// On any but the first, and behind a loader there.
     Beside,
     /// Wherever the kernel puts it.
     Anywhere,
@@ -47,9 +51,10 @@ impl Place {
 
     /// What goes before a program and its arguments so that it runs there.
     pub(crate) fn words(self) -> Result<Vec<String>> {
-        let list = self.list()?;
-        let words = list.map(|list| vec!["taskset".to_owned(), "--cpu-list".to_owned(), list]);
-        Ok(words.unwrap_or_default())
+        let Some(list) = self.list()? else { return Ok(Vec::new()) };
+        let nice = ["nice".to_owned(), format!("--adjustment={NICENESS}")];
+        let nice = nice.into_iter().filter(|_| self == Self::Beside);
+        Ok(nice.chain(["taskset".to_owned(), "--cpu-list".to_owned(), list]).collect())
     }
 
     /// Keeps the thread there that calls this, and those that it starts from now on.
@@ -60,6 +65,13 @@ impl Place {
         let output = command.output()?;
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
+        if self == Self::Beside {
+            let (niceness, id) = (NICENESS.to_string(), gettid().to_string());
+            let status = Command::new("renice").args(["-n", &niceness, "-p", &id]).output()?.status;
+            if !status.success() {
+                return Err("renice failed".into());
+            }
         }
         Ok(())
     }

@@ -149,9 +149,7 @@ impl Place {
         let by_reason: f64 = refused.iter().map(|(_, count)| count).sum();
         assert_eq!(grouped(by_reason), shown::count(retries), "each refusal has its reason");
         let keystead = Answered { keys: self.keys.len(), took, counted };
-        if counted.given_up == 0 {
-            assert!(counted.most_at_once <= CONNECTIONS, "too many queries at once: {counted:?}");
-        }
+        assert!(counted.most_at_once <= CONNECTIONS, "too many queries at once: {counted:?}");
         Ok(Round { callers, naive, keystead, refused, cpu })
     }
 

@@ -4,15 +4,20 @@
 
 mod told;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use prost::Message as _;
 
 use crate::{
     Result, Run,
-    ground::{CONNECTIONS, Capacity, Filled, Ground, PATIENT, Running},
+    bare::{self, Layout, Speaks},
+    ground::{CONNECTIONS, Filled, Ground, PATIENT, Running, UNDER_WAY, flow},
     keystead::Counted,
     load::Pressure,
+    process::Place,
     report::Section,
     steady::{Plan, Tally},
+    typical,
 };
 
 /// Keys that are asked for by turns: few enough that no miss of the processor's
@@ -28,27 +33,40 @@ const MISSES: f64 = 1_000.0;
 /// Shares of capacity.
 const SHARES: [f64; 2] = [0.5, 0.8];
 
-/// How much of capacity warm checks and a flood take together.
-const FLOODED: f64 = 0.9;
+/// How much of capacity a flood takes besides.
+const FLOOD: f64 = 0.1;
 
-/// How long a service is loaded before it counts: what it does first takes longer.
-const WARM_UP: Duration = Duration::from_millis(300);
+/// How long a turn lasts.
+const TURN: Duration = Duration::from_millis(1_500);
+
+/// How long a service is loaded without rest before it counts: what it does first takes
+/// longer.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+/// How long it is then loaded so to learn its capacity, which on a shared machine is
+/// another every minute.
+const PROBED: Duration = Duration::from_millis(300);
 
 /// What goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
+    /// The same load on a bare server: what the machine itself does to it.
+    Bare,
     Nothing,
     Misses,
     Snapshot,
+    /// As many warm checks more as there are made-up keys in a flood.
+    More,
     Flood,
     Hang,
 }
 
-/// What came of a case at one share of capacity.
+/// What came of a case during one turn.
 struct Cell {
-    case: Case,
-    /// How much of capacity warm checks are.
-    share: f64,
+    /// Answers a second without rest, of this process when it had just begun.
+    capacity: f64,
+    /// Warm checks that were due, a second.
+    due: f64,
     /// What is sent besides, a second.
     besides: f64,
     warm: Tally,
@@ -60,28 +78,32 @@ struct Cell {
     queries: f64,
 }
 
-/// A case with nothing just before it.
-struct Pair {
-    normal: Cell,
-    disturbed: Cell,
+/// All turns of a case at one share of capacity.
+struct Row {
+    case: Case,
+    share: f64,
+    cells: Vec<Cell>,
 }
 
 struct Stage {
     ground: Ground,
     filled: Filled,
     warm: PathBuf,
-    unasked: PathBuf,
+    /// For each turn of a process, others.
+    unasked: Vec<PathBuf>,
     forged: PathBuf,
-    capacity: Capacity,
-    each: Duration,
+    /// What a bare server answers.
+    answer: PathBuf,
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Bare => "a bare server, nothing else",
             Self::Nothing => "nothing else",
             Self::Misses => "misses",
             Self::Snapshot => "snapshots are written",
+            Self::More => "more warm checks",
             Self::Flood => "a flood of made-up keys",
             Self::Hang => "the store hangs",
         })
@@ -89,18 +111,27 @@ impl fmt::Display for Case {
 }
 
 impl Case {
-    const DISTURBED: [Self; 4] = [Self::Misses, Self::Snapshot, Self::Flood, Self::Hang];
+    const ALL: [Self; 7] = [
+        Self::Bare,
+        Self::Nothing,
+        Self::Misses,
+        Self::Snapshot,
+        Self::More,
+        Self::Flood,
+        Self::Hang,
+    ];
 
     /// What the service is told besides where its store is.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Nothing | Self::Flood => &[("SNAPSHOT__EVERY", "1h")],
+            Self::Bare | Self::Nothing | Self::More | Self::Flood => &[("SNAPSHOT__EVERY", "1h")],
             Self::Misses => &PATIENT,
             Self::Snapshot => &[("SNAPSHOT__EVERY", "1s")],
             Self::Hang => &[
                 ("SNAPSHOT__EVERY", "1h"),
                 ("CACHE__FRESH_FOR", "1s"),
                 ("CACHE__FEED_FRESH_FOR", "1s"),
+                ("CACHE__REVALIDATE_FOR", "1s"),
             ],
         }
     }
@@ -108,90 +139,133 @@ impl Case {
 
 /// The part `tail`.
 pub(crate) fn measure(run: Run) -> Result<Section> {
-    let (each, shares) = match run {
-        Run { quick: true } => (Duration::from_millis(1_500), &SHARES[..1]),
-        Run { quick: false } => (Duration::from_secs(9), &SHARES[..]),
+    let (rounds, turns, shares) = match run {
+        Run { quick: true } => (1, 2, &SHARES[..1]),
+        Run { quick: false } => (3, 4, &SHARES[..]),
     };
-    let mut stage = Stage::set(each)?;
-    stage.capacity = {
-        let running = stage.serve(Case::Nothing)?;
-        running.capacity(&stage.warm, each.max(Duration::from_secs(2)))?
-    };
-    let mut pairs = Vec::new();
+    let stage = Stage::set(turns)?;
+    let mut rows = Vec::new();
     for &share in shares {
-        for case in Case::DISTURBED {
-            let normal = stage.cell(Case::Nothing, share)?;
-            pairs.push(Pair { normal, disturbed: stage.cell(case, share)? });
+        let mut here = Case::ALL.map(|case| Row { case, share, cells: Vec::new() });
+        for _ in 0..rounds {
+            for row in &mut here {
+                row.cells.extend(stage.cells(row.case, share)?);
+            }
         }
+        rows.extend(here);
     }
-    Ok(told::section(&pairs, stage.capacity, each))
+    Ok(told::section(&rows, rounds * turns))
 }
 
 impl Stage {
-    fn set(each: Duration) -> Result<Self> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some seconds")]
-        let misses = (MISSES * each.as_secs_f64()) as usize + 1;
-        let ground = Ground::set(WARM + misses)?;
+    fn set(turns: usize) -> Result<Self> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousands")]
+        let misses = (MISSES * TURN.as_secs_f64()) as usize + 1;
+        let ground = Ground::set(WARM + turns * misses)?;
+        let unasked = |turn| {
+            let first = WARM + turn * misses;
+            ground.requests(first..first + misses)
+        };
         Ok(Self {
             filled: ground.fill(WARM, IN_MEMORY)?,
             warm: ground.requests(0..WARM)?,
-            unasked: ground.requests(WARM..WARM + misses)?,
+            unasked: (0..turns).map(unasked).collect::<Result<_>>()?,
             forged: ground.forged()?,
+            answer: ground
+                .file("answer", [&typical::answer()?.encode_to_vec().into()].into_iter())?,
             ground,
-            capacity: Capacity::default(),
-            each,
         })
     }
 
-    /// A service that has answered for a while. Each cell has one of its own, so that
-    /// it finds nothing that another has left.
-    fn serve(&self, case: Case) -> Result<Running> {
-        let running = self.ground.serve(Some(&self.filled), case.settings())?;
-        running.capacity(&self.warm, WARM_UP)?;
-        Ok(running)
+    /// Lets a server answer warm checks without rest for a while. How many it answers a
+    /// second.
+    fn capacity(&self, address: SocketAddr) -> Result<f64> {
+        let mut per_second = 0.0;
+        for lasts in [WARM_UP, PROBED] {
+            let flows = vec![flow(address, &self.warm, Pressure::UnderWay(UNDER_WAY), CONNECTIONS)];
+            let (tallies, ()) = Plan { flows, lasts }.run(|| Ok(()))?;
+            per_second = tallies[0].all_granted()?.per_second();
+        }
+        Ok(per_second)
     }
 
-    fn cell(&self, case: Case, share: f64) -> Result<Cell> {
-        let running = self.serve(case)?;
-        let mut flows = vec![running.flow(
-            &self.warm,
-            Pressure::Rate(self.capacity.per_second * share),
-            CONNECTIONS,
-        )];
-        let also = match case {
-            Case::Misses => Some((&self.unasked, MISSES)),
-            Case::Flood => Some((&self.forged, self.capacity.per_second * (FLOODED - share))),
-            Case::Nothing | Case::Snapshot | Case::Hang => None,
-        };
-        if let Some((requests, rate)) = also {
-            flows.push(running.flow(requests, Pressure::Rate(rate), CONNECTIONS));
+    /// The turns of a process: each has its own, so that it finds nothing that another
+    /// case has left.
+    fn cells(&self, case: Case, share: f64) -> Result<Vec<Cell>> {
+        let turns = 0..self.unasked.len();
+        if case == Case::Bare {
+            let (_process, address) =
+                bare::start(Speaks::Keystead, Layout::TonicOnCurrent, &self.answer, Place::Served)?;
+            let capacity = self.capacity(address)?;
+            return turns.map(|_| self.bare(address, capacity, share)).collect();
         }
-        let before = running.service.counted()?;
+        let running = self.ground.serve(Some(&self.filled), case.settings())?;
+        let capacity = self.capacity(running.service.grpc)?;
         if case == Case::Hang {
             self.ground.postgres.hang()?;
         }
-        let done = Plan { flows, lasts: self.each }.run(|| Ok(()));
-        let after = running.service.counted();
+        let cells = turns.map(|turn| self.cell(case, &running, capacity, share, turn));
+        let cells: Result<Vec<_>> = cells.collect();
         if case == Case::Hang {
             self.ground.postgres.go_on()?;
         }
-        let (tallies, ()) = done?;
-        let grown = Grown { before, after: after? };
+        let cells = cells?;
+        // Not in each turn: a snapshot may take longer, and once the breaker is open nobody
+        // asks the store.
+        let went_on = cells.iter().any(|cell| cell.events >= 1.0);
+        if matches!(case, Case::Snapshot | Case::Hang) && !went_on {
+            return Err(format!("{case}: it did not go on").into());
+        }
+        Ok(cells)
+    }
+
+    fn bare(&self, address: SocketAddr, capacity: f64, share: f64) -> Result<Cell> {
+        let flows = vec![flow(address, &self.warm, Pressure::Rate(capacity * share), CONNECTIONS)];
+        let (tallies, ()) = Plan { flows, lasts: TURN }.run(|| Ok(()))?;
+        let warm = tallies[0].all_granted()?;
+        let due = capacity * share;
+        Ok(Cell { capacity, due, besides: 0.0, warm, events: 0.0, refused: 0, queries: 0.0 })
+    }
+
+    fn cell(
+        &self,
+        case: Case,
+        running: &Running,
+        capacity: f64,
+        share: f64,
+        turn: usize,
+    ) -> Result<Cell> {
+        let address = running.service.grpc;
+        let mut flows =
+            vec![flow(address, &self.warm, Pressure::Rate(capacity * share), CONNECTIONS)];
+        let also = match case {
+            Case::Misses => Some((&self.unasked[turn], MISSES)),
+            Case::More => Some((&self.warm, capacity * FLOOD)),
+            Case::Flood => Some((&self.forged, capacity * FLOOD)),
+            Case::Bare | Case::Nothing | Case::Snapshot | Case::Hang => None,
+        };
+        if let Some((requests, rate)) = also {
+            flows.push(flow(address, requests, Pressure::Rate(rate), CONNECTIONS));
+        }
+        let before = running.service.counted()?;
+        let (tallies, ()) = Plan { flows, lasts: TURN }.run(|| Ok(()))?;
+        let grown = Grown { before, after: running.service.counted()? };
         let besides = tallies.get(1).copied().unwrap_or_default();
         let warm = tallies[0].all_granted()?;
+        let events = grown.check(case, &warm, &besides)?;
         Ok(Cell {
-            case,
-            share,
+            capacity,
+            due: capacity * share,
             besides: also.map_or(0.0, |(_, rate)| rate),
             warm,
-            events: grown.check(case, &warm, &besides)?,
+            events,
             refused: if case == Case::Misses { besides.others } else { 0 },
             queries: grown.of("keystead_store_queries_total", &[]),
         })
     }
 }
 
-/// What a service has counted during a cell.
+/// What a service has counted during a turn.
 struct Grown {
     before: Counted,
     after: Counted,
@@ -212,17 +286,17 @@ impl Grown {
         let same = |counted: f64, sent: f64| (counted - sent).abs() < 0.5;
         let lookups = |result| self.of("keystead_cache_lookups_total", &[("result", result)]);
         let events = match case {
-            Case::Nothing => 0.0,
+            Case::Bare | Case::Nothing => 0.0,
+            Case::More => sent,
             Case::Misses => lookups("miss"),
             Case::Snapshot => self.of("keystead_snapshot_writes_total", &[("result", "written")]),
             Case::Flood => checks("UNAUTHENTICATED"),
             Case::Hang => self.of("keystead_store_lookups_total", &[("result", "error")]),
         };
         let went_on = match case {
-            Case::Nothing => true,
+            Case::Bare | Case::Nothing | Case::More | Case::Snapshot | Case::Hang => true,
             Case::Misses => same(events, sent),
             Case::Flood => same(events, sent) && besides.granted == 0,
-            Case::Snapshot | Case::Hang => events >= 1.0,
         };
         // Nothing but misses is asked for in the store.
         let all_known = case == Case::Misses || same(lookups("miss"), 0.0);

@@ -1,5 +1,5 @@
-//! What each step of a check costs by itself: what `benches/tiers.rs` prints, as
-//! a table.
+//! What each step of a check costs by itself: what `benches/tiers.rs` and
+//! `benches/cost.rs` print, as tables.
 
 use crate::{
     Result, Run,
@@ -18,9 +18,12 @@ struct Told {
 /// Reads what `scripts/bench` has kept: cargo does not run one benchmark inside
 /// another.
 pub(crate) fn measure(_: Run) -> Result<Section> {
-    let said = std::fs::read_to_string(kept("tiers.txt")).map_err(|error| {
-        format!("{error}: what benches/tiers.rs printed; run: scripts/bench tiers")
-    })?;
+    let printed = |by: &str| {
+        std::fs::read_to_string(kept(format!("{by}.txt"))).map_err(|error| {
+            format!("{error}: what benches/{by}.rs printed; run: scripts/bench tiers")
+        })
+    };
+    let (said, counted) = (printed("tiers")?, printed("cost")?);
     let mut table = Table::new("", &["step", "median", "allocations", "of bytes"]);
     for Told { name, median, allocations, bytes } in read(&said) {
         table.rows.push(vec![name, median, allocations.to_string(), bytes.join(" + ")]);
@@ -32,14 +35,29 @@ Each step by itself, and all of them from the headers of a request to the traile
 without a socket: `cargo bench --bench tiers`. Allocations are those that the step makes, with \
 those that grow; what they cost to count, some nanoseconds each, is in the times."
             .to_owned(),
-        tables: vec![table],
+        tables: vec![table, counts(&counted)],
         remarks: vec![
             "`look in memory` takes another key each time, so that those of a large memory are not \
              in the caches of the processor."
                 .to_owned(),
+            "`a miss` is behind the memory: a query that finds nothing, for one key or for 256, \
+             with the threads that the embedded store has, and the same through the fill."
+                .to_owned(),
         ],
         ..Section::default()
     })
+}
+
+/// The table that is printed with the instructions, without the rule below its head.
+fn counts(printed: &str) -> Table {
+    let mut rows = printed.lines().map(|line| line.split(" | ").map(str::to_owned).collect());
+    Table {
+        title: "Instructions as Valgrind counts them, which offers no SHA instructions, in the \
+                profile `cost`; `scripts/test` holds these counts to the bounds (`benches/cost.rs`):"
+            .to_owned(),
+        columns: rows.next().unwrap_or_default(),
+        rows: rows.skip(1).collect(),
+    }
 }
 
 /// Reads the tree that divan prints: a line for each group or benchmark, and below

@@ -1,7 +1,10 @@
 //! What is told of a refill.
 
+use std::time::Duration;
+
 use super::{Answered, CONNECTIONS, Round, callers::CHANNELS};
 use crate::{
+    process::cores,
     report::{Goal, Section, Table},
     shown,
     statistics::{grouped, median},
@@ -10,7 +13,7 @@ use crate::{
 /// How often faster than one query for each miss.
 const MUST: f64 = 20.0;
 
-const COLUMNS: [&str; 9] = [
+const COLUMNS: [&str; 8] = [
     "",
     "keys",
     "time",
@@ -18,7 +21,6 @@ const COLUMNS: [&str; 9] = [
     "as one by one",
     "queries",
     "most at once",
-    "given up",
     "refused, asked again",
 ];
 
@@ -44,7 +46,7 @@ pub(super) fn section(rounds: &[Round], keys: u64) -> Section {
         title: "Refill".to_owned(),
         intro: intro(keys, rounds.first().map_or(0, |round| round.naive.keys)),
         tables: vec![table],
-        remarks: vec![cpu_time(rounds, keys, callers), GIVEN_UP.to_owned()],
+        remarks: vec![cpu_time(rounds, keys, callers, naive)],
         goals: vec![Goal {
             what: format!(
                 "refill of {} distinct keys, {CONNECTIONS} store connections, 1 ms network",
@@ -73,7 +75,6 @@ fn row(name: String, answered: &Answered, naive: f64, refused: String) -> Vec<St
         format!("{:.2} x", answered.per_second() / naive),
         shown::count(answered.counted.lookups),
         answered.counted.most_at_once.to_string(),
-        answered.counted.given_up.to_string(),
         refused,
     ]
 }
@@ -85,34 +86,41 @@ fn refusals(refused: &[(&str, f64)]) -> String {
     if each.is_empty() { "0".to_owned() } else { each.join(", ") }
 }
 
-fn cpu_time(rounds: &[Round], keys: u64, callers: usize) -> String {
-    let cpu = |of: usize| {
-        let alike = rounds.iter().filter(|round| round.callers == callers);
-        let middle = shown::median_time(alike.map(|round| round.cpu[of]));
-        shown::seconds(middle.unwrap_or_default())
-    };
+fn cpu_time(rounds: &[Round], keys: u64, callers: usize, naive: f64) -> String {
+    let alike = || rounds.iter().filter(|round| round.callers == callers);
+    let cpu = |of: usize| shown::median_time(alike().map(|round| round.cpu[of]));
+    let [keystead, postgres, others] = [0, 1, 2].map(|of| cpu(of).unwrap_or_default());
+    let took = shown::median_time(alike().map(|round| round.keystead.took)).unwrap_or_default();
+    let cores = cores().map_or(1, |cores| cores.len());
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let (keys_there, cores_there) = (keys as f64, cores as f64);
+    let all = (keystead + postgres + others).as_secs_f64();
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / keys_there;
     format!(
-        "CPU time for {} keys and {} callers: Keystead {}, PostgreSQL {}, callers and network {}. All share the machine.",
+        "CPU time for {} keys and {} callers: Keystead {}, PostgreSQL {}, callers and network {}. All \
+         share the machine: that is {:.0} % of what {cores} cores have in the time that it took. \
+         {MUST} x leaves {:.0} µs of CPU for each key, of which PostgreSQL, callers and network take \
+         {:.0} µs here, and Keystead {:.0} µs.",
         shown::count(keys),
         shown::count(callers as u64),
-        cpu(0),
-        cpu(1),
-        cpu(2),
+        shown::seconds(keystead),
+        shown::seconds(postgres),
+        shown::seconds(others),
+        all / (took.as_secs_f64() * cores_there) * 100.0,
+        cores_there * 1e6 / (MUST * naive),
+        each(postgres + others),
+        each(keystead),
     )
 }
-
-const GIVEN_UP: &str = "\
-    A query is *given up* when Keystead closes its connection before the answer, after `store.guard.query_timeout`; it \
-    counts as under way until PostgreSQL has learned of that, so that another may begin beside it. Without any, more than \
-    four at once would end the measurement.";
 
 fn intro(keys: u64, slice: usize) -> String {
     format!(
         "An instance that has just started, as its users run it, with nothing in memory and {keys} keys in PostgreSQL. Callers \
          over {CHANNELS} gRPC connections ask for each key once, as fast as they are answered; whoever is refused waits as long \
          as the refusal says and asks again, until every key was answered with OK. Between Keystead and PostgreSQL a proxy \
-         delays what is asked by 1 ms, so that a round trip takes 1 ms longer, and counts in PostgreSQL's protocol the queries \
-         that are sent and not yet wholly answered, on all connections but the one that listens for changes. \
+         delays what is asked by 1 ms, so that a round trip takes 1 ms longer, and counts in PostgreSQL's protocol the connections \
+         on which a query is sent and not yet wholly answered, but for the one that listens for changes; a query that Keystead \
+         has given up counts until its answer is there. \
          `store.guard.max_in_flight` is {CONNECTIONS}, everything else is as by default. *One by one* is what a service without a \
          fill does at a miss: before each round, {slice} of the keys over {CONNECTIONS} connections through the same proxy, a \
          prepared statement for each key, one at a time on each connection, without gRPC or anything else before it. What must \

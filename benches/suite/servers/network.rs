@@ -94,7 +94,6 @@ fn receive(
             break;
         }
     }
-    watched.left();
     // As late as all else.
     let _ = to.send((Instant::now() + longer, Vec::new()));
 }

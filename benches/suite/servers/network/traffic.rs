@@ -19,38 +19,38 @@ pub(crate) struct Traffic(Mutex<Counts>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
-    under_way: usize,
+    /// Connections on which a query is under way.
+    busy: usize,
     counted: Counted,
 }
 
 /// What was counted since it was last asked for.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Counted {
-    /// The most queries that were under way at the same time, from the moment at
-    /// which the client sent them until the server's answer was complete.
+    /// The most connections on which a query was under way at the same time, from
+    /// the moment at which the client sent it until the server's answer was complete.
+    /// Of those that follow each other on a connection the server works on one.
     pub(crate) most_at_once: usize,
     /// Queries that look up keys.
     pub(crate) lookups: u64,
-    /// Connections that the client closed before all their queries were answered.
-    pub(crate) given_up: u64,
 }
 
 impl Traffic {
     /// What was counted since the last time.
     pub(crate) fn take(&self) -> Counted {
         let mut counts = locked(&self.0);
-        let now = Counted { most_at_once: counts.under_way, lookups: 0, given_up: 0 };
+        let now = Counted { most_at_once: counts.busy, lookups: 0 };
         std::mem::replace(&mut counts.counted, now)
     }
 
-    fn begin(&self, queries: usize) {
+    fn begin(&self) {
         let mut counts = locked(&self.0);
-        counts.under_way += queries;
-        counts.counted.most_at_once = counts.counted.most_at_once.max(counts.under_way);
+        counts.busy += 1;
+        counts.counted.most_at_once = counts.counted.most_at_once.max(counts.busy);
     }
 
-    fn end(&self, queries: usize) {
-        locked(&self.0).under_way -= queries;
+    fn end(&self) {
+        locked(&self.0).busy -= 1;
     }
 
     fn looked_up(&self) {
@@ -71,11 +71,15 @@ struct State {
     answered: Messages,
     /// The prepared statements that look up keys.
     lookups: HashSet<Vec<u8>>,
-    /// Queries that have been sent, and are carried out with the next Sync.
-    unsynced: usize,
-    /// How many queries each Sync covers that has not been answered.
-    under_way: VecDeque<usize>,
+    /// What has been asked and not wholly answered: whether it counts.
+    under_way: VecDeque<bool>,
     listens: bool,
+}
+
+impl State {
+    fn is_busy(&self) -> bool {
+        self.under_way.contains(&true)
+    }
 }
 
 impl Watched {
@@ -83,7 +87,7 @@ impl Watched {
     pub(super) fn new(traffic: Arc<Traffic>) -> Self {
         let asked = Messages { untyped: true, ..Messages::default() };
         // The server says that it is ready without being asked, once.
-        let under_way = VecDeque::from([0]);
+        let under_way = VecDeque::from([false]);
         Self { traffic, state: Mutex::new(State { asked, under_way, ..State::default() }) }
     }
 
@@ -106,7 +110,6 @@ impl Watched {
                     if state.lookups.contains(statement) {
                         self.traffic.looked_up();
                     }
-                    state.unsynced += 1;
                 }
                 // A Sync without a query is one as well: something is prepared.
                 b'S' => self.begin(state),
@@ -123,10 +126,10 @@ impl Watched {
     }
 
     fn begin(&self, state: &mut State) {
-        let queries = std::mem::take(&mut state.unsynced).max(1);
-        let counted = if state.listens { 0 } else { queries };
-        state.under_way.push_back(counted);
-        self.traffic.begin(counted);
+        if !state.listens && !state.is_busy() {
+            self.traffic.begin();
+        }
+        state.under_way.push_back(!state.listens);
     }
 
     /// The server has sent something.
@@ -135,23 +138,19 @@ impl Watched {
         state.answered.add(bytes);
         while let Some((kind, _)) = state.answered.next() {
             // ReadyForQuery.
-            if kind == b'Z' {
-                self.traffic.end(state.under_way.pop_front().unwrap_or(0));
+            if kind == b'Z' && state.under_way.pop_front() == Some(true) && !state.is_busy() {
+                self.traffic.end();
             }
-        }
-    }
-
-    /// The client has closed the connection.
-    pub(super) fn left(&self) {
-        if locked(&self.state).under_way.iter().any(|queries| *queries > 0) {
-            locked(&self.traffic.0).counted.given_up += 1;
         }
     }
 
     /// The server has closed the connection.
     pub(super) fn ended(&self) {
         let state = &mut *locked(&self.state);
-        self.traffic.end(state.under_way.drain(..).sum());
+        if state.is_busy() {
+            self.traffic.end();
+        }
+        state.under_way.clear();
     }
 }
 
