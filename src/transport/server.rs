@@ -4,6 +4,7 @@
 mod calls;
 mod grpc;
 mod http1;
+mod whole;
 mod workers;
 
 use std::{

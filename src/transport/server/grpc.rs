@@ -13,7 +13,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{AGE_JITTER, Broken, GOODBYE, PREFACE_LEN, Serves, calls::Calls, first_words};
+use super::{
+    AGE_JITTER, Broken, GOODBYE, PREFACE_LEN, Serves, calls::Calls, first_words, whole::Whole,
+};
 use crate::{time::jittered, transport::GrpcConfig};
 
 /// A peer that is silent for this long is pinged, and given up when it does not
@@ -42,7 +44,7 @@ pub(super) async fn converse(
         .max_concurrent_streams(config.max_concurrent_streams.get())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(Whole(TokioIo::new(stream)), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let age = jittered(config.max_connection_age, AGE_JITTER);
     tokio::select! {
