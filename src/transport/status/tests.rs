@@ -1,0 +1,90 @@
+//! What the table tells, row by row.
+
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::check::MissingCredential;
+
+fn status(outage: Unavailable) -> Status {
+    Refusal::from(outage).into_status()
+}
+
+#[test]
+fn no_outage_is_told_as_a_denial() {
+    let kinds = StoreErrorKind::ALL.map(Unavailable::Store);
+    let others = [
+        Unavailable::BreakerOpen,
+        Unavailable::Suspect,
+        Unavailable::Overloaded,
+        Unavailable::Draining,
+    ];
+    for outage in kinds.into_iter().chain(others) {
+        let status = status(outage);
+        assert_eq!(status.code(), Code::Unavailable, "{outage:?}");
+        assert!(status.message().contains("the key was not rejected"), "{outage:?}");
+    }
+    assert_eq!(status(Unavailable::Internal).code(), Code::Internal);
+}
+
+#[test]
+fn every_outage_says_when_to_retry_in_both_ways() {
+    for _ in 0..100 {
+        let status = status(Unavailable::Store(StoreErrorKind::Timeout));
+        let delay = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+        assert!((500..=1500).contains(&delay.as_millis()), "{delay:?}");
+        let pushback = status.metadata().get(RETRY_PUSHBACK).unwrap().to_str().unwrap();
+        assert_eq!(pushback.parse(), Ok(delay.as_millis()));
+    }
+}
+
+#[test]
+fn denials_ask_for_no_retry() {
+    let status = Refusal::from(&Denial::from(MissingCredential)).into_status();
+    assert!(status.get_details_retry_info().is_none());
+    assert!(status.metadata().get(RETRY_PUSHBACK).is_none());
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("CREDENTIAL_MISSING", DOMAIN));
+}
+
+#[test]
+fn a_denial_without_evidence_is_counted_and_told_as_a_bug() {
+    let (metrics, exposition) = Metrics::new().unwrap();
+    let counted = |times: u8| {
+        let text = String::from_utf8(exposition.text().unwrap()).unwrap();
+        let line = format!("keystead_denials_without_evidence_total {times}");
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    };
+    let honest = Refusal::from(&Denial::from(MissingCredential));
+    assert_eq!(honest.clone().audited(&metrics), honest);
+    assert_eq!(Refusal::from(Unavailable::Suspect).audited(&metrics).code, Code::Unavailable);
+    counted(0);
+    let made_up = Refusal::new(Code::PermissionDenied, "KEY_UNKNOWN", String::new());
+    assert_eq!(made_up.audited(&metrics).code, Code::Internal);
+    counted(1);
+}
+
+#[test]
+fn no_refusal_is_ever_ok_whatever_made_it() {
+    let made_up = Refusal::new(Code::Ok, "", String::new());
+    assert_eq!(made_up.as_rpc().code, Code::Internal as i32);
+    assert_eq!(made_up.into_status().code(), Code::Internal);
+    for reason in Reason::ALL {
+        let refusal = Refusal::for_reason(reason);
+        let rpc = refusal.as_rpc();
+        assert!(rpc.code != 0 && rpc.code == refusal.code as i32, "{rpc:?}");
+        assert_eq!((rpc.message.as_str(), rpc.details.len()), (refusal.message(), 1));
+        let evident = Refusal { evident: true, ..refusal };
+        assert_eq!(evident.details(), rpc.encode_to_vec());
+        let of_a_key = Refusal { fact: Some(("key_id", "key_1".to_owned())), ..evident };
+        assert_eq!(of_a_key.details(), of_a_key.as_rpc().encode_to_vec());
+    }
+}
+
+#[test]
+fn each_outcome_is_counted_under_labels_of_its_own() {
+    let mut outcomes: Vec<_> = all_outcomes().collect();
+    let count = outcomes.len();
+    outcomes.sort_unstable();
+    outcomes.dedup();
+    assert_eq!(outcomes.len(), count);
+}
