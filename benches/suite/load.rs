@@ -5,10 +5,8 @@ mod caller;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,7 +18,10 @@ use tokio::{runtime::Builder, task::JoinSet, time::Instant};
 
 pub(crate) use caller::{Answer, ask, call, connect};
 
-use crate::{Result, process::Place};
+use crate::{Result, loader, process::Place};
+
+/// What the first argument is to a process that loads.
+pub(crate) const CHILD: &str = "load";
 
 /// What to send.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,31 +91,15 @@ impl Plan {
         place: Place,
         connected: impl FnOnce() -> Result<T>,
     ) -> Result<(Tally, T)> {
-        let mut command: Command = place.command(std::env::current_exe()?)?;
-        let mut child = command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut pipe = child.stdin.take().ok_or("the loader has no stdin")?;
-        pipe.write_all(&serde_json::to_vec(self)?)?;
-        drop(pipe);
-        let mut said = BufReader::new(child.stdout.take().ok_or("the loader has no stdout")?);
-        said.read_line(&mut String::new())?;
-        let seen = connected()?;
-        let mut tally = String::new();
-        said.read_to_string(&mut tally)?;
-        let ended = child.wait()?;
-        if !ended.success() {
-            return Err(format!("the loader failed: {ended}").into());
-        }
-        Ok((serde_json::from_str(&tally)?, seen))
+        loader::run(CHILD, place, self, connected)
     }
 }
 
-/// Is such a loader: a plan on stdin, on stdout a line when it is connected, and a
-/// tally.
+/// Is such a loader.
 pub(crate) fn obey() -> Result<()> {
-    let plan: Plan = serde_json::from_reader(std::io::stdin())?;
-    let tally = Builder::new_current_thread().enable_all().build()?.block_on(carry_out(&plan))?;
-    serde_json::to_writer(std::io::stdout(), &tally)?;
-    Ok(())
+    let plan: Plan = loader::plan()?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    loader::tell(&runtime.block_on(carry_out(&plan))?)
 }
 
 /// What all callers share. Between two awaits of one thread
@@ -186,7 +171,7 @@ async fn carry_out(plan: &Plan) -> Result<Tally> {
     }
     let turns = plan.turns.iter().map(|&turn| senders[turn].clone()).collect();
     drop(senders);
-    println!("connected");
+    loader::wait_to_begin()?;
     let began = Instant::now();
     let end = match plan.until {
         Until::AllSent => None,

@@ -19,6 +19,7 @@ mod hit;
 mod keystead;
 mod layout;
 mod load;
+mod loader;
 mod machine;
 mod memory;
 mod population;
@@ -91,7 +92,7 @@ fn obey(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         // What the suite begins as processes of their own.
         Some(("bare", rest)) => return bare::serve(rest),
-        Some(("load", [])) => return load::obey(),
+        Some((load::CHILD, [])) => return load::obey(),
         Some(("capture", [])) => return capture::capture(),
         Some((steady::CHILD, [])) => return steady::obey(),
         Some((memory::CHILD, rest)) => return memory::child(rest),

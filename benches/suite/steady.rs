@@ -10,10 +10,8 @@
 mod wire;
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     path::PathBuf,
-    process::Stdio,
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +24,7 @@ use self::wire::Connection;
 use crate::{
     Result,
     load::{Pressure, frames},
+    loader,
     process::Place,
 };
 
@@ -96,43 +95,18 @@ impl Plan {
     /// Carries it out on the core for loading: a tally for each flow. `connected` is
     /// called when all connections are made, and nothing has been asked.
     pub(crate) fn run<T>(&self, connected: impl FnOnce() -> Result<T>) -> Result<(Vec<Tally>, T)> {
-        let mut command = Place::Loading.command(std::env::current_exe()?)?;
-        let mut child = command.arg(CHILD).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut pipe = child.stdin.take().ok_or("the loader has no stdin")?;
-        pipe.write_all(&serde_json::to_vec(self)?)?;
-        pipe.write_all(b"\n")?;
-        let mut said = BufReader::new(child.stdout.take().ok_or("the loader has no stdout")?);
-        said.read_line(&mut String::new())?;
-        let seen = connected()?;
-        // It begins now, and never waits for anybody again.
-        drop(pipe);
-        let mut tallies = String::new();
-        said.read_to_string(&mut tallies)?;
-        let ended = child.wait()?;
-        if !ended.success() {
-            return Err(format!("the loader failed: {ended}").into());
-        }
-        Ok((serde_json::from_str(&tallies)?, seen))
+        loader::run(CHILD, Place::Loading, self, connected)
     }
 }
 
-/// Is such a loader: a plan in a line on stdin, whose end is the beginning; on stdout
-/// a line when it is connected, and tallies.
+/// Is such a loader.
 pub(crate) fn obey() -> Result<()> {
-    let mut stdin = std::io::stdin().lock();
-    let mut line = String::new();
-    stdin.read_line(&mut line)?;
-    let plan: Plan = serde_json::from_str(&line)?;
+    let plan: Plan = loader::plan()?;
     let mut flows =
         plan.flows.iter().map(|flow| Stream::of(flow, plan.lasts)).collect::<Result<Vec<_>>>()?;
-    println!("connected");
-    stdin.read_to_string(&mut line)?;
+    loader::wait_to_begin()?;
     carry_out(&mut flows, plan.lasts)?;
-    serde_json::to_writer(
-        std::io::stdout(),
-        &flows.iter_mut().map(Stream::tally).collect::<Vec<_>>(),
-    )?;
-    Ok(())
+    loader::tell(&flows.iter_mut().map(Stream::tally).collect::<Vec<_>>())
 }
 
 /// A flow under way.
