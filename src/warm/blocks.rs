@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How many bytes a block has when it is full; the last entry may go beyond.
-pub(super) const BLOCK_BYTES: usize = 1 << 16;
+pub(super) const BLOCK_BYTES: usize = 1 << 14;
 
 const MAX_BLOCK_BYTES: usize = BLOCK_BYTES + 2 * MAX_ENTRY_BYTES;
 

@@ -43,8 +43,9 @@ pub(super) const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"ks-snap\n";
 
-/// How many entries are written between two looks at whether to go on.
-pub(super) const LOOK_EVERY: u64 = 256;
+/// How many entries are written between two looks at whether to go on: that takes less
+/// than a check.
+pub(super) const LOOK_EVERY: u64 = 16;
 
 /// Which run of changes a snapshot belongs to: drawn at random when the changes
 /// begin to be kept.
@@ -96,7 +97,7 @@ pub fn write(
     getrandom::fill(&mut mark)?;
     let start = Start { secret: seal.secret(), mark };
     let head = [&start.to_bytes()[..], &header.to_bytes()].concat();
-    let out = BufWriter::with_capacity(BLOCK_BYTES, to);
+    let out = BufWriter::with_capacity(2 * BLOCK_BYTES, to);
     let mut out = blocks::Writer::begin(out, seal, &head)?;
 
     let (mut seen, mut count): (u64, u64) = (0, 0);

@@ -1,6 +1,7 @@
 //! What keeps the files while the service runs.
 
 use std::{
+    cell::Cell,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
@@ -27,11 +28,13 @@ use crate::{
 /// How far the writings of several instances are spread.
 const WRITE_JITTER: f64 = 0.1;
 
-/// How long the writing of a snapshot rests after each [`LOOK_EVERY`](super::snapshot::LOOK_EVERY) entries, which take
-/// about as long: where there is one core a check waits for that part of a snapshot at
-/// most, and not until the kernel takes the core away, which it does after milliseconds.
-/// A million keys take half a second longer so.
-const REST: Duration = Duration::from_micros(100);
+/// How many times as long as it has worked the writing of a snapshot rests, so that it
+/// takes a tenth of a core: at 80 % of what a core can do there is a fifth left for all
+/// that is not a check.
+const REST: u32 = 9;
+
+/// How long it rests at most, if it had to wait for its core as well.
+const LONGEST_REST: Duration = Duration::from_millis(5);
 
 /// How many pages of changes are kept with one flush of the disk.
 const PAGES_AT_ONCE: usize = 64;
@@ -176,8 +179,9 @@ impl Snapshots {
         let until = until.cloned();
         let writing = spawn_blocking(move || {
             let draft = locked(&keeper).begin(position, covered_since, now)?;
+            let pauses = until.as_ref().map(Pauses::until);
             // The process waits for the end of the last one, which does not rest.
-            let go_on = || until.as_ref().is_none_or(rested);
+            let go_on = || pauses.as_ref().is_none_or(Pauses::rested);
             let written = draft.write(memory.export(), go_on);
             let mut keeper = locked(&keeper);
             let finished = written.and_then(|count| keeper.finish(&draft).map(|()| count));
@@ -237,11 +241,25 @@ impl Written {
     }
 }
 
-/// Lets others have the core, and says whether to go on.
-#[expect(clippy::disallowed_methods, reason = "in a thread for work that blocks")]
-fn rested(until: &CancellationToken) -> bool {
-    thread::sleep(REST);
-    !until.is_cancelled()
+/// What lets others have the core, in a thread for work that blocks.
+struct Pauses<'a> {
+    until: &'a CancellationToken,
+    /// When the last one ended.
+    since: Cell<Instant>,
+}
+
+impl<'a> Pauses<'a> {
+    fn until(until: &'a CancellationToken) -> Self {
+        Self { until, since: Cell::new(Instant::now()) }
+    }
+
+    /// Rests, and says whether to go on.
+    #[expect(clippy::disallowed_methods, reason = "in a thread for work that blocks")]
+    fn rested(&self) -> bool {
+        thread::sleep((self.since.get().elapsed() * REST).min(LONGEST_REST));
+        self.since.set(Instant::now());
+        !self.until.is_cancelled()
+    }
 }
 
 /// A panic over the files leaves them whole, as a crash does.

@@ -218,3 +218,18 @@ async fn a_write_that_fails_is_counted_and_tried_again() {
 async fn without_a_snapshot_noting_a_change_does_nothing() {
     Journal::default().note(&[change(1, 1)]);
 }
+
+#[test]
+fn writing_rests_longer_than_it_works_and_stops_when_it_is_told_to() {
+    let until = CancellationToken::new();
+    let pauses = Pauses::until(&until);
+    let began = Instant::now();
+    while began.elapsed() < LONGEST_REST {
+        std::hint::spin_loop();
+    }
+    let worked = Instant::now();
+    assert!(pauses.rested());
+    assert!(worked.elapsed() >= LONGEST_REST, "it rested for {:?}", worked.elapsed());
+    until.cancel();
+    assert!(!pauses.rested());
+}
