@@ -169,14 +169,15 @@ impl Ground {
         Ok(Filled { path, keys, requests })
     }
 
-    /// A service on the first core that serves, with all of a snapshot in memory if it
-    /// is given one, and with these settings.
+    /// A service that serves, with all of a snapshot in memory if it is given one, and
+    /// with these settings.
     pub(crate) fn serve(
         &self,
+        place: Place,
         filled: Option<&Filled>,
         settings: &[(&str, &str)],
     ) -> Result<Running> {
-        let mut program = Program::new(&self.secret, &self.url)?.at(Place::Served);
+        let mut program = Program::new(&self.secret, &self.url)?.at(place);
         if let Some(filled) = filled {
             let path = program.path("snapshot");
             for suffix in ["", ".changes"] {

@@ -11,6 +11,7 @@ use crate::{
     Result, Run,
     ground::{CONNECTIONS, Capacity, Ground, PATIENT, Running},
     load::Pressure,
+    process::Place,
     report::Section,
     steady::{Plan, Tally},
 };
@@ -77,7 +78,7 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     let ground = Ground::set(WARM + unasked)?;
     let warm = ground.requests(0..WARM)?;
     let filled = ground.fill(WARM, KEYS[0])?;
-    let running = ground.serve(Some(&filled), &PATIENT)?;
+    let running = ground.serve(Place::Served, Some(&filled), &PATIENT)?;
     running.capacity(&warm, WARM_UP)?;
     let capacity = running.capacity(&warm, each.max(Duration::from_secs(2)))?;
     let fixed = capacity.per_second * FIXED;
@@ -174,7 +175,7 @@ fn with_misses(
 /// With so many keys in memory, all of which are asked for by turns.
 fn in_memory(ground: &Ground, keys: u64, rate: f64, each: Duration) -> Result<Point> {
     let filled = ground.fill(WARM, keys)?;
-    let running = ground.serve(Some(&filled), &PATIENT)?;
+    let running = ground.serve(Place::Served, Some(&filled), &PATIENT)?;
     running.capacity(&filled.requests, WARM_UP)?;
     let mut point = point(&running, &filled.requests, None, rate, CONNECTIONS, each)?;
     point.at = f64::from(u32::try_from(keys)?);

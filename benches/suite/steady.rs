@@ -3,10 +3,14 @@
 //! because the loader itself is late, so counts in full: nothing is omitted when the
 //! server stalls.
 //!
+//! What was under way while the machine was slow, or the loader not on its core, is set
+//! aside ([`pace`]).
+//!
 //! One thread that never sleeps, in a process of its own: a timer of the kernel would
 //! be late by more than a check takes. It speaks as much of HTTP/2 as it needs, so
 //! that it costs less than the server ([`wire`]).
 
+mod pace;
 mod wire;
 
 use std::{
@@ -20,7 +24,10 @@ use bytes::Bytes;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use serde::{Deserialize, Serialize};
 
-use self::wire::Connection;
+use self::{
+    pace::{Disturbed, Pace, USUAL},
+    wire::Connection,
+};
 use crate::{
     Result,
     load::{Pressure, frames},
@@ -66,6 +73,10 @@ pub(crate) struct Tally {
     pub(crate) others: u64,
     /// From the beginning until the last answer.
     pub(crate) took: Duration,
+    /// How much of that the loader was not disturbed.
+    pub(crate) calm: Duration,
+    /// Answers of that time: the times below are theirs.
+    pub(crate) counted: u64,
     /// From when a request was due, or sent where there is no rate, until its answer
     /// was complete.
     pub(crate) p50: Duration,
@@ -85,9 +96,16 @@ impl Tally {
         Ok(self)
     }
 
+    /// Answers a second while the loader was not disturbed.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub(crate) fn per_second(&self) -> f64 {
-        (self.granted + self.others) as f64 / self.took.as_secs_f64()
+        self.counted as f64 / self.calm.as_secs_f64()
+    }
+
+    /// The share of the answers that are set aside.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn aside(&self) -> f64 {
+        1.0 - self.counted as f64 / (self.granted + self.others) as f64
     }
 }
 
@@ -105,8 +123,8 @@ pub(crate) fn obey() -> Result<()> {
     let mut flows =
         plan.flows.iter().map(|flow| Stream::of(flow, plan.lasts)).collect::<Result<Vec<_>>>()?;
     loader::wait_to_begin()?;
-    carry_out(&mut flows, plan.lasts)?;
-    loader::tell(&flows.iter_mut().map(Stream::tally).collect::<Vec<_>>())
+    let disturbed = carry_out(&mut flows, plan.lasts)?;
+    loader::tell(&flows.iter().map(|flow| flow.seen.tally(&disturbed)).collect::<Vec<_>>())
 }
 
 /// A flow under way.
@@ -127,11 +145,13 @@ struct Seen {
     granted: u64,
     others: u64,
     last: Duration,
-    times: Vec<Duration>,
-    late: Vec<Duration>,
+    /// When each was due, or sent where there is no rate, and answered.
+    answers: Vec<(Duration, Duration)>,
+    /// When each was due, and how late it was sent.
+    late: Vec<(Duration, Duration)>,
 }
 
-fn carry_out(flows: &mut [Stream], lasts: Duration) -> Result<()> {
+fn carry_out(flows: &mut [Stream], lasts: Duration) -> Result<Disturbed> {
     let epoll = Epoll::new(EpollCreateFlags::empty())?;
     let mut whose = Vec::new();
     for (at, flow) in flows.iter().enumerate() {
@@ -142,12 +162,14 @@ fn carry_out(flows: &mut [Stream], lasts: Duration) -> Result<()> {
         }
     }
     let began = Instant::now();
+    let mut pace = Pace::since(began, flows.iter().map(Stream::usual).sum())?;
     let mut events = vec![EpollEvent::empty(); 64];
     loop {
         let mut sent = false;
         for flow in &mut *flows {
             sent |= flow.send(began, lasts)?;
         }
+        pace.look(flows.iter().map(|flow| flow.open).sum())?;
         let ready = epoll.wait(&mut events, EpollTimeout::ZERO)?;
         for event in &events[..ready] {
             let (at, number) = whose[usize::try_from(event.data())?];
@@ -156,7 +178,7 @@ fn carry_out(flows: &mut [Stream], lasts: Duration) -> Result<()> {
         if !sent && ready == 0 {
             let elapsed = began.elapsed();
             if elapsed >= lasts && flows.iter().all(|flow| flow.is_done(lasts)) {
-                return Ok(());
+                return Ok(pace.disturbed());
             }
             if elapsed > lasts + PATIENCE {
                 return Err("some are not answered at all".into());
@@ -176,8 +198,35 @@ impl Seen {
             Pressure::Rate(rate) => (rate * lasts.as_secs_f64()) as usize + 1,
         };
         let room = || Vec::with_capacity(count);
-        Self { times: room(), late: room(), ..Self::default() }
+        Self { answers: room(), late: room(), ..Self::default() }
     }
+
+    fn tally(&self, disturbed: &Disturbed) -> Tally {
+        let calm = self.answers.iter().filter(|&&(due, done)| !disturbed.touches(due, done));
+        let times = sorted(calm.map(|&(due, done)| done.saturating_sub(due)));
+        let calm = self.late.iter().filter(|&&(due, late)| !disturbed.touches(due, due + late));
+        let late = sorted(calm.map(|&(_, late)| late));
+        let at = |all: &[Duration], thousandths: usize| {
+            all.get(all.len() * thousandths / 1000).copied().unwrap_or_default()
+        };
+        Tally {
+            granted: self.granted,
+            others: self.others,
+            took: self.last,
+            calm: disturbed.calm(self.last),
+            counted: times.len() as u64,
+            p50: at(&times, 500),
+            p99: at(&times, 990),
+            p999: at(&times, 999),
+            sent_late: at(&late, 990),
+        }
+    }
+}
+
+fn sorted(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    times
 }
 
 impl Stream {
@@ -223,7 +272,7 @@ impl Stream {
             };
             self.connections[turn].queue(message, due)?;
             self.turn = (turn + 1) % all;
-            self.seen.late.push(now.saturating_sub(due));
+            self.seen.late.push((due, now.saturating_sub(due)));
             (self.sent, self.open, any) = (self.sent + 1, self.open + 1, true);
         }
         for connection in &mut self.connections {
@@ -236,7 +285,7 @@ impl Stream {
         let Self { seen, open, connections, .. } = self;
         connections[number].receive(|due, granted| {
             seen.last = began.elapsed();
-            seen.times.push(seen.last.saturating_sub(due));
+            seen.answers.push((due, seen.last));
             *if granted { &mut seen.granted } else { &mut seen.others } += 1;
             *open -= 1;
         })
@@ -250,21 +299,11 @@ impl Stream {
         all_sent && self.open == 0
     }
 
-    fn tally(&mut self) -> Tally {
-        let Seen { granted, others, last, times, late } = &mut self.seen;
-        times.sort_unstable();
-        late.sort_unstable();
-        let at = |all: &[Duration], thousandths: usize| {
-            all.get(all.len() * thousandths / 1000).copied().unwrap_or_default()
-        };
-        Tally {
-            granted: *granted,
-            others: *others,
-            took: *last,
-            p50: at(times, 500),
-            p99: at(times, 990),
-            p999: at(times, 999),
-            sent_late: at(late, 990),
+    /// How many requests are under way where nothing has gathered.
+    fn usual(&self) -> usize {
+        match self.pressure {
+            Pressure::UnderWay(count) => count,
+            Pressure::Rate(_) => USUAL,
         }
     }
 }

@@ -11,12 +11,13 @@ use prost::Message as _;
 use crate::{
     Result, Run,
     bare::{self, Layout, Speaks},
-    ground::{CONNECTIONS, Filled, Ground, PATIENT, Running, UNDER_WAY, flow},
+    ground::{CONNECTIONS, Filled, Ground, PATIENT, Running, flow},
     keystead::Counted,
     load::Pressure,
-    process::Place,
+    process::{Place, Process},
     report::Section,
-    steady::{Plan, Tally},
+    statistics::median,
+    steady::{Flow, Plan, Tally},
     typical,
 };
 
@@ -30,22 +31,23 @@ const IN_MEMORY: u64 = 300_000;
 /// Misses a second.
 const MISSES: f64 = 1_000.0;
 
-/// Shares of capacity.
+/// How much of its core the service is to use.
 const SHARES: [f64; 2] = [0.5, 0.8];
 
-/// How much of capacity a flood takes besides.
-const FLOOD: f64 = 0.1;
+/// How many made-up keys a flood has for each warm check.
+const FLOOD: f64 = 0.125;
 
 /// How long a turn lasts.
-const TURN: Duration = Duration::from_millis(1_500);
+const TURN: Duration = Duration::from_secs(1);
 
-/// How long a service is loaded without rest before it counts: what it does first takes
-/// longer.
+/// How long a service is loaded before it counts: what it does first takes longer.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// How long it is then loaded so to learn its capacity, which on a shared machine is
-/// another every minute.
-const PROBED: Duration = Duration::from_millis(300);
+/// The first rate that is tried to find out which one a share of the core is: a second.
+const FIRST_RATE: f64 = 20_000.0;
+
+/// How long each rate is tried.
+const TRIED: Duration = Duration::from_millis(500);
 
 /// What goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,9 @@ enum Case {
     /// The same load on a bare server: what the machine itself does to it.
     Bare,
     Nothing,
+    /// Misses, of another service on the loader's core: what they do to the loader, and
+    /// to what shares its core.
+    Elsewhere,
     Misses,
     Snapshot,
     /// As many warm checks more as there are made-up keys in a flood.
@@ -63,13 +68,9 @@ enum Case {
 
 /// What came of a case during one turn.
 struct Cell {
-    /// Answers a second without rest, of this process when it had just begun.
-    capacity: f64,
-    /// Warm checks that were due, a second.
-    due: f64,
-    /// What is sent besides, a second.
-    besides: f64,
     warm: Tally,
+    /// How much of its core the server used.
+    busy: f64,
     /// What was counted of it meanwhile: misses, snapshots, refusals, failed lookups.
     events: f64,
     /// Misses that were refused: whether the store keeps up is not asked here.
@@ -78,10 +79,19 @@ struct Cell {
     queries: f64,
 }
 
-/// All turns of a case at one share of capacity.
+/// How much is sent.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// How much of its core the service uses so, if nothing else goes on.
+    share: f64,
+    /// Warm checks a second.
+    rate: f64,
+}
+
+/// All turns of a case under one load.
 struct Row {
     case: Case,
-    share: f64,
+    load: Load,
     cells: Vec<Cell>,
 }
 
@@ -101,6 +111,7 @@ impl fmt::Display for Case {
         f.write_str(match self {
             Self::Bare => "a bare server, nothing else",
             Self::Nothing => "nothing else",
+            Self::Elsewhere => "misses of another service",
             Self::Misses => "misses",
             Self::Snapshot => "snapshots are written",
             Self::More => "more warm checks",
@@ -111,9 +122,10 @@ impl fmt::Display for Case {
 }
 
 impl Case {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Bare,
         Self::Nothing,
+        Self::Elsewhere,
         Self::Misses,
         Self::Snapshot,
         Self::More,
@@ -125,7 +137,7 @@ impl Case {
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Bare | Self::Nothing | Self::More | Self::Flood => &[("SNAPSHOT__EVERY", "1h")],
-            Self::Misses => &PATIENT,
+            Self::Elsewhere | Self::Misses => &PATIENT,
             Self::Snapshot => &[("SNAPSHOT__EVERY", "1s")],
             Self::Hang => &[
                 ("SNAPSHOT__EVERY", "1h"),
@@ -140,16 +152,17 @@ impl Case {
 /// The part `tail`.
 pub(crate) fn measure(run: Run) -> Result<Section> {
     let (rounds, turns, shares) = match run {
-        Run { quick: true } => (1, 2, &SHARES[..1]),
-        Run { quick: false } => (3, 4, &SHARES[..]),
+        Run { quick: true } => (1, 8, &SHARES[1..]),
+        Run { quick: false } => (4, 6, &SHARES[..]),
     };
     let stage = Stage::set(turns)?;
     let mut rows = Vec::new();
     for &share in shares {
-        let mut here = Case::ALL.map(|case| Row { case, share, cells: Vec::new() });
+        let load = Load { share, rate: stage.rate(share, 5 * rounds)? };
+        let mut here = Case::ALL.map(|case| Row { case, load, cells: Vec::new() });
         for _ in 0..rounds {
             for row in &mut here {
-                row.cells.extend(stage.cells(row.case, share)?);
+                row.cells.extend(stage.cells(row.case, load)?);
             }
         }
         rows.extend(here);
@@ -177,34 +190,50 @@ impl Stage {
         })
     }
 
-    /// Lets a server answer warm checks without rest for a while. How many it answers a
-    /// second.
-    fn capacity(&self, address: SocketAddr) -> Result<f64> {
-        let mut per_second = 0.0;
-        for lasts in [WARM_UP, PROBED] {
-            let flows = vec![flow(address, &self.warm, Pressure::UnderWay(UNDER_WAY), CONNECTIONS)];
-            let (tallies, ()) = Plan { flows, lasts }.run(|| Ok(()))?;
-            per_second = tallies[0].all_granted()?.per_second();
+    /// At how many warm checks a second the service uses this share of its core: the one
+    /// in the middle of what so many tries end with. Each begins where the last one ended,
+    /// as less is used for each check the more there are.
+    fn rate(&self, share: f64, tries: usize) -> Result<f64> {
+        let settings = Case::Nothing.settings();
+        let running = self.ground.serve(Place::Served, Some(&self.filled), settings)?;
+        let busy = || running.service.busy();
+        let (mut rate, mut found) = (FIRST_RATE, Vec::new());
+        for _ in 0..tries {
+            let flows = vec![self.flow(running.service.grpc, rate)];
+            let (used, _) = used(&Plan { flows, lasts: TRIED }, busy)?;
+            rate *= share / used;
+            found.push(rate);
         }
-        Ok(per_second)
+        // The first ones are on the way there.
+        Ok(median(found.split_off(tries / 2)))
+    }
+
+    /// Warm checks at a rate.
+    fn flow(&self, address: SocketAddr, rate: f64) -> Flow {
+        flow(address, &self.warm, Pressure::Rate(rate), CONNECTIONS)
     }
 
     /// The turns of a process: each has its own, so that it finds nothing that another
     /// case has left.
-    fn cells(&self, case: Case, share: f64) -> Result<Vec<Cell>> {
+    fn cells(&self, case: Case, load: Load) -> Result<Vec<Cell>> {
         let turns = 0..self.unasked.len();
         if case == Case::Bare {
-            let (_process, address) =
+            let (process, address) =
                 bare::start(Speaks::Keystead, Layout::TonicOnCurrent, &self.answer, Place::Served)?;
-            let capacity = self.capacity(address)?;
-            return turns.map(|_| self.bare(address, capacity, share)).collect();
+            self.warm_up(address, load)?;
+            return turns.map(|_| self.bare(&process, address, load)).collect();
         }
-        let running = self.ground.serve(Some(&self.filled), case.settings())?;
-        let capacity = self.capacity(running.service.grpc)?;
+        let running = self.ground.serve(Place::Served, Some(&self.filled), case.settings())?;
+        let other = match case {
+            Case::Elsewhere => Some(self.ground.serve(Place::Beside, None, case.settings())?),
+            _ => None,
+        };
+        let asked = other.as_ref().unwrap_or(&running).service.grpc;
+        self.warm_up(running.service.grpc, load)?;
         if case == Case::Hang {
             self.ground.postgres.hang()?;
         }
-        let cells = turns.map(|turn| self.cell(case, &running, capacity, share, turn));
+        let cells = turns.map(|turn| self.cell(case, &running, asked, load, turn));
         let cells: Result<Vec<_>> = cells.collect();
         if case == Case::Hang {
             self.ground.postgres.go_on()?;
@@ -219,50 +248,63 @@ impl Stage {
         Ok(cells)
     }
 
-    fn bare(&self, address: SocketAddr, capacity: f64, share: f64) -> Result<Cell> {
-        let flows = vec![flow(address, &self.warm, Pressure::Rate(capacity * share), CONNECTIONS)];
-        let (tallies, ()) = Plan { flows, lasts: TURN }.run(|| Ok(()))?;
-        let warm = tallies[0].all_granted()?;
-        let due = capacity * share;
-        Ok(Cell { capacity, due, besides: 0.0, warm, events: 0.0, refused: 0, queries: 0.0 })
+    fn warm_up(&self, address: SocketAddr, load: Load) -> Result<()> {
+        let flows = vec![self.flow(address, load.rate)];
+        Plan { flows, lasts: WARM_UP }.run(|| Ok(()))?;
+        Ok(())
     }
 
+    fn bare(&self, process: &Process, address: SocketAddr, load: Load) -> Result<Cell> {
+        let flows = vec![self.flow(address, load.rate)];
+        let (busy, tallies) = used(&Plan { flows, lasts: TURN }, || process.busy())?;
+        let warm = tallies[0].all_granted()?;
+        Ok(Cell { warm, busy, events: 0.0, refused: 0, queries: 0.0 })
+    }
+
+    /// `asked` gets what is sent besides.
     fn cell(
         &self,
         case: Case,
         running: &Running,
-        capacity: f64,
-        share: f64,
+        asked: SocketAddr,
+        load: Load,
         turn: usize,
     ) -> Result<Cell> {
-        let address = running.service.grpc;
-        let mut flows =
-            vec![flow(address, &self.warm, Pressure::Rate(capacity * share), CONNECTIONS)];
+        let mut flows = vec![self.flow(running.service.grpc, load.rate)];
         let also = match case {
-            Case::Misses => Some((&self.unasked[turn], MISSES)),
-            Case::More => Some((&self.warm, capacity * FLOOD)),
-            Case::Flood => Some((&self.forged, capacity * FLOOD)),
+            Case::Elsewhere | Case::Misses => Some((&self.unasked[turn], MISSES)),
+            Case::More => Some((&self.warm, load.rate * FLOOD)),
+            Case::Flood => Some((&self.forged, load.rate * FLOOD)),
             Case::Bare | Case::Nothing | Case::Snapshot | Case::Hang => None,
         };
         if let Some((requests, rate)) = also {
-            flows.push(flow(address, requests, Pressure::Rate(rate), CONNECTIONS));
+            flows.push(flow(asked, requests, Pressure::Rate(rate), CONNECTIONS));
         }
         let before = running.service.counted()?;
-        let (tallies, ()) = Plan { flows, lasts: TURN }.run(|| Ok(()))?;
+        let (busy, tallies) = used(&Plan { flows, lasts: TURN }, || running.service.busy())?;
         let grown = Grown { before, after: running.service.counted()? };
         let besides = tallies.get(1).copied().unwrap_or_default();
         let warm = tallies[0].all_granted()?;
         let events = grown.check(case, &warm, &besides)?;
         Ok(Cell {
-            capacity,
-            due: capacity * share,
-            besides: also.map_or(0.0, |(_, rate)| rate),
             warm,
+            busy,
             events,
-            refused: if case == Case::Misses { besides.others } else { 0 },
+            refused: match case {
+                Case::Elsewhere | Case::Misses => besides.others,
+                _ => 0,
+            },
             queries: grown.of("keystead_store_queries_total", &[]),
         })
     }
+}
+
+/// How much of a core a server uses while a plan is carried out, and what came back.
+fn used(plan: &Plan, busy: impl Fn() -> Result<Duration>) -> Result<(f64, Vec<Tally>)> {
+    let (tallies, before) = plan.run(&busy)?;
+    let took = tallies.iter().map(|tally| tally.took).max().ok_or("there is no flow")?;
+    let used = busy()?.saturating_sub(before).as_secs_f64() / took.as_secs_f64();
+    Ok((used, tallies))
 }
 
 /// What a service has counted during a turn.
@@ -281,20 +323,26 @@ impl Grown {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     fn check(&self, case: Case, warm: &Tally, besides: &Tally) -> Result<f64> {
         let checks = |code| self.of("keystead_checks_total", &[("code", code)]);
-        let granted = (warm.granted + besides.granted) as f64;
+        let here = if case == Case::Elsewhere { 0 } else { besides.granted };
+        let granted = (warm.granted + here) as f64;
         let sent = (besides.granted + besides.others) as f64;
         let same = |counted: f64, sent: f64| (counted - sent).abs() < 0.5;
         let lookups = |result| self.of("keystead_cache_lookups_total", &[("result", result)]);
         let events = match case {
             Case::Bare | Case::Nothing => 0.0,
-            Case::More => sent,
+            Case::Elsewhere | Case::More => sent,
             Case::Misses => lookups("miss"),
             Case::Snapshot => self.of("keystead_snapshot_writes_total", &[("result", "written")]),
             Case::Flood => checks("UNAUTHENTICATED"),
             Case::Hang => self.of("keystead_store_lookups_total", &[("result", "error")]),
         };
         let went_on = match case {
-            Case::Bare | Case::Nothing | Case::More | Case::Snapshot | Case::Hang => true,
+            Case::Bare
+            | Case::Nothing
+            | Case::Elsewhere
+            | Case::More
+            | Case::Snapshot
+            | Case::Hang => true,
             Case::Misses => same(events, sent),
             Case::Flood => same(events, sent) && besides.granted == 0,
         };

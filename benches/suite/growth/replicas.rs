@@ -7,6 +7,7 @@ use crate::{
     Result,
     ground::{CONNECTIONS, Ground, Running},
     load::Pressure,
+    process::Place,
     steady::{Plan, Tally},
 };
 
@@ -44,7 +45,7 @@ pub(super) fn measure(ground: &Ground, each: Duration) -> Result<Vec<Replicas>> 
 }
 
 fn together(ground: &Ground, count: usize, lasts: Duration) -> Result<Replicas> {
-    let start = |_| ground.serve(None, &SETTINGS);
+    let start = |_| ground.serve(Place::Served, None, &SETTINGS);
     let all = (0..count).map(start).collect::<Result<Vec<_>>>()?;
     let requests = ground.requests(0..WARM)?;
     let load = |lasts| {

@@ -89,10 +89,11 @@ impl Pace {
             from = std::mem::replace(&mut self.computed, at);
         }
         if away || self.slow {
-            let (from, _) = self.disturbed.unwrap_or((from, at));
+            let ended = self.spans.last().map_or(Duration::ZERO, |&(_, end)| end);
+            let (from, _) = self.disturbed.unwrap_or((from.max(ended), at));
             self.disturbed = Some((from, at));
         } else if let Some((from, to)) = self.disturbed
-            && (open <= self.usual || at > to + (to - from) * SETTLED)
+            && (open <= self.usual || at > to + to.saturating_sub(from) * SETTLED)
         {
             self.spans.push((from, at));
             self.disturbed = None;
