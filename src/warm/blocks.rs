@@ -13,7 +13,8 @@ use super::{
     seal::{MARK_LEN, Mark, Seal, Sealing},
 };
 
-/// How many bytes a block has when it is full; the last entry may go beyond.
+/// How many bytes a block has when it is full; the last entry may go beyond. To seal and
+/// write so much takes some ten microseconds.
 pub(super) const BLOCK_BYTES: usize = 1 << 14;
 
 const MAX_BLOCK_BYTES: usize = BLOCK_BYTES + 2 * MAX_ENTRY_BYTES;

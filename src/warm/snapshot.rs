@@ -43,8 +43,8 @@ pub(super) const VERSION: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"ks-snap\n";
 
-/// How many entries are written between two looks at whether to go on: that takes less
-/// than a check.
+/// How many entries are written between two looks at whether to go on: that takes some
+/// ten microseconds.
 pub(super) const LOOK_EVERY: u64 = 16;
 
 /// Which run of changes a snapshot belongs to: drawn at random when the changes

@@ -28,13 +28,13 @@ use crate::{
 /// How far the writings of several instances are spread.
 const WRITE_JITTER: f64 = 0.1;
 
-/// How many times as long as it has worked the writing of a snapshot rests, so that it
-/// takes a tenth of a core: at 80 % of what a core can do there is a fifth left for all
-/// that is not a check.
-const REST: u32 = 9;
+/// How many times as long as it has worked the writing of a snapshot rests: it takes a
+/// twentieth of a core. A tenth made checks wait where they took 80 % of theirs.
+const REST: u32 = 19;
 
-/// How long it rests at most, if it had to wait for its core as well.
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// How long it rests at most. What it works for is some ten microseconds, but it may have
+/// had to wait for its core as well.
+const LONGEST_REST: Duration = Duration::from_millis(1);
 
 /// How many pages of changes are kept with one flush of the disk.
 const PAGES_AT_ONCE: usize = 64;

@@ -224,12 +224,12 @@ fn writing_rests_longer_than_it_works_and_stops_when_it_is_told_to() {
     let until = CancellationToken::new();
     let pauses = Pauses::until(&until);
     let began = Instant::now();
-    while began.elapsed() < LONGEST_REST {
+    while began.elapsed() < LONGEST_REST / (2 * REST) {
         std::hint::spin_loop();
     }
-    let worked = Instant::now();
+    let rest = Instant::now();
     assert!(pauses.rested());
-    assert!(worked.elapsed() >= LONGEST_REST, "it rested for {:?}", worked.elapsed());
+    assert!(rest.elapsed() >= LONGEST_REST / 2, "it rested for {:?}", rest.elapsed());
     until.cancel();
     assert!(!pauses.rested());
 }
