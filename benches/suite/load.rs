@@ -171,6 +171,7 @@ async fn carry_out(plan: &Plan) -> Result<Tally> {
     }
     let turns = plan.turns.iter().map(|&turn| senders[turn].clone()).collect();
     drop(senders);
+    // Nothing happens on the connections before that.
     loader::wait_to_begin()?;
     let began = Instant::now();
     let end = match plan.until {

@@ -1,10 +1,7 @@
 //! A loader that keeps a rate, whatever comes back, and counts each request from the
-//! moment at which it was due. What waits in the loader, because nobody takes it or
-//! because the loader itself is late, so counts in full: nothing is omitted when the
-//! server stalls.
-//!
-//! What was under way while the machine was slow, or the loader not on its core, is set
-//! aside ([`pace`]).
+//! moment at which it was due: what waits because the server stalls counts in full,
+//! whenever it is sent. What waits because the machine is slow, or the loader not on its
+//! core, is not the server's, and is told apart ([`pace`]).
 //!
 //! One thread that never sleeps, in a process of its own: a timer of the kernel would
 //! be late by more than a check takes. It speaks as much of HTTP/2 as it needs, so
@@ -73,9 +70,8 @@ pub(crate) struct Tally {
     pub(crate) others: u64,
     /// From the beginning until the last answer.
     pub(crate) took: Duration,
-    /// How much of that the loader was not disturbed.
-    pub(crate) calm: Duration,
-    /// Answers of that time: the times below are theirs.
+    /// Answers that became due while the loader was not disturbed: the times below are
+    /// theirs, without those in which it was.
     pub(crate) counted: u64,
     /// From when a request was due, or sent where there is no rate, until its answer
     /// was complete.
@@ -90,16 +86,15 @@ pub(crate) struct Tally {
 impl Tally {
     /// Fails unless all were answered with OK.
     pub(crate) fn all_granted(self) -> Result<Self> {
-        if self.granted == 0 || self.others > 0 {
+        if self.counted == 0 || self.others > 0 {
             return Err(format!("not all were granted: {self:?}").into());
         }
         Ok(self)
     }
 
-    /// Answers a second while the loader was not disturbed.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     pub(crate) fn per_second(&self) -> f64 {
-        self.counted as f64 / self.calm.as_secs_f64()
+        (self.granted + self.others) as f64 / self.took.as_secs_f64()
     }
 
     /// The share of the answers that are set aside.
@@ -147,8 +142,8 @@ struct Seen {
     last: Duration,
     /// When each was due, or sent where there is no rate, and answered.
     answers: Vec<(Duration, Duration)>,
-    /// When each was due, and how late it was sent.
-    late: Vec<(Duration, Duration)>,
+    /// When each was due, and sent.
+    sent: Vec<(Duration, Duration)>,
 }
 
 fn carry_out(flows: &mut [Stream], lasts: Duration) -> Result<Disturbed> {
@@ -198,14 +193,13 @@ impl Seen {
             Pressure::Rate(rate) => (rate * lasts.as_secs_f64()) as usize + 1,
         };
         let room = || Vec::with_capacity(count);
-        Self { answers: room(), late: room(), ..Self::default() }
+        Self { answers: room(), sent: room(), ..Self::default() }
     }
 
     fn tally(&self, disturbed: &Disturbed) -> Tally {
-        let calm = self.answers.iter().filter(|&&(due, done)| !disturbed.touches(due, done));
-        let times = sorted(calm.map(|&(due, done)| done.saturating_sub(due)));
-        let calm = self.late.iter().filter(|&&(due, late)| !disturbed.touches(due, due + late));
-        let late = sorted(calm.map(|&(_, late)| late));
+        let calm = |&(from, to): &(Duration, Duration)| disturbed.calm(from, to);
+        let times = sorted(self.answers.iter().filter_map(calm));
+        let late = sorted(self.sent.iter().filter_map(calm));
         let at = |all: &[Duration], thousandths: usize| {
             all.get(all.len() * thousandths / 1000).copied().unwrap_or_default()
         };
@@ -213,7 +207,6 @@ impl Seen {
             granted: self.granted,
             others: self.others,
             took: self.last,
-            calm: disturbed.calm(self.last),
             counted: times.len() as u64,
             p50: at(&times, 500),
             p99: at(&times, 990),
@@ -272,7 +265,7 @@ impl Stream {
             };
             self.connections[turn].queue(message, due)?;
             self.turn = (turn + 1) % all;
-            self.seen.late.push((due, now.saturating_sub(due)));
+            self.seen.sent.push((due, now));
             (self.sent, self.open, any) = (self.sent + 1, self.open + 1, true);
         }
         for connection in &mut self.connections {

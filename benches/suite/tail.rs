@@ -34,8 +34,8 @@ const MISSES: f64 = 1_000.0;
 /// How much of its core the service is to use.
 const SHARES: [f64; 2] = [0.5, 0.8];
 
-/// How many made-up keys a flood has for each warm check.
-const FLOOD: f64 = 0.125;
+/// How much more a flood sends, where the warm checks use all of the core.
+const FLOOD: f64 = 0.1;
 
 /// How long a turn lasts.
 const TURN: Duration = Duration::from_secs(1);
@@ -86,6 +86,15 @@ struct Load {
     share: f64,
     /// Warm checks a second.
     rate: f64,
+    /// How many a second the service answers without rest.
+    most: f64,
+}
+
+impl Load {
+    /// Made-up keys a second in a flood.
+    fn flood(self) -> f64 {
+        self.rate / self.share * FLOOD
+    }
 }
 
 /// All turns of a case under one load.
@@ -158,7 +167,7 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     let stage = Stage::set(turns)?;
     let mut rows = Vec::new();
     for &share in shares {
-        let load = Load { share, rate: stage.rate(share, 5 * rounds)? };
+        let load = stage.load(share, 5 * rounds)?;
         let mut here = Case::ALL.map(|case| Row { case, load, cells: Vec::new() });
         for _ in 0..rounds {
             for row in &mut here {
@@ -193,19 +202,21 @@ impl Stage {
     /// At how many warm checks a second the service uses this share of its core: the one
     /// in the middle of what so many tries end with. Each begins where the last one ended,
     /// as less is used for each check the more there are.
-    fn rate(&self, share: f64, tries: usize) -> Result<f64> {
+    fn load(&self, share: f64, tries: usize) -> Result<Load> {
         let settings = Case::Nothing.settings();
         let running = self.ground.serve(Place::Served, Some(&self.filled), settings)?;
+        let most = running.capacity(&self.warm, TURN)?.per_second;
         let busy = || running.service.busy();
         let (mut rate, mut found) = (FIRST_RATE, Vec::new());
         for _ in 0..tries {
             let flows = vec![self.flow(running.service.grpc, rate)];
-            let (used, _) = used(&Plan { flows, lasts: TRIED }, busy)?;
+            let (used, tallies) = used(&Plan { flows, lasts: TRIED }, busy)?;
+            tallies[0].all_granted()?;
             rate *= share / used;
             found.push(rate);
         }
         // The first ones are on the way there.
-        Ok(median(found.split_off(tries / 2)))
+        Ok(Load { share, rate: median(found.split_off(tries / 2)), most })
     }
 
     /// Warm checks at a rate.
@@ -228,7 +239,7 @@ impl Stage {
             Case::Elsewhere => Some(self.ground.serve(Place::Beside, None, case.settings())?),
             _ => None,
         };
-        let asked = other.as_ref().unwrap_or(&running).service.grpc;
+        let asked = other.as_ref().unwrap_or(&running);
         self.warm_up(running.service.grpc, load)?;
         if case == Case::Hang {
             self.ground.postgres.hang()?;
@@ -266,26 +277,27 @@ impl Stage {
         &self,
         case: Case,
         running: &Running,
-        asked: SocketAddr,
+        asked: &Running,
         load: Load,
         turn: usize,
     ) -> Result<Cell> {
         let mut flows = vec![self.flow(running.service.grpc, load.rate)];
         let also = match case {
             Case::Elsewhere | Case::Misses => Some((&self.unasked[turn], MISSES)),
-            Case::More => Some((&self.warm, load.rate * FLOOD)),
-            Case::Flood => Some((&self.forged, load.rate * FLOOD)),
+            Case::More => Some((&self.warm, load.flood())),
+            Case::Flood => Some((&self.forged, load.flood())),
             Case::Bare | Case::Nothing | Case::Snapshot | Case::Hang => None,
         };
         if let Some((requests, rate)) = also {
-            flows.push(flow(asked, requests, Pressure::Rate(rate), CONNECTIONS));
+            flows.push(flow(asked.service.grpc, requests, Pressure::Rate(rate), CONNECTIONS));
         }
-        let before = running.service.counted()?;
+        let (before, before_asked) = (running.service.counted()?, asked.service.counted()?);
         let (busy, tallies) = used(&Plan { flows, lasts: TURN }, || running.service.busy())?;
         let grown = Grown { before, after: running.service.counted()? };
+        let asked = Grown { before: before_asked, after: asked.service.counted()? };
         let besides = tallies.get(1).copied().unwrap_or_default();
         let warm = tallies[0].all_granted()?;
-        let events = grown.check(case, &warm, &besides)?;
+        let events = grown.check(case, &asked, &warm, &besides)?;
         Ok(Cell {
             warm,
             busy,
@@ -321,7 +333,7 @@ impl Grown {
     /// Fails unless what was to go on did, and the service has counted the same
     /// answers as the loader. How much of it went on.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    fn check(&self, case: Case, warm: &Tally, besides: &Tally) -> Result<f64> {
+    fn check(&self, case: Case, asked: &Self, warm: &Tally, besides: &Tally) -> Result<f64> {
         let checks = |code| self.of("keystead_checks_total", &[("code", code)]);
         let here = if case == Case::Elsewhere { 0 } else { besides.granted };
         let granted = (warm.granted + here) as f64;
@@ -330,20 +342,17 @@ impl Grown {
         let lookups = |result| self.of("keystead_cache_lookups_total", &[("result", result)]);
         let events = match case {
             Case::Bare | Case::Nothing => 0.0,
-            Case::Elsewhere | Case::More => sent,
-            Case::Misses => lookups("miss"),
+            Case::More => sent,
+            Case::Elsewhere | Case::Misses => {
+                asked.of("keystead_cache_lookups_total", &[("result", "miss")])
+            }
             Case::Snapshot => self.of("keystead_snapshot_writes_total", &[("result", "written")]),
             Case::Flood => checks("UNAUTHENTICATED"),
             Case::Hang => self.of("keystead_store_lookups_total", &[("result", "error")]),
         };
         let went_on = match case {
-            Case::Bare
-            | Case::Nothing
-            | Case::Elsewhere
-            | Case::More
-            | Case::Snapshot
-            | Case::Hang => true,
-            Case::Misses => same(events, sent),
+            Case::Bare | Case::Nothing | Case::More | Case::Snapshot | Case::Hang => true,
+            Case::Elsewhere | Case::Misses => same(events, sent),
             Case::Flood => same(events, sent) && besides.granted == 0,
         };
         // Nothing but misses is asked for in the store.

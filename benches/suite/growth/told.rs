@@ -45,7 +45,7 @@ fn intro(growth: &Growth, each: Duration) -> String {
         "The CPU time that the service takes for a warm `Check`, user and system, and how long \
          checks take from the moment at which they are due, in the same set-up as for the slowest \
          checks: one core for the service, the others for loader, PostgreSQL and network, and what \
-         was under way while the loader was disturbed set aside. One \
+         became due while the loader was disturbed set aside. One \
          thing grows at a time; where it is not said otherwise, {WARM} keys are asked for by turns \
          over {CONNECTIONS} connections. Capacity is what the service answers with 256 requests \
          under way at all times: {}. Each row is {:.1} s.",

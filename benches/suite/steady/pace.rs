@@ -4,8 +4,9 @@
 //! hundredths of a second. Nobody is told: no thread waits for a core, and no time is
 //! stolen. All that is seen is that the same computation takes longer. So the loader
 //! does one now and then, which knows nothing of the server. And it may have to leave
-//! its core to others, such as a database beside it. What was under way meanwhile is
-//! set aside.
+//! its core to others, such as a database beside it. What becomes due meanwhile is set
+//! aside, and what is under way then takes as much less: whether an answer counts does not
+//! depend on how long it takes.
 
 use std::{
     hint::black_box,
@@ -34,7 +35,7 @@ pub(super) const USUAL: usize = 4;
 
 /// How many times as long as it was disturbed what has gathered meanwhile may take: at
 /// 80 % of capacity four times is enough. What waits longer waits for the server.
-const SETTLED: u32 = 10;
+const SETTLED: u32 = 4;
 
 /// What was seen.
 #[derive(Debug)]
@@ -49,9 +50,18 @@ pub(super) struct Pace {
     /// How long it took at best.
     fastest: Duration,
     slow: bool,
-    /// Since when the loader is disturbed, and when it last was.
-    disturbed: Option<(Duration, Duration)>,
+    disturbed: Option<Disturbance>,
     spans: Vec<(Duration, Duration)>,
+}
+
+/// The loader is disturbed, or what has gathered then is not yet answered.
+#[derive(Debug, Clone, Copy)]
+struct Disturbance {
+    since: Duration,
+    /// When it last was.
+    last: Duration,
+    /// For how long it was, in all.
+    took: Duration,
 }
 
 /// When the loader was disturbed, in order, until what had gathered meanwhile was
@@ -61,13 +71,15 @@ pub(super) struct Disturbed(Vec<(Duration, Duration)>);
 
 impl Pace {
     pub(super) fn since(began: Instant, usual: usize) -> Result<Self> {
+        // What is usual, before anything is due.
+        let fastest = (0..100).map(|_| compute()).min().unwrap_or(Duration::MAX);
         let now = began.elapsed();
         Ok(Self {
             began,
             usual,
             seen: (now, used()?),
             computed: now,
-            fastest: Duration::MAX,
+            fastest,
             slow: false,
             disturbed: None,
             spans: Vec::new(),
@@ -80,44 +92,52 @@ impl Pace {
         let (at, used) = (self.began.elapsed(), used()?);
         let (before, used_before) = std::mem::replace(&mut self.seen, (at, used));
         let away = at.saturating_sub(before) > used.saturating_sub(used_before) + AWAY;
-        let mut from = before;
+        let mut since = before;
         if at >= self.computed + EVERY {
-            compute();
-            let took = self.began.elapsed().saturating_sub(at);
+            let before = std::mem::replace(&mut self.computed, at);
+            // Twice where it was slow: it may have been interrupted.
+            let took = Some(compute()).filter(|&took| took / SLOW <= self.fastest);
+            let took = took.unwrap_or_else(compute);
             self.fastest = self.fastest.min(took);
             self.slow = took / SLOW > self.fastest;
-            from = std::mem::replace(&mut self.computed, at);
+            since = if self.slow { before } else { since };
         }
         if away || self.slow {
-            let ended = self.spans.last().map_or(Duration::ZERO, |&(_, end)| end);
-            let (from, _) = self.disturbed.unwrap_or((from.max(ended), at));
-            self.disturbed = Some((from, at));
-        } else if let Some((from, to)) = self.disturbed
-            && (open <= self.usual || at > to + to.saturating_sub(from) * SETTLED)
+            self.disturb(since, at);
+        } else if let Some(Disturbance { since, last, took }) = self.disturbed
+            && (open <= self.usual || at > last + took * SETTLED)
         {
-            self.spans.push((from, at));
+            self.spans.push((since, at));
             self.disturbed = None;
         }
         Ok(())
     }
 
+    fn disturb(&mut self, since: Duration, until: Duration) {
+        let ended = self.spans.last().map_or(Duration::ZERO, |&(_, end)| end);
+        let since = since.max(ended);
+        let so_far = Disturbance { since, last: since, took: Duration::ZERO };
+        let so_far = self.disturbed.unwrap_or(so_far);
+        let took = until.saturating_sub(since.max(so_far.last));
+        self.disturbed = Some(Disturbance { last: until, took: so_far.took + took, ..so_far });
+    }
+
     pub(super) fn disturbed(mut self) -> Disturbed {
-        self.spans.extend(self.disturbed.map(|(from, _)| (from, Duration::MAX)));
+        self.spans.extend(self.disturbed.map(|it| (it.since, Duration::MAX)));
         Disturbed(self.spans)
     }
 }
 
 impl Disturbed {
-    /// Whether any of this time was.
-    pub(super) fn touches(&self, from: Duration, to: Duration) -> bool {
+    /// How much of this time it was not; `None` if it was at the beginning.
+    pub(super) fn calm(&self, from: Duration, to: Duration) -> Option<Duration> {
         let first = self.0.partition_point(|&(_, end)| end < from);
-        self.0.get(first).is_some_and(|&(begin, _)| begin <= to)
-    }
-
-    /// How much of the time until `end` was not.
-    pub(super) fn calm(&self, end: Duration) -> Duration {
-        let spans = self.0.iter().map(|&(from, to)| to.min(end).saturating_sub(from));
-        end.saturating_sub(spans.sum())
+        let touched = || self.0[first..].iter().take_while(|&&(begin, _)| begin < to);
+        if touched().any(|&(begin, _)| begin <= from) {
+            return None;
+        }
+        let lost = touched().map(|&(begin, end)| end.min(to).saturating_sub(begin)).sum();
+        Some(to.saturating_sub(from).saturating_sub(lost))
     }
 }
 
@@ -126,12 +146,14 @@ fn used() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// Each step waits for the last one: Knuth's generator. It touches no memory, which
-/// would take another time each time.
-fn compute() {
+/// How long it takes to compute something where each step waits for the last one: Knuth's
+/// generator. It touches no memory, which would take another time each time.
+fn compute() -> Duration {
+    let began = Instant::now();
     let mut state = black_box(1_u64);
     for _ in 0..STEPS {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     }
     black_box(state);
+    began.elapsed()
 }
