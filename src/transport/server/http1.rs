@@ -1,5 +1,7 @@
 //! HTTP/1.1, as proxies and people speak it.
 
+mod lingering;
+
 use std::{
     net::SocketAddr,
     num::NonZeroU32,
@@ -21,11 +23,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use self::lingering::Lingering;
 use super::{Broken, FIRST_WORDS, GOODBYE, Peer, Serves, first_words};
 
-/// How much more than the headers that it may have is read of an HTTP/1 request,
-/// so that one with somewhat more is read whole as a rule: what is unread when a
-/// connection is closed may cost its client the answer. The least that hyper takes
+/// How much more than the headers that it may have is read of an HTTP/1 request at once,
+/// so that one with somewhat more is read whole as a rule. The least that hyper takes
 /// for a buffer.
 const BEYOND_HEADERS: usize = 8192;
 
@@ -61,7 +63,7 @@ pub(super) async fn converse<S: Serves>(
         .max_header_size(max_header_bytes)
         .max_buf_size(max_header_bytes.saturating_add(BEYOND_HEADERS))
         .header_read_timeout(FIRST_WORDS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        .serve_connection(TokioIo::new(Lingering::new(stream)), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
