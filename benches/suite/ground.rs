@@ -255,12 +255,7 @@ impl Running {
     /// What it answers without rest; all with OK.
     pub(crate) fn capacity(&self, messages: &Path, lasts: Duration) -> Result<Capacity> {
         let flows = vec![self.flow(messages, Pressure::UnderWay(UNDER_WAY), CONNECTIONS)];
-        let (tallies, before) = Plan { flows, lasts }.run(|| self.service.busy())?;
-        let busy = self.service.busy()?.saturating_sub(before);
-        let tally = tallies[0].all_granted()?;
-        Ok(Capacity {
-            per_second: tally.per_second(),
-            busy: busy.as_secs_f64() / tally.took.as_secs_f64(),
-        })
+        let done = Plan { flows, lasts }.run_on(|| self.service.busy())?;
+        Ok(Capacity { per_second: done.tallies[0].all_granted()?.per_second(), busy: done.share() })
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     load::Pressure,
     process::Place,
     report::Section,
-    steady::{Plan, Tally},
+    steady::{Done, Plan, Tally},
 };
 
 /// Keys that are asked for by turns, where their number is not what grows.
@@ -126,8 +126,7 @@ fn point(
     if let Some((requests, rate)) = besides {
         flows.push(running.flow(requests, Pressure::Rate(rate), connections));
     }
-    let (tallies, before) = Plan { flows, lasts }.run(|| running.service.busy())?;
-    let busy = running.service.busy()?.saturating_sub(before);
+    let Done { tallies, busy } = Plan { flows, lasts }.run_on(|| running.service.busy())?;
     let warm = tallies[0].all_granted()?;
     let checks: u64 = tallies.iter().map(|tally| tally.granted + tally.others).sum();
     let refused = tallies[1..].iter().map(|tally| tally.others).sum();

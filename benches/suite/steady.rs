@@ -83,6 +83,14 @@ pub(crate) struct Tally {
     pub(crate) sent_late: Duration,
 }
 
+/// What came of a plan.
+pub(crate) struct Done {
+    /// For each flow.
+    pub(crate) tallies: Vec<Tally>,
+    /// The CPU time that the server took meanwhile.
+    pub(crate) busy: Duration,
+}
+
 impl Tally {
     /// Fails unless all were answered with OK.
     pub(crate) fn all_granted(self) -> Result<Self> {
@@ -105,10 +113,24 @@ impl Tally {
 }
 
 impl Plan {
-    /// Carries it out on the core for loading: a tally for each flow. `connected` is
-    /// called when all connections are made, and nothing has been asked.
-    pub(crate) fn run<T>(&self, connected: impl FnOnce() -> Result<T>) -> Result<(Vec<Tally>, T)> {
-        loader::run(CHILD, Place::Loading, self, connected)
+    /// Carries it out on the core for loading: a tally for each flow.
+    pub(crate) fn run(&self) -> Result<Vec<Tally>> {
+        Ok(loader::run(CHILD, Place::Loading, self, || Ok(()))?.0)
+    }
+
+    /// The same, on a server of which `busy` tells the CPU time. What connections take when
+    /// they are made is not counted.
+    pub(crate) fn run_on(&self, busy: impl Fn() -> Result<Duration>) -> Result<Done> {
+        let (tallies, before) = loader::run(CHILD, Place::Loading, self, &busy)?;
+        Ok(Done { tallies, busy: busy()?.saturating_sub(before) })
+    }
+}
+
+impl Done {
+    /// How much of a core the server used.
+    pub(crate) fn share(&self) -> f64 {
+        let took = self.tallies.iter().map(|tally| tally.took).max();
+        self.busy.div_duration_f64(took.unwrap_or_default())
     }
 }
 

@@ -211,9 +211,9 @@ impl Stage {
         let (mut rate, mut found) = (FIRST_RATE, Vec::new());
         for _ in 0..tries {
             let flows = vec![self.flow(running.service.grpc, rate)];
-            let (used, tallies) = used(&Plan { flows, lasts: TRIED }, busy)?;
-            tallies[0].all_granted()?;
-            rate *= share / used;
+            let done = Plan { flows, lasts: TRIED }.run_on(busy)?;
+            done.tallies[0].all_granted()?;
+            rate *= share / done.share();
             found.push(rate);
         }
         // The first ones are on the way there.
@@ -262,15 +262,15 @@ impl Stage {
 
     fn warm_up(&self, address: SocketAddr, load: Load) -> Result<()> {
         let flows = vec![self.flow(address, load.rate)];
-        Plan { flows, lasts: WARM_UP }.run(|| Ok(()))?;
+        Plan { flows, lasts: WARM_UP }.run()?;
         Ok(())
     }
 
     fn bare(&self, process: &Process, address: SocketAddr, load: Load) -> Result<Cell> {
         let flows = vec![self.flow(address, load.rate)];
-        let (busy, tallies) = used(&Plan { flows, lasts: TURN }, || process.busy())?;
-        let warm = tallies[0].all_granted()?;
-        Ok(Cell { warm, busy, events: 0.0, refused: 0, queries: 0.0 })
+        let done = Plan { flows, lasts: TURN }.run_on(|| process.busy())?;
+        let warm = done.tallies[0].all_granted()?;
+        Ok(Cell { warm, busy: done.share(), events: 0.0, refused: 0, queries: 0.0 })
     }
 
     /// `asked` gets what is sent besides.
@@ -293,15 +293,15 @@ impl Stage {
             flows.push(flow(asked.service.grpc, requests, Pressure::Rate(rate), CONNECTIONS));
         }
         let (before, before_asked) = (running.service.counted()?, asked.service.counted()?);
-        let (busy, tallies) = used(&Plan { flows, lasts: TURN }, || running.service.busy())?;
+        let done = Plan { flows, lasts: TURN }.run_on(|| running.service.busy())?;
         let grown = Grown { before, after: running.service.counted()? };
         let asked = Grown { before: before_asked, after: asked.service.counted()? };
-        let besides = tallies.get(1).copied().unwrap_or_default();
-        let warm = tallies[0].all_granted()?;
+        let besides = done.tallies.get(1).copied().unwrap_or_default();
+        let warm = done.tallies[0].all_granted()?;
         let events = grown.check(case, &asked, &warm, &besides)?;
         Ok(Cell {
             warm,
-            busy,
+            busy: done.share(),
             events,
             refused: match case {
                 Case::Elsewhere | Case::Misses => besides.others,
@@ -310,14 +310,6 @@ impl Stage {
             queries: grown.of("keystead_store_queries_total", &[]),
         })
     }
-}
-
-/// How much of a core a server uses while a plan is carried out, and what came back.
-fn used(plan: &Plan, busy: impl Fn() -> Result<Duration>) -> Result<(f64, Vec<Tally>)> {
-    let (tallies, before) = plan.run(&busy)?;
-    let took = tallies.iter().map(|tally| tally.took).max().ok_or("there is no flow")?;
-    let used = busy()?.saturating_sub(before).as_secs_f64() / took.as_secs_f64();
-    Ok((used, tallies))
 }
 
 /// What a service has counted during a turn.

@@ -52,7 +52,7 @@ fn together(ground: &Ground, count: usize, lasts: Duration) -> Result<Replicas> 
         let flow = |it: &Running| it.flow(&requests, Pressure::Rate(RATE), CONNECTIONS);
         let flows = all.iter().map(flow).collect();
         let before = all.iter().map(asked).collect::<Result<Vec<_>>>()?;
-        let (tallies, ()) = Plan { flows, lasts }.run(|| Ok(()))?;
+        let tallies = Plan { flows, lasts }.run()?;
         let after = all.iter().map(asked).collect::<Result<Vec<_>>>()?;
         let grown = before
             .iter()
