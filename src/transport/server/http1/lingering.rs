@@ -1,4 +1,4 @@
-//! A close that costs no client its last answer.
+//! A close that leaves a client time to read its last answer.
 
 use std::{
     io,
@@ -13,8 +13,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// For how long a client may go on sending after its last answer: as long as one needs
-/// that is far away, and has just begun to read it.
+/// For how long a client may go on sending after its last answer. RFC 9112 names no time:
+/// this is some round trips to the other side of the world.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A stream that is closed in two steps, as RFC 9112 (9.6) asks for. If something is
