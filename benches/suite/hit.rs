@@ -1,6 +1,7 @@
 //! What one check costs, in CPU time of the server: warm, refused, stale and
 //! missed, beside servers that do nothing but answer.
 
+mod guided;
 mod miss;
 mod race;
 mod stage;
@@ -17,14 +18,13 @@ use crate::{
     statistics::{grouped, median, middle_half},
 };
 
+pub(crate) use guided::measure as guided;
+
 /// What can be told of all contenders.
 struct Standing(Vec<Performance>);
 
 pub(crate) fn measure(run: Run) -> Result<Section> {
-    let course = match run {
-        Run { quick: true } => Course { rounds: 5, busy_for: Duration::from_millis(150) },
-        Run { quick: false } => Course { rounds: 21, busy_for: Duration::from_millis(500) },
-    };
+    let course = course(run);
     let stage = Stage::set(if run.quick { 30_000 } else { 200_000 })?;
     let standing = Standing(race(&stage.contenders()?, course)?);
     let missed = miss::measure(&stage, course.rounds)?;
@@ -38,6 +38,13 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
         remarks: remarks(&standing, &stage)?,
         goals: standing.goals(),
     })
+}
+
+fn course(run: Run) -> Course {
+    match run {
+        Run { quick: true } => Course { rounds: 5, busy_for: Duration::from_millis(150) },
+        Run { quick: false } => Course { rounds: 21, busy_for: Duration::from_millis(500) },
+    }
 }
 
 fn intro(course: Course) -> String {

@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -33,6 +34,9 @@ use crate::{
 pub(crate) const CHECK: &str = "/keystead.v1.Authz/Check";
 pub(crate) const ENVOY_CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
+/// A program that runs instead of the one that was built with the suite.
+static INSTEAD: OnceLock<PathBuf> = OnceLock::new();
+
 /// How many keys are stored at once.
 const STORED_AT_ONCE: usize = 10_000;
 
@@ -43,6 +47,7 @@ const STORED_WITHIN: Duration = Duration::from_secs(25);
 #[derive(Debug)]
 pub(crate) struct Site {
     folder: TempDir,
+    program: PathBuf,
 }
 
 /// A service that runs until it is dropped.
@@ -57,6 +62,16 @@ pub(crate) struct Service {
 #[derive(Debug, Clone)]
 pub(crate) struct Counted(BTreeMap<String, f64>);
 
+/// Lets another program run from now on.
+pub(crate) fn run_instead(program: PathBuf) -> Result<()> {
+    INSTEAD.set(program).map_err(|_| "another program runs instead already".into())
+}
+
+/// The program that runs.
+pub(crate) fn program() -> &'static Path {
+    INSTEAD.get().map_or(Path::new(env!("CARGO_BIN_EXE_keystead")), PathBuf::as_path)
+}
+
 /// A typical request, as the body of a call.
 pub(crate) fn typical_request(key: &str) -> Result<Vec<u8>> {
     framed(&typical::request(key).encode_to_vec())
@@ -64,7 +79,12 @@ pub(crate) fn typical_request(key: &str) -> Result<Vec<u8>> {
 
 impl Site {
     pub(crate) fn new() -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()? })
+        Self::of(program())
+    }
+
+    /// Where this program serves.
+    pub(crate) fn of(program: &Path) -> Result<Self> {
+        Ok(Self { folder: tempfile::tempdir()?, program: program.to_owned() })
     }
 
     /// Where a file of that name is or would be.
@@ -112,7 +132,7 @@ impl Site {
     pub(crate) fn serve(&self, place: Place, settings: &str) -> Result<Service> {
         let config = self
             .write("keystead.toml", format!("[snapshot]\npath = \"snapshot\"\n\n{settings}\n"))?;
-        let mut command = place.command(env!("CARGO_BIN_EXE_keystead"))?;
+        let mut command = place.command(&self.program)?;
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]);
         command.arg(config).env_clear().current_dir(self.folder.path());
         command.stdout(File::create(self.path("stdout"))?).stderr(Stdio::piped());

@@ -4,10 +4,12 @@
 //! ```text
 //! cargo bench --bench suite -- [--quick] PART…   measures, into target/bench/PART.json
 //! cargo bench --bench suite -- report            writes docs/performance.md from all of them
+//! cargo bench --bench suite -- train PROGRAM     loads a program that counts what it does
 //! ```
 //!
-//! `scripts/bench` does both; [`capture`] makes what is sent. A part is a module
-//! here: it measures one thing and tells it as a [`report::Section`].
+//! `scripts/bench` does the first two, `scripts/pgo` the last; [`capture`] makes what is
+//! sent. A part is a module here: it measures one thing and tells it as a
+//! [`report::Section`].
 
 mod bare;
 mod capture;
@@ -37,7 +39,7 @@ mod tiers;
 mod typical;
 mod zipf;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use report::{Kept, Section};
 
@@ -73,6 +75,7 @@ const PARTS: &[Part] = &[
     Part { name: "refill", measure: refill::measure },
     Part { name: "snapshot", measure: snapshot::measure },
     Part { name: "start", measure: start::measure },
+    Part { name: "pgo", measure: hit::guided },
 ];
 
 fn main() -> ExitCode {
@@ -94,6 +97,7 @@ fn obey(arguments: &[String]) -> Result<()> {
         Some(("bare", rest)) => return bare::serve(rest),
         Some((load::CHILD, [])) => return load::obey(),
         Some(("capture", [])) => return capture::capture(),
+        Some(("train", [program])) => return train(program.into()),
         Some((steady::CHILD, [])) => return steady::obey(),
         Some((memory::CHILD, rest)) => return memory::child(rest),
         _ => {}
@@ -110,6 +114,16 @@ fn obey(arguments: &[String]) -> Result<()> {
         let kept = Kept::now(part.name, quick, section)?;
         kept.print();
         kept.store()?;
+    }
+    Ok(())
+}
+
+/// Loads a program as it is when it is measured: with checks from memory of all kinds, and
+/// with lookups in both stores. What was measured is not kept.
+fn train(program: PathBuf) -> Result<()> {
+    keystead::run_instead(program)?;
+    for measure in [hit::measure, refill::measure] {
+        measure(Run { quick: true })?;
     }
     Ok(())
 }

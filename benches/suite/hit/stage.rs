@@ -39,7 +39,7 @@ const LAYOUTS: [Layout; 2] = [Layout::TonicOnCurrent, Layout::TonicOnWorker];
 
 /// Patience, so that a machine that is busy elsewhere refuses nothing. It costs
 /// a check nothing.
-const PATIENT: &str = "\
+pub(super) const PATIENT: &str = "\
 [check]
 timeout = \"20s\"
 
@@ -60,14 +60,14 @@ const STALE_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a check comes to, and how it is counted.
 #[derive(Debug, Clone, Copy)]
-struct Outcome {
+pub(super) struct Outcome {
     /// The `grpc-status`.
     status: i32,
     code: &'static str,
     reason: &'static str,
 }
 
-const GRANTED: Outcome = Outcome { status: 0, code: "OK", reason: "" };
+pub(super) const GRANTED: Outcome = Outcome { status: 0, code: "OK", reason: "" };
 const MALFORMED: Outcome =
     Outcome { status: 16, code: "UNAUTHENTICATED", reason: "CREDENTIAL_MALFORMED" };
 const UNKNOWN: Outcome = Outcome { status: 16, code: "UNAUTHENTICATED", reason: "KEY_UNKNOWN" };
@@ -227,14 +227,19 @@ impl Stage {
 }
 
 /// A request to Keystead.
-struct Ask<'a> {
-    service: &'a Service,
-    path: &'static str,
-    frame: PathBuf,
+pub(super) struct Ask<'a> {
+    pub(super) service: &'a Service,
+    pub(super) path: &'static str,
+    pub(super) frame: PathBuf,
 }
 
 impl<'a> Ask<'a> {
-    fn of(self, name: &'static str, surface: &'static str, outcome: Outcome) -> Contender<'a> {
+    pub(super) fn of(
+        self,
+        name: &'static str,
+        surface: &'static str,
+        outcome: Outcome,
+    ) -> Contender<'a> {
         let Self { service, path, frame } = self;
         let Outcome { status, code, reason } = outcome;
         let labels = [("surface", surface), ("code", code), ("reason", reason)];

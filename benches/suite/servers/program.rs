@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Result,
     grpc::{Channel, framed},
-    keystead::Counted,
+    keystead::{Counted, program},
     process::{Place, busy},
 };
 
@@ -84,7 +84,7 @@ impl Program {
 
     fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut words = self.place.words()?;
-        words.push(env!("CARGO_BIN_EXE_keystead").to_owned());
+        words.push(program().display().to_string());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(arguments).current_dir(self.folder.path());
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
