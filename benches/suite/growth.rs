@@ -48,6 +48,8 @@ struct Point {
     rate: f64,
     /// Microseconds of the service's CPU time for each check.
     micros: f64,
+    /// How much of its core the service used.
+    used: f64,
     warm: Tally,
     /// Misses beside them that were refused: the store did not keep up.
     refused: u64,
@@ -126,13 +128,15 @@ fn point(
     if let Some((requests, rate)) = besides {
         flows.push(running.flow(requests, Pressure::Rate(rate), connections));
     }
-    let Done { tallies, busy } = Plan { flows, lasts }.run_on(|| running.service.busy())?;
+    let done = Plan { flows, lasts }.run_on(|| running.service.busy())?;
+    let used = done.share();
+    let Done { tallies, busy } = done;
     let warm = tallies[0].all_granted()?;
     let checks: u64 = tallies.iter().map(|tally| tally.granted + tally.others).sum();
     let refused = tallies[1..].iter().map(|tally| tally.others).sum();
     let rate = rate + besides.map_or(0.0, |(_, rate)| rate);
     let micros = busy.as_secs_f64() * 1e6 / f64::from(u32::try_from(checks)?);
-    Ok(Point { at: 0.0, rate, micros, warm, refused })
+    Ok(Point { at: 0.0, rate, micros, used, warm, refused })
 }
 
 /// With other shares of checks of keys that nobody has asked for. The times are those of

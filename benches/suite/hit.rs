@@ -179,7 +179,9 @@ impl Standing {
                 what: "refusal of a made-up key".to_owned(),
                 must: "not slower than a warm hit, 0 store queries".to_owned(),
                 aim: None,
-                measured: format!("{forged:.2} × a warm hit, {queries:.0} store queries"),
+                measured: format!(
+                    "{forged:.2} × the requests of a warm hit, {queries:.0} store queries"
+                ),
                 reached: forged >= 1.0 && queries == 0.0,
             },
         ]

@@ -169,7 +169,8 @@ fn remarks(threads: NonZeroUsize) -> Vec<String> {
         ),
         "`answers/s of CPU` divides by the CPU time of the server alone. `busiest thread` is its \
          share of that time; `could reach` is the one divided by the other: where a thread cannot \
-         give work away, the server is full when its busiest thread is."
+         give work away, the server is full when its busiest thread is. Each is the middle of the \
+         rounds by itself. Times have in them what the machine does meanwhile."
             .to_owned(),
         "*8, one has half* is a proxy with one busy connection beside idle ones: no layout that \
          keeps a connection on one thread can spread it."

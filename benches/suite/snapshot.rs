@@ -31,8 +31,9 @@ use crate::{
 
 const INTRO: &str = "\
 The file that a restart during an outage of the store serves warm keys from, with typical records. *Encode* is without a
-disk; *write* is what the service does every `snapshot.every`, beside the checks and with the flush of the disk; *load*
-is from a file that was just written to a memory that could answer. One run each, in one process.
+disk; *write* is the last one of a service that stops, with the flush of the disk. The one every `snapshot.every` takes a
+twentieth of a core, and so about twenty times as long. *Load* is from a file that was just written to a memory that could
+answer. One run each, in one process.
 ";
 
 /// The part `snapshot`.

@@ -260,7 +260,7 @@ fn intro(times: usize) -> String {
     format!(
         "From the moment at which the program is executed until the health service says SERVING for `liveness` (*alive*), until a key \
          that is in the snapshot and in the store is answered with OK, and until the health service says SERVING for the \
-         whole; the median of {times}. The snapshot holds typical records and is in the page cache, as after a restart on the same \
+         whole; the median of {times}, each asked for by itself. The snapshot holds typical records and is in the page cache, as after a restart on the same \
          machine; that all of it is in memory is asserted. PostgreSQL is up on the same machine, or its address refuses connections. \
          With neither, the program is alive and says honestly that it serves nobody."
     )

@@ -48,7 +48,9 @@ fn intro(growth: &Growth, each: Duration) -> String {
          became due while the loader was disturbed set aside. One \
          thing grows at a time; where it is not said otherwise, {WARM} keys are asked for by turns \
          over {CONNECTIONS} connections. Capacity is what the service answers with 256 requests \
-         under way at all times: {}. Each row is {:.1} s.",
+         under way at all times: {}. Requests that come evenly share less of what a read and a \
+         write cost, so that the core is full (`core used`) long before capacity is reached. Each row \
+         is {:.1} s, once: a tenth more or less between two rows says nothing.",
         growth.capacity,
         each.as_secs_f64(),
     )
@@ -110,6 +112,8 @@ impl Grown<'_> {
             "p99 µs",
             "p99.9 µs",
             "sent late µs",
+            "set aside %",
+            "core used %",
         ];
         let mut table = Table::new(self.title.clone(), &columns);
         for point in self.points {
@@ -122,6 +126,8 @@ impl Grown<'_> {
                 micros(point.warm.p99),
                 micros(point.warm.p999),
                 micros(point.warm.sent_late),
+                grouped(point.warm.aside() * 100.0),
+                grouped(point.used * 100.0),
             ]);
         }
         table
@@ -175,7 +181,7 @@ impl Replicas {
 
 fn instances(all: &[Replicas]) -> Table {
     let title = format!(
-        "Instances on one PostgreSQL and, with this alone, on one core: each is asked for the same \
+        "Instances on one PostgreSQL, which all share the one core: each is asked for the same \
          {WARM} keys, first once and then for 2\u{202f}000 checks a second, while records are \
          fresh for one second. *Of each* is a range over the instances. A \
          query for keys that are new also asks for one that the store should have, so that an \

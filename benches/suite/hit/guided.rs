@@ -31,7 +31,8 @@ const INTRO: &str = "\
 `scripts/pgo` builds the program so that it counts which way it goes, loads it as the sections \
 *One check* and *Refill* do, and builds it again with what was counted (profile-guided \
 optimisation). It stands beside the same program without, as `cargo build --release` builds it; \
-they are asked by turns, as in *One check*, and each has a store of its own. What is measured is \
+they are asked by turns, as in *One check*, and each has a store of its own. A ratio is the \
+middle of those within the rounds, not that of the two middles. What is measured is \
 what it was trained for: the best case. All other sections are of programs without a profile.
 ";
 

@@ -9,8 +9,8 @@ use crate::{
     process::{Place, Process},
 };
 
-/// Requests a second, at which times are taken: about a tenth of what one core
-/// answers, so that neither server nor loader wait for a core.
+/// Requests a second, at which times are taken: so few that neither server nor loader
+/// wait for a core.
 pub(super) const RATE: f64 = 20_000.0;
 
 /// How many requests are under way without rest, if there are not more

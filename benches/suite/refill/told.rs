@@ -123,9 +123,8 @@ fn intro(keys: u64, slice: usize) -> String {
          has given up counts until its answer is there. \
          `store.guard.max_in_flight` is {CONNECTIONS}, everything else is as by default. *One by one* is what a service without a \
          fill does at a miss: before each round, {slice} of the keys over {CONNECTIONS} connections through the same proxy, a \
-         prepared statement for each key, one at a time on each connection, without gRPC or anything else before it. What must \
-         be reached is reached with as many callers as Keystead serves best; beyond that it is overloaded, as it would be by the \
-         callers of a fleet.",
+         prepared statement for each key, one at a time on each connection, without gRPC or anything else before it. What \
+         counts is the number of callers that Keystead serves best, by the middle of its rounds.",
         keys = shown::count(keys),
         slice = shown::count(slice as u64),
     )

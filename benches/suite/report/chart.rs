@@ -18,6 +18,9 @@ const LEGEND: f64 = 20.0;
 /// are pale on a light background.
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#555555"];
 
+/// How lines are dashed that have the same colour.
+const DASHES: [&str; 2] = ["none", "6 4"];
+
 /// Lines over a common x.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Chart {
@@ -91,7 +94,7 @@ impl Chart {
         );
         self.grid(&mut svg, &x, &y);
         for (number, line) in self.lines.iter().enumerate() {
-            draw(&mut svg, line, COLOURS[number % COLOURS.len()], &x, &y);
+            draw(&mut svg, line, style(number), &x, &y);
         }
         self.legend(&mut svg);
         svg.push_str("</svg>\n");
@@ -135,10 +138,11 @@ impl Chart {
     fn legend(&self, svg: &mut String) {
         let mut y = SIZE.1 + LEGEND / 2.0;
         for (number, line) in self.lines.iter().enumerate() {
-            let colour = COLOURS[number % COLOURS.len()];
+            let (colour, dashes) = style(number);
             let _ = writeln!(
                 svg,
-                "<path d=\"M{0} {y}h22\" stroke=\"{colour}\" stroke-width=\"2.5\"/>\
+                "<path d=\"M{0} {y}h22\" stroke=\"{colour}\" stroke-dasharray=\"{dashes}\" \
+                 stroke-width=\"2.5\"/>\
                  <text x=\"{1}\" y=\"{2}\">{3}</text>",
                 MARGINS[0],
                 MARGINS[0] + 30.0,
@@ -150,13 +154,20 @@ impl Chart {
     }
 }
 
-fn draw(svg: &mut String, line: &Line, colour: &str, x: &Ruler, y: &Ruler) {
+/// The colour and the dashes that tell a line from the others.
+fn style(number: usize) -> (&'static str, &'static str) {
+    (COLOURS[number % COLOURS.len()], DASHES[number / COLOURS.len() % DASHES.len()])
+}
+
+fn draw(svg: &mut String, line: &Line, style: (&str, &str), x: &Ruler, y: &Ruler) {
+    let (colour, dashes) = style;
     let places: Vec<_> =
         line.points.iter().map(|&(at, value)| (x.place_of(at), y.place_of(value))).collect();
     let path: Vec<_> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     let _ = writeln!(
         svg,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" \
+         stroke-dasharray=\"{dashes}\" stroke-width=\"2\"/>",
         path.join(" "),
     );
     // So many are a curve.

@@ -10,7 +10,8 @@ const HEAD: &str = "\
 
 Made wholly by `scripts/bench`: do not edit it. Figures of one machine say little about another. What
 can be compared is measured as a ratio, Keystead to another server in the same run, and by the CPU time
-that the server itself used.
+that the server itself used. The machine is faster at one time than at another: compare figures of one
+table, not those of two sections.
 ";
 
 /// The whole page.

@@ -39,8 +39,8 @@ fn intro(rows: &[Row], turns: usize) -> String {
          would otherwise take each other's place, and nothing could be told of the service. {WARM} \
          keys are asked for by turns over {CONNECTIONS} connections; {} are in memory.\n\
          \n\
-         Requests become due evenly, whatever comes back, as many as let the service use half of \
-         its core, or 80 % of it, while nothing else goes on: {loads}. Requests that come one by one \
+         Requests become due evenly, whatever comes back, as many as let the service use about \
+         half of its core, or 80 % of it, while nothing else goes on: {loads}. Requests that come one by one \
          take more than those that find others to be read and answered with: without rest it answers \
          {} a second. A time is counted from the moment at which its request was *due* until its answer \
          was complete, whenever it was sent. `sent late` is how late that was, at p99; it is part of the \
@@ -50,9 +50,10 @@ fn intro(rows: &[Row], turns: usize) -> String {
          Two things are not the service's. The clock of this machine falls to a tenth now and then, for \
          some hundredths of a second and on both cores, which no counter of the kernel tells; a \
          computation of 3 µs does, which the loader does every 200 µs. And the loader may have to leave its \
-         core to others. While the computation takes twice as long as at best, or the loader was not on \
-         its core for 30 µs, and then until no more than a few are under way, or four times as long, what \
-         becomes due is *set aside*, and what is already under way takes as much less.\n\
+         core to others. While that computation takes more than twice its best time, or when the loader has \
+         been off its core for 30 µs, it is disturbed, and stays so until no more than a few requests are \
+         under way, or for four times as long. Requests that become due meanwhile are *set aside*; from the \
+         times of those that are under way already, that span is taken off.\n\
          \n\
          Each row had {turns} turns of {:.0} s, and a process of its own for every few of them; rows \
          took turns. Of each figure the one of the turn in the middle is shown, and for p99 also what half \
@@ -194,6 +195,9 @@ fn remarks(rows: &[Row]) -> Vec<String> {
              what is told is the loader, and whatever shares its core, more than the service.",
             grouped(late),
         ),
+        "Beside misses, for which PostgreSQL works on the loader's core, most checks are set aside: \
+         what is told is of the others, and p99.9 of few."
+            .to_owned(),
         "`store queries` are those that look up keys. No made-up key is looked up, not even in \
          memory, which is asserted."
             .to_owned(),
