@@ -13,7 +13,7 @@ use crate::{
     load::Pressure,
     process::Place,
     report::Section,
-    steady::{Done, Plan, Tally},
+    steady::{Plan, Tally},
 };
 
 /// Keys that are asked for by turns, where their number is not what grows.
@@ -129,13 +129,12 @@ fn point(
         flows.push(running.flow(requests, Pressure::Rate(rate), connections));
     }
     let done = Plan { flows, lasts }.run_on(|| running.service.busy())?;
-    let used = done.share();
-    let Done { tallies, busy } = done;
+    let (used, tallies) = (done.share(), done.tallies);
     let warm = tallies[0].all_granted()?;
     let checks: u64 = tallies.iter().map(|tally| tally.granted + tally.others).sum();
     let refused = tallies[1..].iter().map(|tally| tally.others).sum();
     let rate = rate + besides.map_or(0.0, |(_, rate)| rate);
-    let micros = busy.as_secs_f64() * 1e6 / f64::from(u32::try_from(checks)?);
+    let micros = done.busy.as_secs_f64() * 1e6 / f64::from(u32::try_from(checks)?);
     Ok(Point { at: 0.0, rate, micros, used, warm, refused })
 }
 

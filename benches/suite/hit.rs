@@ -92,14 +92,8 @@ impl Standing {
         let better = self.better(bare);
         for name in [ours].into_iter().chain(bare) {
             let done = self.of(name);
-            let ratios = done.over(better);
-            let mut row = costs(name, done.micros());
-            let busy = format!("{:.0} %", done.busy() * 100.0);
-            row.extend([
-                format!("{:.2}", median(ratios.iter().copied())),
-                middle_half(ratios),
-                busy,
-            ]);
+            let mut row = costs(name, done.micros(), done.over(better));
+            row.push(format!("{:.0} %", done.busy() * 100.0));
             table.rows.push(row);
         }
         table
@@ -131,24 +125,14 @@ impl Standing {
         let warm = self.of(stage::CHECK);
         for name in [stage::CHECK, stage::FORGED, stage::ABSENT, stage::STALE] {
             let done = self.of(name);
-            let ratios = done.over(warm);
-            let mut row = costs(name, done.micros());
-            let queries = format!("{:.0} of {}", done.queries, grouped(done.requests.into()));
-            row.extend([
-                format!("{:.2}", median(ratios.iter().copied())),
-                middle_half(ratios),
-                queries,
-            ]);
+            let mut row = costs(name, done.micros(), done.over(warm));
+            row.push(format!("{:.0} of {}", done.queries, grouped(done.requests.into())));
             table.rows.push(row);
         }
-        let mut row = costs("a key that was never asked for, and is in the store", missed.micros());
-        let ratios: Vec<_> =
-            missed.rounds.iter().map(|round| warm.micros() / round.micros).collect();
-        row.extend([
-            format!("{:.2}", median(ratios.iter().copied())),
-            middle_half(ratios),
-            format!("{} of {}", grouped(missed.queries), grouped(missed.requests)),
-        ]);
+        let name = "a key that was never asked for, and is in the store";
+        let ratios = missed.rounds.iter().map(|round| warm.micros() / round.micros);
+        let mut row = costs(name, missed.micros(), ratios.collect());
+        row.push(format!("{} of {}", grouped(missed.queries), grouped(missed.requests)));
         table.rows.push(row);
         table
     }
@@ -188,9 +172,16 @@ impl Standing {
     }
 }
 
-/// The first three columns.
-fn costs(name: &str, micros: f64) -> Vec<String> {
-    vec![name.to_owned(), grouped(1e6 / micros), format!("{micros:.2}")]
+/// The first five columns: what it costs, and how many times as many requests that is as
+/// another's, round by round.
+fn costs(name: &str, micros: f64, ratios: Vec<f64>) -> Vec<String> {
+    vec![
+        name.to_owned(),
+        grouped(1e6 / micros),
+        format!("{micros:.2}"),
+        format!("{:.2}", median(ratios.iter().copied())),
+        middle_half(ratios),
+    ]
 }
 
 fn remarks(standing: &Standing, stage: &Stage) -> Result<Vec<String>> {

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::{
-    costs, course,
-    race::{Contender, Performance, race},
+    Standing, costs, course,
+    race::{Contender, race},
     stage::{Ask, GRANTED, PATIENT},
 };
 use crate::{
@@ -14,7 +14,6 @@ use crate::{
     load::framed,
     process::Place,
     report::{Section, Table},
-    statistics::{median, middle_half},
     typical,
 };
 
@@ -46,21 +45,18 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     Ok(Section {
         title: "With a profile of itself".to_owned(),
         intro: INTRO.to_owned(),
-        tables: vec![table(&race(&contenders, course(run))?)],
+        tables: vec![table(&Standing(race(&contenders, course(run))?))],
         ..Section::default()
     })
 }
 
-fn table(all: &[Performance]) -> Table {
+fn table(standing: &Standing) -> Table {
     let columns = ["build", "requests/s of CPU", "µs each", "× plain", "middle half"];
     let mut table = Table::new("", &columns);
-    let of = |name| all.iter().find(|done| done.name == name).expect("it took part");
     for [plain, guided] in [CHECKS, ENVOYS] {
         for name in [plain, guided] {
-            let ratios = of(name).over(of(plain));
-            let mut row = costs(name, of(name).micros());
-            row.extend([format!("{:.2}", median(ratios.iter().copied())), middle_half(ratios)]);
-            table.rows.push(row);
+            let done = standing.of(name);
+            table.rows.push(costs(name, done.micros(), done.over(standing.of(plain))));
         }
     }
     table
