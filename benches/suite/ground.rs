@@ -32,6 +32,7 @@ use crate::{
     start::{beside, newest},
     statistics::grouped,
     steady::{Flow, Plan},
+    typical,
 };
 
 /// How many connections share a load, where nothing else is said.
@@ -121,10 +122,8 @@ impl Ground {
     pub(crate) fn forged(&self) -> Result<PathBuf> {
         let mut all = Vec::new();
         for _ in 0..1_000 {
-            let mut key = self.ring.mint(Environment::Live)?.key.expose().to_owned();
-            let last = if key.pop() == Some('0') { '1' } else { '0' };
-            key.push(last);
-            all.push(Bytes::from(typical_request(&key)?));
+            let minted = self.ring.mint(Environment::Live)?;
+            all.push(Bytes::from(typical_request(&typical::forged(minted.key.expose()))?));
         }
         self.file("forged", all.iter())
     }

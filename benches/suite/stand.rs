@@ -162,8 +162,7 @@ impl Stand {
 
     /// The warm key with another tag.
     pub(crate) fn forged(&self) -> String {
-        let (rest, last) = self.key.split_at(self.key.len() - 1);
-        format!("{rest}{}", if last == "0" { "1" } else { "0" })
+        typical::forged(&self.key)
     }
 
     pub(crate) fn sighting(&self) -> Sighting {

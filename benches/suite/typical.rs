@@ -74,3 +74,9 @@ pub(crate) fn envoy_request(key: &str) -> Result<Vec<u8>, Box<dyn Error + Send +
     request[at..at + key.len()].copy_from_slice(key.as_bytes());
     Ok(request)
 }
+
+/// A key of the right form with a wrong tag.
+pub(crate) fn forged(key: &str) -> String {
+    let (rest, last) = key.split_at(key.len() - 1);
+    format!("{rest}{}", if last == "0" { "1" } else { "0" })
+}

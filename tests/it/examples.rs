@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::harness::{
+    keys::forged,
     keystead::{Keystead, Ran, Server},
     postgres::Postgres,
 };
@@ -78,11 +79,6 @@ async fn create(keystead: &Keystead, more: &[&str]) -> Key {
     Key { secret: text("key"), id: text("id") }
 }
 
-fn forged(key: &Key) -> String {
-    let last = if key.secret.ends_with('0') { '1' } else { '0' };
-    format!("{}{last}", &key.secret[..key.secret.len() - 1])
-}
-
 async fn grpcurl(server: &Server, call: &[&str], data: &str) -> Ran {
     let mut command = Command::new(installed("target/venv/bin/grpcurl"));
     command.args(["-plaintext", "-d", "@"]).arg(server.grpc.to_string()).args(call);
@@ -111,7 +107,7 @@ async fn examples_name_the_reason_of_a_denial() {
     keystead.run(["keys", "revoke", &revoked.id]).await.ok();
     let server = keystead.serve(&[]).await;
     let cases = [
-        (forged(&key), 10, "CREDENTIAL_MALFORMED"),
+        (forged(&key.secret), 10, "CREDENTIAL_MALFORMED"),
         ("minted-elsewhere".to_owned(), 10, "KEY_UNKNOWN"),
         (revoked.secret, 10, "KEY_REVOKED"),
         (key.secret, 11, "SCOPE_MISSING"),
@@ -178,7 +174,7 @@ async fn grpcurl_needs_nothing_but_the_address() {
     assert_eq!(answer["principal"], "acme");
     assert_eq!(answer["evidence"]["freshness"], "FRESHNESS_FRESH");
 
-    let refused = grpcurl(&server, &check, &request(&forged(&key))).await;
+    let refused = grpcurl(&server, &check, &request(&forged(&key.secret))).await;
     assert!(refused.failed(64 + 16).contains("Code: Unauthenticated"));
 }
 

@@ -163,12 +163,7 @@ impl Stage {
     fn presented(&self, key: Key) -> String {
         match key {
             Key::Warm => self.key.clone(),
-            Key::Forged => {
-                let mut key = self.key.clone();
-                let last = if key.pop() == Some('0') { '1' } else { '0' };
-                key.push(last);
-                key
-            }
+            Key::Forged => typical::forged(&self.key),
             Key::Absent => "acme-9f1c2b7e-5d0a-4c3b-8e6f-0a1b2c3d4e5f".to_owned(),
         }
     }

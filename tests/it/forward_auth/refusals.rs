@@ -8,7 +8,7 @@ use crate::harness::{
     backend::{Backend, Embedded},
     bench::Bench,
     http::{Answer, get, send},
-    keys::{from_now, of_acme},
+    keys::{forged, from_now, of_acme},
 };
 
 const REALM: &str = r#"Bearer realm="keystead""#;
@@ -86,8 +86,7 @@ async fn key_that_is_presented_twice_is_malformed_even_if_both_are_the_same() {
 async fn every_reason_against_a_key_is_told() {
     let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
     let good = keys.create(of_acme()).await;
-    let (rest, last) = good.text.split_at(good.text.len() - 1);
-    let forged = format!("{rest}{}", if last == "x" { "y" } else { "x" });
+    let forged = forged(&good.text);
     let unknown = keys.draw().key.expose().to_owned();
     let (revoked, disabled) = (keys.create(of_acme()).await, keys.create(of_acme()).await);
     keys.act(&revoked, Action::Revoke).await;

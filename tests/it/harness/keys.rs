@@ -21,6 +21,12 @@ pub(crate) struct Key {
     pub(crate) digest: Digest,
 }
 
+/// A key of the right form with another tag.
+pub(crate) fn forged(key: &str) -> String {
+    let (rest, last) = key.split_at(key.len() - 1);
+    format!("{rest}{}", if last == "0" { "1" } else { "0" })
+}
+
 /// The rights that a test has no wish about.
 pub(crate) fn of_acme() -> Rights {
     Rights { principal: "acme".to_owned(), ..Rights::default() }
