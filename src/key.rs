@@ -24,7 +24,8 @@ pub use form::{Environment, Prefix, PrefixError};
 pub use lifecycle::{Action, LifecycleError, Successor};
 pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
 pub use ring::{
-    ApiKey, Credential, Fault, Fingerprint, KeyRing, Malformed, Minted, Reading, RingError, Secret,
+    ApiKey, Credential, Fault, Fingerprint, FingerprintError, KeyRing, Malformed, Minted, Reading,
+    RingError, Secret,
 };
 pub use secret_file::{SecretFile, SecretFileError};
 

@@ -26,8 +26,8 @@ pub enum Rung {
     Starting,
     /// The store answers.
     Normal,
-    /// The store is down, or not believed about what it lacks. Keys that are in
-    /// memory are served.
+    /// The store is down, is doubted, or takes no changes. Keys that are in memory
+    /// are served.
     Degraded,
     /// The store is down, and most checks of known keys end unanswered.
     Cold,
@@ -75,6 +75,34 @@ pub enum Dependency {
     Store,
     /// The changes of the store.
     Feed,
+    /// The store, as whoever changes a key sees it.
+    WritePath,
+}
+
+/// Why a store that answers is not taken at its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// Keys are missing that it should have.
+    Suspect,
+    /// Its data are older than `store.max_lag`.
+    Lagging,
+    /// It has keys of a secret that is not in the secret file.
+    SecretUnknown,
+}
+
+impl Doubt {
+    /// Every doubt, the gravest first.
+    pub const ALL: [Self; 3] = [Self::SecretUnknown, Self::Lagging, Self::Suspect];
+
+    /// The word for it in `/status` and in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspect => "suspect",
+            Self::Lagging => "lagging",
+            Self::SecretUnknown => "secret_unknown",
+        }
+    }
 }
 
 impl Dependency {
@@ -84,6 +112,7 @@ impl Dependency {
         match self {
             Self::Store => "store",
             Self::Feed => "feed",
+            Self::WritePath => "write_path",
         }
     }
 }
@@ -115,6 +144,20 @@ impl TierState {
         *self == Self::Up
     }
 
+    /// The words for [`TierState::as_write_path`].
+    pub(crate) const WRITE_PATHS: [&str; 5] = ["unknown", "read_only", "ok", "blocked", "failing"];
+
+    /// The word for it in the metric of the write path.
+    pub(crate) const fn as_write_path(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::None => "read_only",
+            Self::Up => "ok",
+            Self::Down { cause: StoreErrorKind::Blocked, .. } => "blocked",
+            Self::Down { .. } => "failing",
+        }
+    }
+
     /// Whether an instance need not wait for it.
     fn is_settled(&self) -> bool {
         matches!(self, Self::Up | Self::None)
@@ -132,8 +175,10 @@ pub struct Standing {
     pub store: TierState,
     /// The changes of the store.
     pub feed: TierState,
-    /// Whether the store is not believed about what it lacks.
-    pub suspect: bool,
+    /// Whether the store takes changes of keys.
+    pub write_path: TierState,
+    /// Why the store is not taken at its word, if there is a reason.
+    doubts: Vec<Doubt>,
     /// Whether it began with keys in memory.
     warm: bool,
 }
@@ -142,13 +187,34 @@ impl Standing {
     /// Whether the store answers, and is believed.
     #[must_use]
     pub fn store_is_well(&self) -> bool {
-        self.store.is_up() && !self.suspect
+        self.store.is_up() && self.doubts.is_empty()
+    }
+
+    /// Whether there is this reason not to take the store at its word.
+    #[must_use]
+    pub fn doubts(&self, doubt: Doubt) -> bool {
+        self.doubts.contains(&doubt)
+    }
+
+    /// The tier that explains most of what is wrong, and the word for the cause.
+    #[must_use]
+    pub fn dominant_cause(&self) -> Option<(&'static str, &'static str)> {
+        let down = |of: Dependency, state: &TierState| match state {
+            TierState::Down { cause, .. } => Some((of.as_str(), cause.as_str())),
+            TierState::Unknown | TierState::None | TierState::Up => None,
+        };
+        let doubt = Doubt::ALL.into_iter().find(|doubt| self.doubts(*doubt));
+        down(Dependency::Store, &self.store)
+            .or_else(|| doubt.map(|doubt| (Dependency::Store.as_str(), doubt.as_str())))
+            .or_else(|| down(Dependency::Feed, &self.feed))
+            .or_else(|| down(Dependency::WritePath, &self.write_path))
     }
 
     fn tier(&mut self, of: Dependency) -> &mut TierState {
         match of {
             Dependency::Store => &mut self.store,
             Dependency::Feed => &mut self.feed,
+            Dependency::WritePath => &mut self.write_path,
         }
     }
 
@@ -166,11 +232,8 @@ impl Standing {
                 Rung::Starting | Rung::Normal | Rung::Degraded | Rung::Cold,
                 TierState::Up | TierState::None,
             ) => {
-                if self.suspect {
-                    Rung::Degraded
-                } else {
-                    Rung::Normal
-                }
+                let writable = !matches!(self.write_path, TierState::Down { .. });
+                if !self.doubts.is_empty() || !writable { Rung::Degraded } else { Rung::Normal }
             }
             (Rung::Cold, TierState::Down { .. } | TierState::Unknown) => Rung::Cold,
             (
@@ -197,7 +260,8 @@ impl Ladder {
             since: clock.wall(),
             store: TierState::Unknown,
             feed: TierState::Unknown,
-            suspect: false,
+            write_path: TierState::Unknown,
+            doubts: Vec::new(),
             warm: false,
         };
         Self { standing: Sender::new(standing), clock }
@@ -237,9 +301,12 @@ impl Ladder {
         });
     }
 
-    /// Whether the store is not believed about what it lacks.
-    pub fn suspect(&self, suspect: bool) {
-        self.update(|standing| standing.suspect = suspect);
+    /// Whether there is this reason not to take the store at its word.
+    pub fn doubt(&self, doubt: Doubt, exists: bool) {
+        self.update(|standing| {
+            standing.doubts.retain(|other| *other != doubt);
+            standing.doubts.extend(exists.then_some(doubt));
+        });
     }
 
     fn is_up(&self, tier: Dependency) {

@@ -19,6 +19,11 @@ pub enum Unavailable {
     /// were known valid are missing in it as well.
     #[error("the key store has lost keys that were known, and is not believed")]
     Suspect,
+    /// The key has our form and its tag was made with none of our secrets, but the
+    /// store has keys of a secret that is not in the secret file, or has not told yet
+    /// whether it has.
+    #[error("the secret file may lack the secret that the key was minted with")]
+    SecretUnknown,
     /// More is waiting for the store than can be served in time.
     #[error("too many checks are waiting for the key store")]
     Overloaded,
@@ -38,6 +43,7 @@ impl Unavailable {
             Self::Store(kind) => kind.as_str(),
             Self::BreakerOpen => "breaker_open",
             Self::Suspect => "suspect",
+            Self::SecretUnknown => "secret_unknown",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::Internal => "internal",

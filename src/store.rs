@@ -103,6 +103,8 @@ pub enum ChangeKind {
     Created,
     /// Its record was changed.
     Updated,
+    /// Its record was changed and says that it is revoked.
+    Revoked,
     /// Its record was deleted.
     Deleted,
 }
@@ -114,12 +116,13 @@ impl ChangeKind {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
+            Self::Revoked => "revoked",
             Self::Deleted => "deleted",
         }
     }
 
     fn parse(text: &str) -> Result<Self, StoreError> {
-        [Self::Created, Self::Updated, Self::Deleted]
+        [Self::Created, Self::Updated, Self::Revoked, Self::Deleted]
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| StoreError::unreadable(format!("`{text}` is no kind of change")))

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use crate::{
     fill::Fill,
     guard::{Guarded, Refused},
-    ladder::{Dependency, Ladder, TierWatch, Warmth},
+    ladder::{Dependency, Doubt, Ladder, TierWatch, Warmth},
     store::{Store, StoreError, StoreErrorKind},
     time::{Clock, jittered},
 };
@@ -56,7 +56,7 @@ impl<S: Store> Probe<S> {
             if let Some(outcome) = self.ask().await {
                 self.watch.observe(outcome);
             }
-            self.ladder.suspect(self.fill.is_suspect());
+            self.ladder.doubt(Doubt::Suspect, self.fill.is_suspect());
             self.ladder.assess(self.warmth.share(self.clock.monotonic()));
             sleep(self.pause()).await;
         }

@@ -87,6 +87,11 @@ fn outage(cause: Unavailable) -> String {
              that it should have are missing as well, or this one was known valid"
                 .to_owned()
         }
+        Unavailable::SecretUnknown => {
+            "its tag was made with none of the secrets in `keys.secret_file`, but the store has keys \
+             of a secret that is not in there, or has not told yet whether it has"
+                .to_owned()
+        }
         Unavailable::Overloaded | Unavailable::Draining | Unavailable::Internal => {
             cause.to_string()
         }

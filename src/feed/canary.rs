@@ -169,7 +169,9 @@ const fn is_refusal(kind: StoreErrorKind) -> bool {
         StoreErrorKind::Unreachable
         | StoreErrorKind::Timeout
         | StoreErrorKind::Saturated
-        | StoreErrorKind::Unreadable => false,
+        | StoreErrorKind::Unreadable
+        | StoreErrorKind::Lagging
+        | StoreErrorKind::Blocked => false,
     }
 }
 

@@ -39,8 +39,10 @@ impl Outcome {
             | StoreErrorKind::Timeout
             | StoreErrorKind::Forbidden
             | StoreErrorKind::Schema => Self::Failed { took, error: error.clone() },
-            StoreErrorKind::Unreadable => Self::Answered { took },
+            StoreErrorKind::Unreadable | StoreErrorKind::Lagging => Self::Answered { took },
             StoreErrorKind::Saturated => Self::Crowded { error: error.clone() },
+            // Who waits for a lock says nothing about lookups.
+            StoreErrorKind::Blocked => Self::Nothing,
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Prefix;
+use super::{Fingerprint, Prefix};
 
 /// Keys: their form, and the secrets that vouch for them.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,12 @@ pub struct KeysConfig {
     /// is set, `keystead.secret` is made on first start beside the database.
     #[schemars(title = "a path")]
     pub secret_file: Option<PathBuf>,
+    /// Fingerprints of secrets, 16 hex digits each, that are no longer in
+    /// `keys.secret_file` although active keys name them: those keys are given up.
+    /// Without an entry here such a secret file is refused, as it may be that of
+    /// another store. `keystead keys list --secret FINGERPRINT` shows the keys.
+    #[schemars(title = "a list of fingerprints, 16 hex digits each", with = "Vec<String>")]
+    pub retired_secrets: Vec<Fingerprint>,
     /// Whether a credential that does not begin with the prefix is looked up as
     /// an imported key. With `false` it is refused as `CREDENTIAL_MALFORMED`,
     /// without a lookup.
@@ -29,6 +35,11 @@ pub struct KeysConfig {
 
 impl Default for KeysConfig {
     fn default() -> Self {
-        Self { prefix: Prefix::default(), secret_file: None, accept_imported: true }
+        Self {
+            prefix: Prefix::default(),
+            secret_file: None,
+            retired_secrets: Vec::new(),
+            accept_imported: true,
+        }
     }
 }

@@ -15,7 +15,10 @@ use super::{
 
 /// Says which secret a key was minted with: the first 8 bytes of a keyed hash
 /// of a fixed text, so that it tells nothing of the secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(into = "String", try_from = "String")]
 pub struct Fingerprint([u8; 8]);
 
 impl Fingerprint {
@@ -42,12 +45,31 @@ impl fmt::Display for Fingerprint {
 }
 
 impl FromStr for Fingerprint {
-    type Err = hex::FromHexError;
+    type Err = FingerprintError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; 8];
-        hex::decode_to_slice(text, &mut bytes)?;
+        let mut bytes = [0; Self::LEN];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| FingerprintError)?;
         Ok(Self(bytes))
+    }
+}
+
+/// A text that is no fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a fingerprint is 16 hex digits, as `keystead keys list` shows them")]
+pub struct FingerprintError;
+
+impl TryFrom<String> for Fingerprint {
+    type Error = FingerprintError;
+
+    fn try_from(text: String) -> Result<Self, FingerprintError> {
+        text.parse()
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.to_string()
     }
 }
 

@@ -180,10 +180,10 @@ fn an_instance_that_begins_with_keys_in_memory_serves_before_its_store_answers()
 #[test]
 fn an_instance_that_does_not_believe_its_store_is_degraded_and_serves() {
     let bench = started();
-    bench.ladder.suspect(true);
+    bench.ladder.doubt(Doubt::Suspect, true);
     let standing = bench.ladder.standing();
     assert_eq!(standing.rung, Rung::Degraded);
     assert!(standing.rung.serves() && standing.store.is_up() && !standing.store_is_well());
-    bench.ladder.suspect(false);
+    bench.ladder.doubt(Doubt::Suspect, false);
     assert_eq!(bench.ladder.standing().rung, Rung::Normal);
 }

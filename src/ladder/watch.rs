@@ -38,7 +38,7 @@ impl TierWatch {
     /// There is no such tier. Final.
     pub fn absent(self) {
         match self.tier {
-            Dependency::Store => {}
+            Dependency::Store | Dependency::WritePath => {}
             Dependency::Feed => tracing::info!(
                 "the store has no feed of changes: a change of a key is noticed by the first check \
                  after `cache.fresh_for`, which may itself still be answered from memory"
@@ -68,6 +68,9 @@ impl TierWatch {
             let what = match self.tier {
                 Dependency::Store => {
                     "it gives no answer; keys in memory are served, others are told UNAVAILABLE"
+                }
+                Dependency::WritePath => {
+                    "no key can be changed: revocations cannot be written until this ends"
                 }
                 Dependency::Feed => {
                     "changes cannot be read; past `cache.fresh_for` a revoked key is asked for again, and may \

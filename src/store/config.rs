@@ -44,6 +44,20 @@ pub struct StoreConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub tcp_user_timeout: Duration,
+    /// How long a connection to the store is used before a new one takes its place,
+    /// spread by ±10 %, so that a new server behind the same name is found. Who
+    /// answers behind the name is asked more often, every half of `store.max_lag`.
+    /// PostgreSQL only.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "1s", "x-maximum" = "1day"))]
+    pub max_connection_age: Duration,
+    /// How old the data of a store may be, as on a standby that lags behind, before
+    /// nothing that it says is called fresh and a key that it lacks is no longer
+    /// refused as unknown. A new connection is made every half of this, to see which
+    /// server answers behind the name in the URL. PostgreSQL only.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
+    pub max_lag: Duration,
     /// How often the store is asked whether it answers: about how long the end
     /// of an outage may go unnoticed where no check asks for the store. One
     /// small query each time, on every instance.
@@ -62,6 +76,8 @@ impl Default for StoreConfig {
             prepared_statements: true,
             connect_timeout: Duration::from_secs(2),
             tcp_user_timeout: Duration::from_secs(2),
+            max_connection_age: Duration::from_mins(5),
+            max_lag: Duration::from_secs(5),
             probe_every: Duration::from_secs(1),
             guard: GuardConfig::default(),
         }

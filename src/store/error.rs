@@ -33,17 +33,24 @@ pub enum StoreErrorKind {
     Schema,
     /// A row could not be read as a key.
     Unreadable,
+    /// A standby answers whose data are older than `store.max_lag`: what it lacks
+    /// is no evidence.
+    Lagging,
+    /// Another transaction holds a lock that is needed.
+    Blocked,
 }
 
 impl StoreErrorKind {
     /// Every kind, for metrics that must exist from the start.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Unreachable,
         Self::Timeout,
         Self::Saturated,
         Self::Forbidden,
         Self::Schema,
         Self::Unreadable,
+        Self::Lagging,
+        Self::Blocked,
     ];
 
     /// The word for it.
@@ -56,6 +63,8 @@ impl StoreErrorKind {
             Self::Forbidden => "forbidden",
             Self::Schema => "schema",
             Self::Unreadable => "unreadable",
+            Self::Lagging => "lagging",
+            Self::Blocked => "blocked",
         }
     }
 }

@@ -118,7 +118,9 @@ impl SqliteStore {
             | StoreErrorKind::Saturated
             | StoreErrorKind::Forbidden
             | StoreErrorKind::Schema
-            | StoreErrorKind::Unreadable => WriteError::Store(error),
+            | StoreErrorKind::Unreadable
+            | StoreErrorKind::Lagging
+            | StoreErrorKind::Blocked => WriteError::Store(error),
         })?
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     guard::{BreakerState, BreakerView},
-    ladder::{Ladder, Standing, TierState},
+    ladder::{Doubt, Ladder, Standing, TierState},
     tasks::Tasks,
     telemetry::Exposition,
     time::Clock,
@@ -87,17 +87,19 @@ async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response
 
 fn report(standing: &Standing, breaker: BreakerState, clock: &Clock) -> Value {
     let now = clock.wall();
-    let tiers = [("store", &standing.store), ("feed", &standing.feed)];
-    let dominant_cause = tiers.iter().find_map(|(tier, state)| match state {
-        TierState::Down { cause, .. } => Some(json!({"tier": tier, "cause": cause.as_str()})),
-        TierState::Unknown | TierState::None | TierState::Up => None,
-    });
-    let suspect = || standing.suspect.then(|| json!({"tier": "store", "cause": "suspect"}));
-    let dominant_cause = dominant_cause.or_else(suspect);
+    let tiers = [
+        ("store", &standing.store),
+        ("feed", &standing.feed),
+        ("write_path", &standing.write_path),
+    ];
+    let dominant_cause =
+        standing.dominant_cause().map(|(tier, cause)| json!({"tier": tier, "cause": cause}));
     let mut tiers: Map<_, _> =
         tiers.map(|(tier, state)| (tier.to_owned(), report_of(state, now))).into_iter().collect();
     tiers["store"]["breaker"] = json!(breaker);
-    tiers["store"]["suspect"] = json!(standing.suspect);
+    for doubt in Doubt::ALL {
+        tiers["store"][doubt.as_str()] = json!(standing.doubts(doubt));
+    }
     json!({
         "ladder": standing.rung,
         "since": standing.since,

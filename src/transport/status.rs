@@ -227,6 +227,7 @@ const fn outage_row(outage: Unavailable) -> (Code, &'static str, Option<Duration
         Unavailable::Store(kind) => (Code::Unavailable, store_reason(kind), Some(RETRY_STORE)),
         Unavailable::BreakerOpen => (Code::Unavailable, "BREAKER_OPEN", Some(RETRY_STORE)),
         Unavailable::Suspect => (Code::Unavailable, "STORE_SUSPECT", Some(RETRY_STORE)),
+        Unavailable::SecretUnknown => (Code::Unavailable, "SECRET_UNKNOWN", Some(RETRY_STORE)),
         Unavailable::Overloaded => (Code::Unavailable, "OVERLOADED", Some(RETRY_OVERLOADED)),
         Unavailable::Draining => (Code::Unavailable, "DRAINING", Some(RETRY_DRAINING)),
         Unavailable::Internal => (Code::Internal, "INTERNAL", None),
@@ -237,7 +238,8 @@ const fn outage_row(outage: Unavailable) -> (Code, &'static str, Option<Duration
 /// answer either: the `cause` beside the reason tells which it was.
 const fn store_reason(kind: StoreErrorKind) -> &'static str {
     match kind {
-        StoreErrorKind::Timeout => "STORE_TIMEOUT",
+        StoreErrorKind::Timeout | StoreErrorKind::Blocked => "STORE_TIMEOUT",
+        StoreErrorKind::Lagging => "STORE_LAGGING",
         StoreErrorKind::Saturated => "STORE_SATURATED",
         StoreErrorKind::Unreachable
         | StoreErrorKind::Forbidden
@@ -301,8 +303,10 @@ pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str
         Unavailable::Store(StoreErrorKind::Unreachable),
         Unavailable::Store(StoreErrorKind::Timeout),
         Unavailable::Store(StoreErrorKind::Saturated),
+        Unavailable::Store(StoreErrorKind::Lagging),
         Unavailable::BreakerOpen,
         Unavailable::Suspect,
+        Unavailable::SecretUnknown,
         Unavailable::Overloaded,
         Unavailable::Draining,
         Unavailable::Internal,

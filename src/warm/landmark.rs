@@ -18,6 +18,7 @@ pub(super) fn to_bytes(landmark: Option<Row>) -> [u8; LEN] {
             Some(ChangeKind::Created) => 2,
             Some(ChangeKind::Updated) => 3,
             Some(ChangeKind::Deleted) => 4,
+            Some(ChangeKind::Revoked) => 5,
         };
         bytes[1..9].copy_from_slice(&revision.0.to_le_bytes());
         bytes[9..].copy_from_slice(digest.as_bytes());
@@ -34,6 +35,7 @@ pub(super) fn read(bytes: [u8; LEN]) -> Result<Option<Row>, Refusal> {
         2 => Some(ChangeKind::Created),
         3 => Some(ChangeKind::Updated),
         4 => Some(ChangeKind::Deleted),
+        5 => Some(ChangeKind::Revoked),
         _ => return Err(Refusal::Unreadable("it names a kind of change that there is not")),
     };
     let revision = Revision(i64::from_le_bytes(take(&mut rest)));

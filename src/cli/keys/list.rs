@@ -31,7 +31,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "NAME")]
     principal: Option<String>,
     /// Only keys that were minted with the secret of this fingerprint.
-    #[arg(long, value_name = "FINGERPRINT", value_parser = fingerprint)]
+    #[arg(long, value_name = "FINGERPRINT", value_parser = str::parse::<Fingerprint>)]
     secret: Option<Fingerprint>,
 }
 
@@ -58,12 +58,6 @@ impl ListArgs {
     fn wants(&self, record: &KeyRecord) -> bool {
         self.secret.is_none_or(|secret| record.secret == Some(secret))
     }
-}
-
-fn fingerprint(text: &str) -> Result<Fingerprint, String> {
-    text.parse().map_err(|_| {
-        "a fingerprint is 16 hex digits, as `keystead keys list` shows them".to_owned()
-    })
 }
 
 /// Records as a table, or as a JSON array with one of them on each line.

@@ -117,12 +117,14 @@ impl Session {
             StoreErrorKind::Unreachable => {
                 format!("; check that the server runs, and that `store.url` ({url}) is right")
             }
-            StoreErrorKind::Timeout | StoreErrorKind::Saturated => "; try again later".to_owned(),
+            StoreErrorKind::Timeout | StoreErrorKind::Saturated | StoreErrorKind::Lagging => {
+                "; try again later".to_owned()
+            }
             StoreErrorKind::Forbidden => {
                 format!("; check the user, password and rights of `store.url` ({url})")
             }
             StoreErrorKind::Unreadable => "; correct the row".to_owned(),
-            StoreErrorKind::Schema => String::new(),
+            StoreErrorKind::Schema | StoreErrorKind::Blocked => String::new(),
         }
     }
 }

@@ -242,7 +242,10 @@ fn what_counts_as_a_failure_of_the_store() {
             | StoreErrorKind::Timeout
             | StoreErrorKind::Forbidden
             | StoreErrorKind::Schema => true,
-            StoreErrorKind::Saturated | StoreErrorKind::Unreadable => false,
+            StoreErrorKind::Saturated
+            | StoreErrorKind::Unreadable
+            | StoreErrorKind::Lagging
+            | StoreErrorKind::Blocked => false,
         };
         assert_eq!(bench.state() == BreakerState::Open, counts, "{kind}");
     }

@@ -143,7 +143,9 @@ impl Transaction<'_> {
             StoreErrorKind::Saturated
             | StoreErrorKind::Forbidden
             | StoreErrorKind::Schema
-            | StoreErrorKind::Unreadable => WriteError::Store(error),
+            | StoreErrorKind::Unreadable
+            | StoreErrorKind::Lagging
+            | StoreErrorKind::Blocked => WriteError::Store(error),
         })
     }
 

@@ -82,7 +82,9 @@ fn from_server(answer: &DbError, remedy: &str) -> StoreError {
             | StoreErrorKind::Timeout
             | StoreErrorKind::Saturated
             | StoreErrorKind::Forbidden
-            | StoreErrorKind::Unreadable,
+            | StoreErrorKind::Unreadable
+            | StoreErrorKind::Lagging
+            | StoreErrorKind::Blocked,
             _,
         ) => message,
     };

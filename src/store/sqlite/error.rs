@@ -14,7 +14,9 @@ pub(super) fn translate(path: &Path, error: &Error) -> StoreError {
             "check that the disk is healthy and not full, and that nothing has moved the file"
         }
         StoreErrorKind::Timeout => "if this goes on, the disk is too slow or overloaded",
-        StoreErrorKind::Saturated => "another process is writing to it; try again",
+        StoreErrorKind::Saturated | StoreErrorKind::Lagging | StoreErrorKind::Blocked => {
+            "another process is writing to it; try again"
+        }
         StoreErrorKind::Forbidden => RIGHTS,
         StoreErrorKind::Schema => "restart keystead, which brings the schema up to date",
         StoreErrorKind::Unreadable if is_corrupt(error) => {
@@ -74,7 +76,11 @@ pub(super) fn ends_connection(error: &Error) -> bool {
     match kind(error) {
         StoreErrorKind::Unreachable | StoreErrorKind::Forbidden => true,
         StoreErrorKind::Unreadable => is_corrupt(error),
-        StoreErrorKind::Timeout | StoreErrorKind::Saturated | StoreErrorKind::Schema => false,
+        StoreErrorKind::Timeout
+        | StoreErrorKind::Saturated
+        | StoreErrorKind::Schema
+        | StoreErrorKind::Lagging
+        | StoreErrorKind::Blocked => false,
     }
 }
 

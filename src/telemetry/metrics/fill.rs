@@ -25,6 +25,7 @@ pub(super) fn causes() -> impl Iterator<Item = &'static str> {
     let others = [
         Unavailable::BreakerOpen,
         Unavailable::Suspect,
+        Unavailable::SecretUnknown,
         Unavailable::Overloaded,
         Unavailable::Internal,
     ];

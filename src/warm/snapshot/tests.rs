@@ -147,7 +147,9 @@ fn whatever_is_cut_off_or_added_is_refused() {
 
 #[test]
 fn any_landmark_reads_back() {
-    let kinds = [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted].map(Some);
+    let kinds =
+        [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Revoked, ChangeKind::Deleted];
+    let kinds = kinds.map(Some);
     let row = |kind| Row { revision: Revision(40), digest: digest(1), kind };
     let landmarks = kinds.into_iter().chain([None]).map(|kind| Some(row(kind)));
     for landmark in landmarks.chain([None]) {
@@ -156,7 +158,7 @@ fn any_landmark_reads_back() {
         assert_eq!(read(&bytes, &[SECRET]).unwrap().0, header);
     }
     let mut bytes = header().to_bytes();
-    bytes[Header::LEN - landmark::LEN] = 5;
+    bytes[Header::LEN - landmark::LEN] = 6;
     assert!(matches!(Header::read(bytes), Err(Refusal::Unreadable(_))));
 }
 

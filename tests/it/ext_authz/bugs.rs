@@ -72,7 +72,7 @@ async fn surface(tier: Failing, on_outage: OnOutage) -> Channel {
     channel_to(address).await.0
 }
 
-const OUTAGES: [(Option<Unavailable>, (Code, &str)); 9] = [
+const OUTAGES: [(Option<Unavailable>, (Code, &str)); 11] = [
     (
         Some(Unavailable::Store(StoreErrorKind::Unreachable)),
         (Code::Unavailable, "STORE_UNREACHABLE"),
@@ -80,6 +80,8 @@ const OUTAGES: [(Option<Unavailable>, (Code, &str)); 9] = [
     (Some(Unavailable::Store(StoreErrorKind::Timeout)), (Code::Unavailable, "STORE_TIMEOUT")),
     (Some(Unavailable::Store(StoreErrorKind::Saturated)), (Code::Unavailable, "STORE_SATURATED")),
     (Some(Unavailable::BreakerOpen), (Code::Unavailable, "BREAKER_OPEN")),
+    (Some(Unavailable::Store(StoreErrorKind::Lagging)), (Code::Unavailable, "STORE_LAGGING")),
+    (Some(Unavailable::SecretUnknown), (Code::Unavailable, "SECRET_UNKNOWN")),
     (Some(Unavailable::Suspect), (Code::Unavailable, "STORE_SUSPECT")),
     (Some(Unavailable::Overloaded), (Code::Unavailable, "OVERLOADED")),
     (Some(Unavailable::Draining), (Code::Unavailable, "DRAINING")),

@@ -219,6 +219,8 @@ fn outcomes() -> impl Iterator<Item = (Code, &'static str)> {
                 "STORE_TIMEOUT",
                 "STORE_SATURATED",
                 "STORE_SUSPECT",
+                "STORE_LAGGING",
+                "SECRET_UNKNOWN",
                 "BREAKER_OPEN",
                 "OVERLOADED",
                 "DRAINING",
