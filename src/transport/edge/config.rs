@@ -26,8 +26,8 @@ pub struct CredentialConfig {
 ///
 /// What a route needs is told in its `context_extensions`: `keystead.scopes`, with
 /// spaces between them, and `keystead.audience`. One that is blank, and any other
-/// that begins with `keystead.`, is told as `REQUEST_INVALID`: to ignore a slip would
-/// let everyone in.
+/// that begins with `keystead` in whatever case, is told as `REQUEST_INVALID`: to
+/// ignore a slip would let everyone in.
 ///
 /// A message of 256 KiB is read, or of `grpc.max_message_bytes` if that is more:
 /// Envoy tells a path twice and allows headers of 60 KiB in all. A larger message is
@@ -59,9 +59,10 @@ pub struct ExtAuthzConfig {
     /// Which address is the client's, for keys that are restricted to networks.
     /// With `0` it is the source address that Envoy tells: that of the connection.
     /// With `n` it is the `n`th address in `x-forwarded-for`, counted from the
-    /// right, or the source address if there are fewer: `1` is the address that
-    /// Envoy itself has put there (`use_remote_address`), `2` the one that a proxy
-    /// before Envoy has put there. What is further left may be made up.
+    /// right: `1` is the address that Envoy itself has put there
+    /// (`use_remote_address`), `2` the one that a proxy before Envoy has put there.
+    /// What is further left may be made up. With fewer addresses than `n` the
+    /// client's is not known, and a key that is restricted to networks is refused.
     #[schemars(range(max = 32))]
     pub trusted_hops: u8,
 }
@@ -91,9 +92,10 @@ pub enum OnOutage {
 pub struct ForwardAuthConfig {
     /// Which address is the client's, for keys that are restricted to networks.
     /// With `n` it is the `n`th address in `x-forwarded-for`, counted from the
-    /// right, or that of the proxy if there are fewer: `1` is the address that the
-    /// proxy which asks has put there. With `0` it is that of the proxy. What is
-    /// further left may be made up.
+    /// right: `1` is the address that the proxy which asks has put there. With `0` it
+    /// is that of the proxy. What is further left may be made up. With fewer addresses
+    /// than `n` the client's is not known, and a key that is restricted to networks is
+    /// refused.
     #[schemars(range(max = 32))]
     pub trusted_hops: u8,
 }

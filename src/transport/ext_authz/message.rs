@@ -25,8 +25,9 @@ use crate::transport::{
     wire::{Fields, Malformed, Value},
 };
 
-/// What the context extensions begin with that are for us.
-const OURS: &[u8] = b"keystead.";
+/// What the context extensions begin with that are for us, in whatever case and
+/// whatever follows: `Keystead.scopes` and `keystead_scopes` are slips of ours.
+const OURS: &[u8] = b"keystead";
 
 /// How much of the name of an unknown one a message repeats, in bytes.
 const MAX_SHOWN: usize = 64;
@@ -117,12 +118,12 @@ impl<'a> Message<'a> {
     pub(super) fn needs(&self) -> Result<(&'a str, &'a str), Refusal> {
         let (mut scopes, mut audience) = ("", "");
         for Pair { key, value } in &self.extensions {
-            let Some(name) = key.strip_prefix(OURS) else { continue };
             // Of several the last counts, as in every map of protobuf.
-            let (its_name, place) = match name {
-                b"scopes" => ("keystead.scopes", &mut scopes),
-                b"audience" => ("keystead.audience", &mut audience),
-                _ => return Err(unknown(key)),
+            let (its_name, place) = match *key {
+                b"keystead.scopes" => ("keystead.scopes", &mut scopes),
+                b"keystead.audience" => ("keystead.audience", &mut audience),
+                key if is_ours(key) => return Err(unknown(key)),
+                _ => continue,
             };
             let not_utf8 = |_| Refusal::invalid(format!("`{its_name}` is not UTF-8"));
             *place = needs::not_blank(its_name, str::from_utf8(value).map_err(not_utf8)?)?;
@@ -252,6 +253,11 @@ fn each<'a>(
         take(number, value)?;
     }
     Ok(())
+}
+
+fn is_ours(name: &[u8]) -> bool {
+    let begins = name.trim_ascii_start().first_chunk::<{ OURS.len() }>();
+    begins.is_some_and(|begins| begins.eq_ignore_ascii_case(OURS))
 }
 
 fn unknown(name: &[u8]) -> Refusal {

@@ -31,6 +31,9 @@ async fn route_that_needs_nonsense_is_invalid_whatever_the_key() {
         // A slip, which would otherwise need nothing.
         ("keystead.scope", "read"),
         ("keystead.", ""),
+        ("Keystead.scopes", "read"),
+        ("keystead_scopes", "read"),
+        ("keystead", "read"),
         ("keystead.scopes", ""),
         ("keystead.scopes", " \t"),
         ("keystead.audience", ""),
@@ -41,7 +44,7 @@ async fn route_that_needs_nonsense_is_invalid_whatever_the_key() {
             told.is_json();
         }
     }
-    Ask::bearer(&key.text).extension("keystead", "x").allowed(service.channel()).await;
+    Ask::bearer(&key.text).extension("tier", "keystead.scopes").allowed(service.channel()).await;
 }
 
 #[tokio::test]

@@ -49,14 +49,12 @@ async fn needs_that_make_no_sense_are_invalid_whatever_the_key() {
 }
 
 #[tokio::test]
-async fn client_address_is_counted_from_the_right_and_else_that_of_the_peer() {
+async fn client_address_is_counted_from_the_right_or_without_hops_that_of_the_peer() {
     for (hops, forwarded_for, allowed) in [
         (0, "203.0.113.1", "127.0.0.1/32"),
         (1, "203.0.113.1", "203.0.113.1/32"),
         (1, "203.0.113.9, 203.0.113.1", "203.0.113.1/32"),
         (2, "203.0.113.9, 203.0.113.1, 203.0.113.2", "203.0.113.1/32"),
-        (2, "203.0.113.1", "127.0.0.1/32"),
-        (1, "", "127.0.0.1/32"),
         (1, "::ffff:203.0.113.1", "203.0.113.1/32"),
         (1, "[2001:db8::1]:80", "2001:db8::1/128"),
     ] {
@@ -74,6 +72,26 @@ async fn client_address_is_counted_from_the_right_and_else_that_of_the_peer() {
         let answer = ask_with(service, "/auth", &elsewhere).await;
         let expected = if hops == 0 { 200 } else { 403 };
         assert_eq!(answer.status, expected, "{hops}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn key_for_the_network_of_the_proxy_is_refused_where_fewer_addresses_came_than_are_trusted() {
+    for (hops, forwarded_for) in [(1, ""), (1, " "), (2, "127.0.0.1"), (32, "127.0.0.1, 127.0.0.1")]
+    {
+        let bench = Bench::with(Embedded::start().await, |config| {
+            config.forward_auth.trusted_hops = hops;
+        });
+        let Bench { service, keys, .. } = &bench.await;
+        let allowed_networks = vec!["127.0.0.0/8".parse().unwrap()];
+        let key = keys.create(Rights { allowed_networks, ..of_acme() }).await.text;
+        let headers = [("x-api-key", key.as_str()), ("x-forwarded-for", forwarded_for)];
+        let answer = ask_with(service, "/auth", &headers).await;
+        let refused = (answer.status, answer.reason());
+        let expected = (403, "CLIENT_NETWORK_FORBIDDEN".to_owned());
+        assert_eq!(refused, expected, "{hops}, {forwarded_for:?}: {answer:?}");
+        let told_nothing = ask_with(service, "/auth", &headers[..1]).await;
+        assert_eq!(told_nothing.status, 403, "{hops}: {told_nothing:?}");
     }
 }
 

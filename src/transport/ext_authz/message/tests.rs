@@ -64,7 +64,7 @@ fn the_needs_of_a_route_are_read_from_its_extensions() {
         ("keystead.scopes", "read  write"),
         ("keystead.audience", "orders"),
         ("other.scopes", "admin"),
-        ("keystead", ""),
+        ("keyste", ""),
     ]);
     let message = Message::read(&message).unwrap();
     assert_eq!(message.needs(), Ok(("read  write", "orders")));
@@ -77,7 +77,19 @@ fn an_extension_that_is_a_slip_is_refused_and_not_ignored() {
         let message = with_extensions(&[extension]);
         Message::read(&message).unwrap().needs().unwrap_err()
     };
-    for name in ["keystead.scope", "keystead.", "keystead.Scopes", "keystead.audience "] {
+    for name in [
+        "keystead.scope",
+        "keystead.",
+        "keystead",
+        "keystead.Scopes",
+        "keystead.audience ",
+        "Keystead.scopes",
+        "KEYSTEAD.SCOPES",
+        " keystead.scopes",
+        "keystead_scopes",
+        "keystead-audience",
+        "keysteadScopes",
+    ] {
         let refusal = refusal((name, "read"));
         assert_eq!(refusal.reason, "REQUEST_INVALID", "{name}");
         assert!(refusal.message().starts_with(&format!("`{name}` is no")), "{name}");
