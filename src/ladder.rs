@@ -29,7 +29,7 @@ pub enum Rung {
     /// The store is down, is doubted, or takes no changes. Keys that are in memory
     /// are served.
     Degraded,
-    /// The store is down, and most checks of known keys end unanswered.
+    /// The store is down, and hardly any check of a known key is answered.
     Cold,
     /// The instance is about to stop.
     Draining,

@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 use crate::key::Digest;
 
-/// How many spans count. Together they are the window: long enough for an
-/// instance that is asked little, short enough to leave one that cannot help
+/// How many spans count. Together they are the window of ten seconds: long enough
+/// for an instance that is asked little, short enough to leave one that cannot help
 /// while callers still wait.
-const SPANS: usize = 6;
+const SPANS: usize = 5;
 
 /// How long a span is, in seconds.
-const SPAN_SECONDS: u64 = 5;
+const SPAN_SECONDS: u64 = 2;
 
 /// Of how many keys there must have been checks for their shares to say anything.
 const MIN_KEYS: u64 = 5;
@@ -21,7 +21,7 @@ const MIN_KEYS: u64 = 5;
 /// from each other well enough.
 const WORDS: usize = 64;
 
-/// A sliding window of half a minute over what became of checks, by keys: one
+/// A sliding window of ten seconds over what became of checks, by keys: one
 /// that is asked for again and again counts once. Taking a check in takes no
 /// lock.
 #[derive(Debug)]
@@ -105,32 +105,35 @@ impl Counts {
         self.answered + self.unanswered
     }
 
-    const fn are_mostly_unanswered(self) -> bool {
-        self.unanswered * 4 > self.total() * 3
+    /// Whether fewer than one in ten were answered.
+    const fn are_hardly_answered(self) -> bool {
+        self.answered * 10 < self.total()
     }
 
-    const fn are_mostly_answered(self) -> bool {
-        self.unanswered * 2 < self.total() || self.unanswered == 0
+    /// Whether at least one in five was answered, or there was none.
+    const fn are_answered_again(self) -> bool {
+        self.answered * 5 >= self.total()
     }
 }
 
 impl Share {
-    /// Whether most checks end unanswered: over three quarters of the checks, and
-    /// of the keys, so that neither one caller who insists nor a few keys that
-    /// are used much decide.
+    /// Whether hardly any check is answered: fewer than one in ten, both of the
+    /// checks and of the keys. An instance that answers warm traffic is of use,
+    /// whatever cold keys others ask for: neither one caller who insists on a key
+    /// nor one who asks for many takes it from the others.
     #[must_use]
     pub const fn is_cold(self) -> bool {
         self.keys.total() >= MIN_KEYS
-            && self.keys.are_mostly_unanswered()
-            && self.checks.are_mostly_unanswered()
+            && self.keys.are_hardly_answered()
+            && self.checks.are_hardly_answered()
     }
 
-    /// Whether that is over: under a half of the checks or of the keys, or none,
-    /// as when nobody asks any more. Between the two, what was the case stays
-    /// the case, so that the standing does not flap.
+    /// Whether that is over: one in five of the checks or of the keys is answered,
+    /// or nobody asks any more. Between the two, what was the case stays the case,
+    /// so that the state does not flap.
     #[must_use]
     pub const fn is_warm(self) -> bool {
-        self.keys.are_mostly_answered() || self.checks.are_mostly_answered()
+        self.keys.are_answered_again() || self.checks.are_answered_again()
     }
 }
 
@@ -153,7 +156,7 @@ impl Warmth {
         ends.insert(digest);
     }
 
-    /// What became of the checks of the last half minute.
+    /// What became of the checks of the last ten seconds.
     #[must_use]
     pub fn share(&self, now: Instant) -> Share {
         let newest = self.number(now);
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_count_for_half_a_minute() {
+    fn checks_count_for_ten_seconds() {
         let start = Instant::now();
         let warmth = Warmth::new(start);
         for span in 0..12 {
@@ -212,24 +215,24 @@ mod tests {
             warmth.note(&nth(3 * span), true, now);
             warmth.note(&nth(3 * span + 1), false, now);
             warmth.note(&nth(3 * span + 2), false, now);
-            let spans = u64::from(span.min(5) + 1);
+            let spans = u64::from(span.min(4) + 1);
             let share = Share { keys: counts(spans, 2 * spans), checks: counts(spans, 2 * spans) };
             assert_eq!(warmth.share(now), share, "{span}");
         }
         let last = start + 11 * SPAN;
-        assert_eq!(warmth.share(last + 5 * SPAN).keys, counts(1, 2));
-        assert_eq!(warmth.share(last + 6 * SPAN), Share::default());
+        assert_eq!(warmth.share(last + 4 * SPAN).keys, counts(1, 2));
+        assert_eq!(warmth.share(last + 5 * SPAN), Share::default());
     }
 
     #[test]
     fn a_key_that_is_asked_for_again_and_again_counts_once_among_keys() {
         let start = Instant::now();
         let warmth = Warmth::new(start);
-        for second in 0..20 {
+        for second in 0..8 {
             warmth.note(&nth(0), false, start + second * Duration::from_secs(1));
         }
-        let share = warmth.share(start + Duration::from_secs(20));
-        assert_eq!(share, Share { keys: counts(0, 1), checks: counts(0, 20) });
+        let share = warmth.share(start + Duration::from_secs(8));
+        assert_eq!(share, Share { keys: counts(0, 1), checks: counts(0, 8) });
     }
 
     #[test]
@@ -244,19 +247,32 @@ mod tests {
     }
 
     #[test]
-    fn it_is_cold_when_most_checks_of_most_keys_go_unanswered() {
+    fn it_is_cold_when_fewer_than_one_in_ten_of_checks_and_of_keys_are_answered() {
         let cold = |keys, checks| Share { keys, checks }.is_cold();
         assert!(cold(counts(0, 5), counts(0, 5)));
         assert!(!cold(counts(0, 4), counts(0, 400)), "too few to tell");
-        assert!(cold(counts(24, 76), counts(24, 76)));
-        assert!(!cold(counts(25, 75), counts(0, 900)) && !cold(counts(0, 900), counts(25, 75)));
+        assert!(cold(counts(9, 91), counts(9, 91)));
+        assert!(!cold(counts(10, 90), counts(0, 900)) && !cold(counts(0, 900), counts(10, 90)));
     }
 
     #[test]
-    fn it_is_warm_again_when_half_of_the_checks_or_keys_are_answered_or_nobody_asks() {
+    fn warm_traffic_that_is_answered_keeps_an_instance_in_whatever_cold_keys_others_ask_for() {
+        let start = Instant::now();
+        let warmth = Warmth::new(start);
+        for n in 0..80 {
+            warmth.note(&nth(n), false, start);
+        }
+        for n in 80..95 {
+            warmth.note(&nth(n), true, start);
+        }
+        assert!(!warmth.share(start).is_cold());
+    }
+
+    #[test]
+    fn it_is_warm_again_when_one_in_five_checks_or_keys_is_answered_or_nobody_asks() {
         let warm = |keys, checks| Share { keys, checks }.is_warm();
         assert!(warm(counts(0, 0), counts(0, 0)));
-        assert!(warm(counts(51, 49), counts(0, 99)) && warm(counts(0, 99), counts(51, 49)));
-        assert!(!warm(counts(50, 50), counts(50, 50)));
+        assert!(warm(counts(20, 80), counts(0, 99)) && warm(counts(0, 99), counts(20, 80)));
+        assert!(!warm(counts(19, 81), counts(19, 81)));
     }
 }

@@ -1,4 +1,6 @@
-//! An instance that cannot help says so.
+//! An instance that cannot help says so, and one that can stays in.
+
+use std::time::{Duration, Instant};
 
 use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
@@ -8,8 +10,11 @@ use super::{
 };
 use crate::harness::{app::Service, eventually, proxy::Conduct};
 
+/// Longer than the window over which checks are counted.
+const LONGER_THAN_THE_WINDOW: Duration = Duration::from_secs(13);
+
 #[tokio::test]
-async fn instance_that_leaves_most_checks_unanswered_is_taken_out_until_its_store_is_back() {
+async fn instance_that_answers_hardly_any_check_is_taken_out_until_its_store_is_back() {
     let fault = Fault::Network(Conduct::Refuse);
     let mut site = Site::new(fault.query_timeout()).await;
     let keys = site.keys(200).await;
@@ -38,4 +43,31 @@ async fn instance_that_leaves_most_checks_unanswered_is_taken_out_until_its_stor
     .await;
     until_answered(&service, &keys[0]).await;
     assert_eq!(service.admin.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn instance_that_answers_warm_keys_stays_in_beside_many_cold_ones() {
+    let fault = Fault::Network(Conduct::Refuse);
+    let mut site = Site::new(fault.query_timeout()).await;
+    let keys = site.keys(95).await;
+    let (warm, cold) = keys.split_at(15);
+    let service = Service::ready(&site.config).await;
+    load(&service, warm).await;
+    fault.strike(&mut site).await;
+    eventually("its store is down", async || {
+        (service.admin.status().await["ladder"] == "degraded").then_some(())
+    })
+    .await;
+
+    let (began, mut rounds) = (Instant::now(), 0);
+    while began.elapsed() < LONGER_THAN_THE_WINDOW {
+        let (answered, _) = load(&service, warm).await;
+        assert_eq!(answered.of_code(tonic::Code::Ok), warm.len(), "{answered:?}");
+        let (unanswered, _) = load(&service, cold).await;
+        assert_eq!(unanswered.of_code(tonic::Code::Unavailable), cold.len(), "{unanswered:?}");
+        assert_eq!(service.health("").await.unwrap(), Serving, "round {rounds}");
+        assert_eq!(service.admin.status().await["ladder"], "degraded", "round {rounds}");
+        rounds += 1;
+    }
+    assert!(rounds > 10, "{rounds} rounds are too few to tell");
 }
