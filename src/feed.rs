@@ -21,7 +21,7 @@ use tokio::{
 
 pub use self::config::FeedConfig;
 use self::{
-    canary::{Canary, canary},
+    canary::{Canary, CanaryParts, canary},
     pulse::Pulse,
     reader::{Found, Reader},
     sweep::{Sweep, sweep},
@@ -91,8 +91,14 @@ impl<S: Store> Feed<S> {
         let FeedParts { store, fill, memory, coverage, journal, told, ladder, metrics, clock } =
             parts;
         let (sweeps, sweep) = sweep(memory, fill.clone(), config.revalidate_rate);
-        let (canaries, canary) =
-            canary(Arc::clone(&store), config.canary_every, metrics, clock.clone());
+        let (canaries, canary) = canary(CanaryParts {
+            store: Arc::clone(&store),
+            every: config.canary_every,
+            watch: TierWatch::new(Dependency::WritePath, ladder.clone(), clock.clone()),
+            applied: told.subscribe(),
+            metrics,
+            clock: clock.clone(),
+        });
         let watch = TierWatch::new(Dependency::Feed, ladder, clock.clone());
         let now = clock.monotonic();
         let pulse = Pulse::new(&config, now);
@@ -116,12 +122,13 @@ impl<S: Store> Feed<S> {
     /// Follows for ever; failures of the store are waited out. Ends at once where
     /// the store has no changes to follow.
     pub async fn follow(self) {
-        let Self { link, canary, sweep } = self;
+        let Self { link, mut canary, sweep } = self;
         tokio::select! {
             () = link.run() => {}
             () = canary.run() => {}
             () = sweep.run() => {}
         }
+        canary.absent();
     }
 }
 

@@ -276,14 +276,14 @@ impl<S: Store> Guarded<S> {
         }
     }
 
-    async fn within_timeout<T>(
+    async fn within_timeout<T, E: From<StoreError>>(
         &self,
-        call: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let limit = self.query_timeout;
         timeout(limit, call).await.unwrap_or_else(|_| {
             let detail = format!("no answer within {}", humantime::format_duration(limit));
-            Err(StoreError::new(StoreErrorKind::Timeout, detail))
+            Err(StoreError::new(StoreErrorKind::Timeout, detail).into())
         })
     }
 }
@@ -307,6 +307,15 @@ impl<S: Store> Place<'_, S> {
     ) -> Result<T, StoreError> {
         let store = &self.guarded.store;
         self.judged(call(store)).await
+    }
+
+    /// Runs a call whose outcome says nothing about lookups, so that the breaker
+    /// is not told of it.
+    pub async fn aside<T, E: From<StoreError>>(
+        self,
+        call: impl AsyncFnOnce(&S) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.guarded.within_timeout(call(&self.guarded.store)).await
     }
 
     /// Makes a call within its time, and notes how it ended for the breaker.

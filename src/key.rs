@@ -21,7 +21,7 @@ pub use bounds::{
 pub use config::KeysConfig;
 pub use digest::{Digest, DigestError};
 pub use form::{Environment, Prefix, PrefixError};
-pub use lifecycle::{Action, LifecycleError, Successor};
+pub use lifecycle::{Action, LifecycleError, Lifetime, Successor};
 pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
 pub use ring::{
     ApiKey, Credential, Fault, Fingerprint, FingerprintError, KeyRing, Malformed, Minted, Reading,

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 
 pub use answer::{Absence, Answer, Lookup};
 pub use config::StoreConfig;
-pub use error::{StoreError, StoreErrorKind, WriteError};
+pub use error::{CanaryError, StoreError, StoreErrorKind, WriteError};
 pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};
 pub use identity::StoreIdentity;
 #[cfg(test)]
@@ -48,8 +48,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Writes a change that changes no key, so that a follower can measure how
     /// long changes take: it comes back with the given token, which must be
-    /// random.
-    fn canary(&self, token: &Digest) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// random. Takes the locks that every change takes, and waits for them no
+    /// longer than a lookup may take.
+    fn canary(&self, token: &Digest) -> impl Future<Output = Result<(), CanaryError>> + Send;
 
     /// Reads one record by its public id.
     fn get(&self, id: &KeyId)
@@ -195,7 +196,7 @@ impl Store for AnyStore {
         })
     }
 
-    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+    async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         on_engine!(self.canary(token))
     }
 

@@ -73,6 +73,8 @@ pub(crate) fn record(kind: Kind, number: u64, now: Timestamp) -> Result<KeyRecor
         state: State::Active,
         created_at: now,
         last_used_at: Some(now),
+        predecessor: None,
+        successor: None,
         revision: REVISION,
     })
 }

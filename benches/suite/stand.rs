@@ -267,6 +267,8 @@ pub(crate) fn record(number: u64) -> Result<KeyRecord, Box<dyn Error + Send + Sy
         state: State::Active,
         created_at: Clock::System.wall(),
         last_used_at: Some(Clock::System.wall()),
+        predecessor: None,
+        successor: None,
         revision: Revision(1_000),
     })
 }

@@ -27,6 +27,8 @@ CREATE TABLE keystead.api_keys (
     expires_at       timestamptz,
     created_at       timestamptz NOT NULL DEFAULT now(),
     last_used_at     timestamptz,
+    predecessor      text,
+    successor        text,
     -- The default never stays: a trigger puts the number in.
     revision         bigint NOT NULL DEFAULT 0
 )
@@ -34,6 +36,9 @@ CREATE TABLE keystead.api_keys (
 WITH (fillfactor = 90);
 
 CREATE INDEX api_keys_principal ON keystead.api_keys (principal, id);
+
+-- For the greatest number that is in use.
+CREATE INDEX api_keys_revision ON keystead.api_keys (revision);
 
 COMMENT ON TABLE keystead.api_keys IS
     'API keys. May be changed with plain SQL: triggers number every change, and all servers learn of it. TRUNCATE is not recorded: servers take it for a loss of data, and go on with the keys that they know. To end keys, UPDATE or DELETE them.';
@@ -58,13 +63,17 @@ COMMENT ON COLUMN keystead.api_keys.not_before IS 'Not valid before; NULL means 
 COMMENT ON COLUMN keystead.api_keys.expires_at IS 'Not valid from then on; NULL means never.';
 COMMENT ON COLUMN keystead.api_keys.last_used_at IS
     'To about a minute. Changing it alone is not a change and gets no number.';
+COMMENT ON COLUMN keystead.api_keys.predecessor IS
+    'Id of the key that this one was minted to replace; NULL for any other.';
+COMMENT ON COLUMN keystead.api_keys.successor IS
+    'Id of the key that was minted last to replace this one; NULL for one that was not rotated.';
 COMMENT ON COLUMN keystead.api_keys.revision IS
-    'Number of the last change; set by a trigger, whatever is written.';
+    'Number of the last change; set by a trigger at commit, whatever is written.';
 
 CREATE TABLE keystead.key_changes (
     revision   bigint PRIMARY KEY,
     digest     bytea NOT NULL CHECK (octet_length(digest) = 32),
-    kind       text NOT NULL CHECK (kind IN ('created', 'updated', 'deleted', 'canary')),
+    kind       text NOT NULL CHECK (kind IN ('created', 'updated', 'revoked', 'deleted', 'canary')),
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -77,10 +86,11 @@ COMMENT ON TABLE keystead.key_changes IS
 -- given out again. So that a reader can tell such a gap from changes that were
 -- deleted before it read them, what is deleted is noted.
 CREATE TABLE keystead.pruned_changes (
-    through bigint NOT NULL
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    through  bigint NOT NULL
 );
 
-INSERT INTO keystead.pruned_changes VALUES (0);
+INSERT INTO keystead.pruned_changes (through) VALUES (0);
 
 GRANT SELECT ON keystead.pruned_changes TO PUBLIC;
 
@@ -159,158 +169,232 @@ COMMENT ON COLUMN keystead.audit_log.before IS 'The record before, without its d
 COMMENT ON COLUMN keystead.audit_log.after IS 'The record afterwards, without its digest.';
 
 -- A sequence gives out numbers in the order in which it is asked, but
--- transactions become visible in the order in which they commit. Without the
+-- transactions become visible in the order in which they commit. Without a
 -- lock, a reader could see number 8, go on from there, and never learn of number
--- 7, which commits later. PostgreSQL releases a transaction-level lock after the
--- transaction has become visible, so that whoever takes a number sees all
--- smaller ones. The price: transactions that change keys run one after another.
+-- 7, which commits later. So a number is given out under a lock, which PostgreSQL
+-- releases after the transaction has become visible: whoever takes a number sees
+-- all smaller ones.
+--
+-- The lock is on a table of its own, on which no role but the owner of the
+-- schema has rights, so that nobody else can hold up changes. It is taken as
+-- late as can be, by triggers that run at commit: a transaction that has changed
+-- a key and then does something else, or nothing, holds up only who wants to
+-- change the same key.
+--
+-- There are no deadlocks, as the lock is the last one that a transaction waits
+-- for. Who waits for it may hold locks on rows of api_keys; who has it waits for
+-- no such lock, as numbering changes only rows that its own transaction has
+-- changed before. Noting uses takes locks on rows, in the order of ids, and never
+-- this one. Deleting old changes never takes it either, and canaries pass over
+-- rows that somebody else is deleting. The exception is a transaction that asks
+-- for its numbers before it ends (SET CONSTRAINTS … IMMEDIATE), and then changes
+-- another key: PostgreSQL finds such a deadlock and ends one of the two.
+CREATE TABLE keystead.change_order (
+    only_row boolean PRIMARY KEY CHECK (only_row)
+);
+
+COMMENT ON TABLE keystead.change_order IS
+    'Empty. Locked by each transaction that changes keys, from the numbering of its changes to its end.';
+
 CREATE FUNCTION keystead.lock_changes() RETURNS void
-    LANGUAGE sql
-    -- The key is the word `keystead` in ASCII.
-    AS $$ SELECT pg_catalog.pg_advisory_xact_lock(x'6b65797374656164'::bigint) $$;
-
-COMMENT ON FUNCTION keystead.lock_changes() IS
-    'Waits until no other transaction is changing keys, and keeps others from it until this one ends.';
-
-CREATE FUNCTION keystead.next_revision() RETURNS bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
-    PERFORM keystead.lock_changes();
-    RETURN pg_catalog.nextval('keystead.revision_seq');
+    LOCK TABLE keystead.change_order IN EXCLUSIVE MODE;
 END
 $$;
 
-REVOKE ALL ON FUNCTION keystead.next_revision() FROM PUBLIC;
+COMMENT ON FUNCTION keystead.lock_changes() IS
+    'Waits until no other transaction is numbering changes, and keeps others from it until this one ends.';
 
-COMMENT ON FUNCTION keystead.next_revision() IS 'The number of the next change, under the lock.';
+-- The sequence alone does not do: logical replication does not carry it, and a
+-- restore by hand may forget it. A number that is not greater than all that are
+-- in use would be refused as a duplicate, or taken by readers for old news.
+CREATE FUNCTION keystead.next_revision() RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    number  bigint;
+    used    bigint;
+    by_this boolean;
+BEGIN
+    PERFORM keystead.lock_changes();
+    number := nextval('keystead.revision_seq');
+    SELECT revision, xmin = pg_current_xact_id()::xid INTO used, by_this
+        FROM keystead.key_changes ORDER BY revision DESC LIMIT 1;
+    -- Once for each transaction: after a large DELETE the index is full of rows
+    -- that are gone, and looking for the greatest in it passes over all of them.
+    IF by_this IS NOT TRUE THEN
+        used := greatest(used, (SELECT max(revision) FROM keystead.api_keys));
+    END IF;
+    IF number <= used THEN
+        number := setval('keystead.revision_seq', used + 1);
+    END IF;
+    RETURN number;
+END
+$$;
+
+COMMENT ON FUNCTION keystead.next_revision() IS
+    'The number of the next change, greater than all that are in use, under the lock.';
+
+REVOKE ALL ON FUNCTION keystead.lock_changes(), keystead.next_revision() FROM PUBLIC;
 
 -- The trigger functions run with the rights of their owner, so that a role that
 -- may write api_keys needs no rights on what the triggers write.
 
-CREATE FUNCTION keystead.lock_before_rows() RETURNS trigger
+CREATE FUNCTION keystead.keep_revision() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
 BEGIN
-    PERFORM keystead.lock_changes();
-    RETURN NULL;
+    IF TG_OP = 'INSERT' THEN
+        NEW.revision := 0;
+    ELSIF NEW.revision < OLD.revision OR NOT EXISTS (
+        SELECT FROM keystead.key_changes WHERE revision = NEW.revision AND digest = NEW.digest
+    ) THEN
+        NEW.revision := OLD.revision;
+    END IF;
+    RETURN NEW;
 END
 $$;
 
-COMMENT ON FUNCTION keystead.lock_before_rows() IS
-    'Takes the lock before the statement locks its first row, so that two statements cannot wait for each other.';
+COMMENT ON FUNCTION keystead.keep_revision() IS
+    'Lets nothing into the column revision but the number of a recorded change of the same key.';
 
 CREATE FUNCTION keystead.number_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    counted keystead.api_keys;
+    number bigint;
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        counted := NEW;
-        counted.last_used_at := OLD.last_used_at;
-        counted.revision := OLD.revision;
-        IF counted IS NOT DISTINCT FROM OLD THEN
-            NEW.revision := OLD.revision;
-            RETURN NEW;
-        END IF;
-        IF NEW.digest <> OLD.digest THEN
-            -- For the deletion of the old digest, which comes first. Numbers are
-            -- given out under the lock, so that the next one follows it.
-            PERFORM keystead.next_revision();
-        END IF;
+    IF TG_OP = 'DELETE' OR NEW.digest <> OLD.digest THEN
+        INSERT INTO keystead.key_changes (revision, digest, kind)
+        VALUES (keystead.next_revision(), OLD.digest, 'deleted');
     END IF;
-    NEW.revision := keystead.next_revision();
-    RETURN NEW;
+    IF TG_OP <> 'DELETE' THEN
+        number := keystead.next_revision();
+        INSERT INTO keystead.key_changes (revision, digest, kind)
+        VALUES (number, NEW.digest, CASE
+            WHEN NEW.state = 'revoked' THEN 'revoked'
+            WHEN NEW.digest = OLD.digest THEN 'updated'
+            ELSE 'created'
+        END);
+        -- No row, when the transaction has deleted it since. No other change:
+        -- the trigger for updates passes over the column.
+        UPDATE keystead.api_keys SET revision = number WHERE digest = NEW.digest;
+    END IF;
+    -- The table is the truth, and this only wakes those who follow it. PostgreSQL
+    -- delivers it when the transaction has become visible, once for each.
+    PERFORM pg_notify('keystead_changes', '');
+    RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION keystead.number_change() IS
-    'Puts the next number into a changed row, whatever was written there. An update of last_used_at alone is no change.';
+    'Writes key_changes at commit, puts the number into the row, and wakes the servers that listen on the channel keystead_changes. A key whose digest is changed is a deleted one and a created one.';
 
-CREATE FUNCTION keystead.record_change() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-BEGIN
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO keystead.key_changes (revision, digest, kind)
-        VALUES (NEW.revision, NEW.digest, 'created');
-    ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO keystead.key_changes (revision, digest, kind)
-        VALUES (keystead.next_revision(), OLD.digest, 'deleted');
-    ELSIF NEW.digest = OLD.digest THEN
-        INSERT INTO keystead.key_changes (revision, digest, kind)
-        VALUES (NEW.revision, NEW.digest, 'updated');
-    ELSE
-        INSERT INTO keystead.key_changes (revision, digest, kind)
-        VALUES (NEW.revision - 1, OLD.digest, 'deleted'),
-               (NEW.revision, NEW.digest, 'created');
-    END IF;
-    RETURN NULL;
-END
-$$;
+CREATE TRIGGER keep_revision_of_new
+    BEFORE INSERT ON keystead.api_keys
+    FOR EACH ROW WHEN (NEW.revision <> 0)
+    EXECUTE FUNCTION keystead.keep_revision();
 
-COMMENT ON FUNCTION keystead.record_change() IS
-    'Writes key_changes. A key whose digest is changed is a deleted one and a created one.';
+CREATE TRIGGER keep_revision
+    BEFORE UPDATE ON keystead.api_keys
+    FOR EACH ROW WHEN (NEW.revision <> OLD.revision)
+    EXECUTE FUNCTION keystead.keep_revision();
 
--- last_used_at and revision are left out: noting uses must not wait for changes.
-CREATE TRIGGER a_lock_before_rows
-    BEFORE INSERT OR DELETE OR UPDATE OF
-        id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences, metadata,
-        state, not_before, expires_at, created_at
-    ON keystead.api_keys
-    FOR EACH STATEMENT EXECUTE FUNCTION keystead.lock_before_rows();
-
-CREATE TRIGGER b_number_change
-    BEFORE INSERT OR UPDATE ON keystead.api_keys
+CREATE CONSTRAINT TRIGGER number_creation
+    AFTER INSERT ON keystead.api_keys DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION keystead.number_change();
 
-CREATE TRIGGER c_record_change
-    AFTER INSERT OR DELETE ON keystead.api_keys
-    FOR EACH ROW EXECUTE FUNCTION keystead.record_change();
+-- An update of last_used_at alone is no change, and neither is the numbering.
+CREATE CONSTRAINT TRIGGER number_update
+    AFTER UPDATE ON keystead.api_keys DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (
+        (OLD.id, OLD.digest, OLD.secret, OLD.hint, OLD.principal, OLD.name, OLD.scopes,
+            OLD.allowed_networks, OLD.audiences, OLD.metadata, OLD.state, OLD.not_before,
+            OLD.expires_at, OLD.created_at, OLD.predecessor, OLD.successor)
+        IS DISTINCT FROM
+        (NEW.id, NEW.digest, NEW.secret, NEW.hint, NEW.principal, NEW.name, NEW.scopes,
+            NEW.allowed_networks, NEW.audiences, NEW.metadata, NEW.state, NEW.not_before,
+            NEW.expires_at, NEW.created_at, NEW.predecessor, NEW.successor)
+    )
+    EXECUTE FUNCTION keystead.number_change();
 
-CREATE TRIGGER d_record_update
-    AFTER UPDATE ON keystead.api_keys
-    FOR EACH ROW WHEN (NEW.revision <> OLD.revision)
-    EXECUTE FUNCTION keystead.record_change();
+CREATE CONSTRAINT TRIGGER number_deletion
+    AFTER DELETE ON keystead.api_keys DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION keystead.number_change();
 
--- The table is the truth, and this only wakes those who follow it. PostgreSQL
--- delivers it when the transaction has become visible, once for each.
-CREATE FUNCTION keystead.announce_changes() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- For PostgreSQL's own view of sessions hides from most roles what others do,
+-- but not who they are.
+CREATE FUNCTION keystead.describe_session(pid integer) RETURNS text
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
-BEGIN
-    PERFORM pg_catalog.pg_notify('keystead_changes', '');
-    RETURN NULL;
-END
+    SELECT COALESCE(
+        (SELECT format(
+            'pid %s (%s, role %s)%s; end it with SELECT pg_terminate_backend(%s)',
+            s.pid, COALESCE(NULLIF(s.application_name, ''), 'no application_name'), s.usename,
+            ', in a transaction since ' || to_char(s.xact_start, 'YYYY-MM-DD HH24:MI:SSOF'), s.pid)
+        FROM pg_stat_activity AS s WHERE s.pid = describe_session.pid),
+        'a transaction without a session; look in pg_prepared_xacts')
 $$;
 
-COMMENT ON FUNCTION keystead.announce_changes() IS
-    'Wakes the servers that listen on the channel keystead_changes, so that they read key_changes.';
+COMMENT ON FUNCTION keystead.describe_session(integer) IS
+    'Who holds something up, as far as the caller may know, and how to end it.';
 
-CREATE TRIGGER e_announce_changes
-    AFTER INSERT OR DELETE OR UPDATE OF
-        id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences, metadata,
-        state, not_before, expires_at, created_at
-    ON keystead.api_keys
-    FOR EACH STATEMENT EXECUTE FUNCTION keystead.announce_changes();
-
-CREATE FUNCTION keystead.canary(token bytea) RETURNS bigint
+-- Tells why a change could not be written, where something is in the way or
+-- switched off, instead of failing, so that the log of the server is not full of it.
+CREATE FUNCTION keystead.canary(token bytea, OUT blocked_by text, OUT broken text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
 DECLARE
-    number bigint;
+    patience numeric := 1000 * extract(epoch FROM current_setting('statement_timeout')::interval);
 BEGIN
-    number := keystead.next_revision();
-    INSERT INTO keystead.key_changes (revision, digest, kind) VALUES (number, token, 'canary');
-    DELETE FROM keystead.key_changes
-        WHERE kind = 'canary' AND changed_at < now() - interval '1 minute';
-    PERFORM pg_catalog.pg_notify('keystead_changes', '');
-    RETURN number;
+    IF EXISTS (
+        SELECT FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+        WHERE t.tgrelid = 'keystead.api_keys'::regclass
+            AND p.pronamespace = 'keystead'::regnamespace AND t.tgenabled IN ('D', 'R')
+    ) THEN
+        broken := 'triggers on keystead.api_keys are off: '
+            'ALTER TABLE keystead.api_keys ENABLE TRIGGER ALL';
+        RETURN;
+    END IF;
+
+    -- Ends before the statement does, so that who is in the way can be told.
+    PERFORM set_config('lock_timeout', greatest(1, floor(patience / 3))::text, true);
+    BEGIN
+        -- As a change of a key locks them, in the same order.
+        LOCK TABLE keystead.api_keys IN ROW EXCLUSIVE MODE;
+        PERFORM keystead.lock_changes();
+        LOCK TABLE keystead.key_changes, keystead.audit_log IN ROW EXCLUSIVE MODE;
+    EXCEPTION WHEN lock_not_available THEN
+        SELECT format('a lock on %s is held by %s', l.relation::regclass,
+                keystead.describe_session(l.pid))
+            INTO blocked_by
+            FROM pg_locks AS l LEFT JOIN pg_stat_activity AS s USING (pid)
+            WHERE l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (l.relation = 'keystead.change_order'::regclass AND l.mode <> 'AccessShareLock'
+                    OR l.relation IN ('keystead.api_keys'::regclass,
+                            'keystead.key_changes'::regclass, 'keystead.audit_log'::regclass)
+                        AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                            'AccessExclusiveLock'))
+            ORDER BY l.granted DESC, s.xact_start LIMIT 1;
+        blocked_by := COALESCE(blocked_by, 'a lock on a table of keystead is held by another session');
+        RETURN;
+    END;
+
+    INSERT INTO keystead.key_changes (revision, digest, kind)
+        VALUES (keystead.next_revision(), token, 'canary');
+    DELETE FROM keystead.key_changes WHERE revision IN (
+        SELECT revision FROM keystead.key_changes
+        WHERE kind = 'canary' AND changed_at < now() - interval '1 minute'
+        FOR UPDATE SKIP LOCKED
+    );
+    PERFORM pg_notify('keystead_changes', '');
 END
 $$;
 
 REVOKE ALL ON FUNCTION keystead.canary(bytea) FROM PUBLIC;
 
 COMMENT ON FUNCTION keystead.canary(bytea) IS
-    'Writes a change that changes no key and takes the way of all others: under the lock, numbered, announced. Deletes canaries that are older than a minute. The token has 32 bytes.';
+    'Writes a change that changes no key and takes the way of all others: under the lock, numbered, announced. Tells what is in the way instead, if something is. Deletes canaries that are older than a minute. The token has 32 bytes.';

@@ -32,6 +32,10 @@ CREATE TABLE api_keys (
     created_at integer NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS integer)),
     last_used_at integer,
+    -- The ids of the key that this one was minted to replace, and of the one that
+    -- was minted last to replace it.
+    predecessor text,
+    successor text,
     -- The number of the last change. The triggers below set it, whatever is
     -- written here.
     revision integer NOT NULL DEFAULT 0
@@ -40,20 +44,32 @@ CREATE TABLE api_keys (
 -- For lists of one principal's keys, page by page.
 CREATE INDEX api_keys_by_principal ON api_keys (principal, id);
 
+-- For the greatest number that is in use.
+CREATE INDEX api_keys_by_revision ON api_keys (revision);
+
 -- What changed, in the order in which it became visible: SQLite has one writer
--- at a time. AUTOINCREMENT never gives a number out again, not even after rows
+-- at a time. With AUTOINCREMENT it remembers the greatest number, also when rows
 -- were deleted here.
 CREATE TABLE key_changes (
     revision integer PRIMARY KEY AUTOINCREMENT,
     digest blob NOT NULL CHECK (length(digest) = 32),
     -- A canary is no change of a key: keystead writes it to measure how long
     -- changes take to be noticed, and deletes it soon afterwards.
-    kind text NOT NULL CHECK (kind IN ('created', 'updated', 'deleted', 'canary')),
+    kind text NOT NULL CHECK (kind IN ('created', 'updated', 'revoked', 'deleted', 'canary')),
     changed_at integer NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS integer))
 ) STRICT;
 
 CREATE INDEX key_changes_canaries ON key_changes (changed_at) WHERE kind = 'canary';
+
+-- The number of the next change, greater than all that were given out and all
+-- that are in use. What SQLite has counted alone does not do: it is a table that
+-- a copy made by hand may lack.
+CREATE VIEW next_change (revision) AS SELECT 1 + max(
+    COALESCE((SELECT max(seq) FROM sqlite_sequence WHERE name = 'key_changes'), 0),
+    COALESCE((SELECT max(revision) FROM key_changes), 0),
+    COALESCE((SELECT max(revision) FROM api_keys), 0)
+);
 
 -- One row: the greatest number of a change that was deleted from `key_changes`,
 -- canaries left aside, so that a reader who had not read it knows.
@@ -85,7 +101,9 @@ CREATE TABLE audit_log (
 
 CREATE TRIGGER api_keys_created AFTER INSERT ON api_keys
 BEGIN
-    INSERT INTO key_changes (digest, kind) VALUES (new.digest, 'created');
+    INSERT INTO key_changes (revision, digest, kind)
+        SELECT revision, new.digest, iif(new.state = 'revoked', 'revoked', 'created')
+        FROM next_change;
     UPDATE api_keys SET revision = last_insert_rowid() WHERE id = new.id;
 END;
 
@@ -95,8 +113,9 @@ END;
 CREATE TRIGGER api_keys_replacing BEFORE INSERT ON api_keys
 WHEN EXISTS (SELECT 1 FROM api_keys WHERE id = new.id AND digest <> new.digest)
 BEGIN
-    INSERT INTO key_changes (digest, kind)
-        SELECT digest, 'updated' FROM api_keys WHERE id = new.id;
+    INSERT INTO key_changes (revision, digest, kind)
+        SELECT next_change.revision, digest, 'updated' FROM next_change, api_keys
+        WHERE id = new.id;
 END;
 
 -- `last_used_at` alone is no change. The last condition is for a revision that
@@ -105,13 +124,16 @@ END;
 -- ends the recursion, with `PRAGMA recursive_triggers` off or on.
 CREATE TRIGGER api_keys_updated
 AFTER UPDATE OF id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences,
-    metadata, state, not_before, expires_at, created_at, revision ON api_keys
+    metadata, state, not_before, expires_at, created_at, predecessor, successor, revision
+ON api_keys
 WHEN old.digest = new.digest AND (
     (old.id, old.secret, old.hint, old.principal, old.name, old.scopes, old.allowed_networks,
-        old.audiences, old.metadata, old.state, old.not_before, old.expires_at, old.created_at)
+        old.audiences, old.metadata, old.state, old.not_before, old.expires_at, old.created_at,
+        old.predecessor, old.successor)
     IS NOT
     (new.id, new.secret, new.hint, new.principal, new.name, new.scopes, new.allowed_networks,
-        new.audiences, new.metadata, new.state, new.not_before, new.expires_at, new.created_at)
+        new.audiences, new.metadata, new.state, new.not_before, new.expires_at, new.created_at,
+        new.predecessor, new.successor)
     OR old.revision <> new.revision AND NOT EXISTS (
         SELECT 1 FROM key_changes
         WHERE revision = new.revision AND digest = new.digest
@@ -119,7 +141,9 @@ WHEN old.digest = new.digest AND (
     )
 )
 BEGIN
-    INSERT INTO key_changes (digest, kind) VALUES (new.digest, 'updated');
+    INSERT INTO key_changes (revision, digest, kind)
+        SELECT revision, new.digest, iif(new.state = 'revoked', 'revoked', 'updated')
+        FROM next_change;
     UPDATE api_keys SET revision = last_insert_rowid() WHERE id = new.id;
 END;
 
@@ -127,12 +151,16 @@ END;
 CREATE TRIGGER api_keys_moved AFTER UPDATE OF digest ON api_keys
 WHEN old.digest <> new.digest
 BEGIN
-    INSERT INTO key_changes (digest, kind) VALUES (old.digest, 'deleted');
-    INSERT INTO key_changes (digest, kind) VALUES (new.digest, 'created');
+    INSERT INTO key_changes (revision, digest, kind)
+        SELECT revision, old.digest, 'deleted' FROM next_change;
+    INSERT INTO key_changes (revision, digest, kind)
+        SELECT revision, new.digest, iif(new.state = 'revoked', 'revoked', 'created')
+        FROM next_change;
     UPDATE api_keys SET revision = last_insert_rowid() WHERE id = new.id;
 END;
 
 CREATE TRIGGER api_keys_deleted AFTER DELETE ON api_keys
 BEGIN
-    INSERT INTO key_changes (digest, kind) VALUES (old.digest, 'deleted');
+    INSERT INTO key_changes (revision, digest, kind)
+        SELECT revision, old.digest, 'deleted' FROM next_change;
 END;

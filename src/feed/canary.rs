@@ -1,5 +1,6 @@
-//! How long a revocation takes to be felt, measured all the time: a change that
-//! changes no key is written, and comes back the way of all others.
+//! Whether a revocation can be written, and how long it takes to be felt, measured
+//! all the time: a change that changes no key is written, and comes back the way
+//! of all others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,15 +10,24 @@ use tokio::{
 };
 
 use crate::{
-    guard::Guarded,
+    guard::{Guarded, Place},
     key::Digest,
-    store::{Store, StoreError, StoreErrorKind},
+    ladder::TierWatch,
+    store::{CanaryError, Position, Store, StoreError, StoreErrorKind},
     telemetry::Metrics,
     time::{Clock, jittered},
 };
 
 /// How far the canaries of several instances are spread.
 const JITTER: f64 = 0.1;
+
+/// The longest pause after a canary that was not written, so that two of them tell
+/// a blip from a state soon.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long a canary waits for its turn at the store. Lookups of a busy instance
+/// wait for a fraction of a second.
+const TURN: Duration = Duration::from_secs(5);
 
 /// How long a canary is waited for. Healthy is some milliseconds; what takes
 /// longer than this is a feed that does not work.
@@ -55,20 +65,34 @@ pub(super) struct Canary<S> {
     connections: watch::Receiver<u64>,
     /// Whether the last one was lost, which has been told.
     lost: bool,
+    /// Told whether changes can be written.
+    watch: TierWatch,
+    /// How far changes have been applied here.
+    applied: watch::Receiver<Option<Position>>,
+}
+
+/// What a canary works with.
+#[derive(Debug)]
+pub(super) struct CanaryParts<S> {
+    pub(super) store: Arc<Guarded<S>>,
+    pub(super) every: Duration,
+    pub(super) watch: TierWatch,
+    pub(super) applied: watch::Receiver<Option<Position>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
 }
 
 /// A canary every now and then, and where the feed tells that it has seen it.
-pub(super) fn canary<S>(
-    store: Arc<Guarded<S>>,
-    every: Duration,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-) -> (CanaryWatch, Canary<S>) {
+pub(super) fn canary<S>(parts: CanaryParts<S>) -> (CanaryWatch, Canary<S>) {
+    let CanaryParts { store, every, watch, applied, metrics, clock } = parts;
     let (flight, back) = watch::channel(Flight::default());
     let (connections, connected) = watch::channel(0);
     let seen = CanaryWatch { flight: flight.clone(), connections, clock: clock.clone() };
     let connections = connected;
-    (seen, Canary { store, every, metrics, clock, flight, back, connections, lost: false })
+    let lost = false;
+    let canary =
+        Canary { store, every, metrics, clock, flight, back, connections, lost, watch, applied };
+    (seen, canary)
 }
 
 impl CanaryWatch {
@@ -91,57 +115,80 @@ impl CanaryWatch {
 
 impl<S: Store> Canary<S> {
     /// Measures for ever, from the first connection of the feed on. Where
-    /// canaries cannot be written, it is tried again when the feed connects anew:
-    /// it may be to another server.
-    pub(super) async fn run(mut self) {
+    /// canaries are not to be written, it is tried again when the feed connects
+    /// anew: it may be to another server.
+    pub(super) async fn run(&mut self) {
+        let (store, retry) = (Arc::clone(&self.store), RETRY.min(self.every));
+        let mut pause = self.every;
         while self.connections.wait_for(|count| *count > 0).await.is_ok() {
-            sleep(jittered(self.every, JITTER)).await;
+            let applied = *self.applied.borrow();
+            sleep(jittered(pause, JITTER)).await;
             self.connections.mark_unchanged();
-            let Err(error) = self.measure().await else { continue };
-            if is_refusal(error.kind()) {
-                let (cause, detail) = (error.kind(), error.detail());
-                tracing::info!(
-                    %cause, detail,
-                    "canaries cannot be written, so that it is not measured how soon a revocation \
-                     is felt; revocations work all the same"
-                );
-                if self.connections.changed().await.is_err() {
-                    return;
+            pause = retry;
+            let turn = self.clock.monotonic() + TURN;
+            let Ok(place) = store.enter(turn).await else { continue };
+            match self.measure(place).await {
+                Ok(()) => pause = self.every,
+                Err(CanaryError::Failed(error)) => self.failed(error, applied),
+                Err(CanaryError::ReadOnly(detail)) => {
+                    self.read_only(&detail);
+                    pause = self.every;
+                    if self.connections.changed().await.is_err() {
+                        return;
+                    }
                 }
-            } else {
-                tracing::debug!(%error, "a canary was not written");
             }
         }
     }
 
-    /// Writes one, and waits until it is back. Passed over while the store is
-    /// busy: misses come first.
-    async fn measure(&mut self) -> Result<(), StoreError> {
-        let Some(place) = self.store.try_enter() else { return Ok(()) };
+    /// No canaries are to be written.
+    pub(super) fn absent(&mut self) {
+        self.watch.absent();
+    }
+
+    fn read_only(&mut self, detail: &str) {
+        self.absent();
+        tracing::info!(
+            detail,
+            "canaries are not written here, so that it is not measured how soon a revocation is \
+             felt, nor whether one can be written; revocations work all the same"
+        );
+    }
+
+    /// `applied` is how far changes had been applied when the last canary was over.
+    /// Whoever is in the way of this one lets others through if there are any since:
+    /// many are writing, and nobody is stuck.
+    fn failed(&mut self, error: StoreError, applied: Option<Position>) {
+        let others_came_through = *self.applied.borrow() != applied;
+        let is_stuck = error.kind() != StoreErrorKind::Blocked || !others_came_through;
+        self.watch.observe(if is_stuck { Err(error) } else { Ok(()) });
+    }
+
+    /// Writes one, and waits until it is back.
+    async fn measure(&mut self, place: Place<'_, S>) -> Result<(), CanaryError> {
         let token = random_token()?;
         self.flight.send_replace(Flight { token: Some(token), back: None });
         let sent = self.clock.monotonic();
-        let written = place.run(async |store: &S| store.canary(&token).await).await;
-        match written {
+        match place.aside(async |store: &S| store.canary(&token).await).await {
             // It may have been written all the same, and then comes back.
-            Err(error) if error.kind() == StoreErrorKind::Timeout => {
-                if let Some(back) = self.back(sent).await {
-                    self.metrics.revocation_took(back - sent);
-                }
-                Err(error)
+            Err(CanaryError::Failed(error)) if error.kind() == StoreErrorKind::Timeout => {
+                let Some(back) = self.back(sent + RETRY).await else { return Err(error.into()) };
+                self.watch.observe(Ok(()));
+                self.metrics.revocation_took(back - sent);
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
             Ok(()) => {
-                let back = self.back(sent).await;
+                self.watch.observe(Ok(()));
+                let back = self.back(sent + PATIENCE).await;
                 self.note(back.map(|back| back - sent));
-                Ok(())
             }
         }
+        Ok(())
     }
 
-    async fn back(&mut self, sent: Instant) -> Option<Instant> {
+    async fn back(&mut self, until: Instant) -> Option<Instant> {
         let back = self.back.wait_for(|flight| flight.back.is_some());
-        timeout_at(sent + PATIENCE, back).await.ok()?.ok()?.back
+        timeout_at(until, back).await.ok()?.ok()?.back
     }
 
     fn note(&mut self, took: Option<Duration>) {
@@ -158,20 +205,6 @@ impl<S: Store> Canary<S> {
             (None, true) | (Some(_), false) => {}
         }
         self.lost = took.is_none();
-    }
-}
-
-/// Whether trying again is no use: a right or the function is missing, or the
-/// server takes no changes at all.
-const fn is_refusal(kind: StoreErrorKind) -> bool {
-    match kind {
-        StoreErrorKind::Forbidden | StoreErrorKind::Schema => true,
-        StoreErrorKind::Unreachable
-        | StoreErrorKind::Timeout
-        | StoreErrorKind::Saturated
-        | StoreErrorKind::Unreadable
-        | StoreErrorKind::Lagging
-        | StoreErrorKind::Blocked => false,
     }
 }
 

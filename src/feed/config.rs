@@ -33,8 +33,9 @@ pub struct FeedConfig {
     #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub heartbeat_every: Duration,
     /// How often an instance writes a change that changes no key, a canary, to
-    /// measure how long a revocation takes to reach it. One small transaction
-    /// each time, on every instance.
+    /// measure how long a revocation takes to reach it, and to notice when none
+    /// can be written. One small transaction each time, on every instance. After
+    /// one that failed the next is written within a second.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub canary_every: Duration,
@@ -66,7 +67,7 @@ impl Default for FeedConfig {
         Self {
             poll_every: Duration::from_millis(25),
             heartbeat_every: Duration::from_secs(1),
-            canary_every: Duration::from_secs(10),
+            canary_every: Duration::from_secs(5),
             max_replay: MAX_REPLAY,
             revalidate_rate: REVALIDATE_RATE,
         }

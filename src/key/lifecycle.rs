@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{KeyRecord, NewKey, Rights, State};
+use super::{KeyId, KeyRecord, NewKey, Rights, State};
 
 /// Something that is done to a stored key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Action {
     Rotate {
         /// When the old key stops being valid.
         retire_at: Timestamp,
+        /// Whether a key that has a successor gets another one.
+        again: bool,
     },
 }
 
@@ -27,12 +29,21 @@ pub enum Action {
 pub struct Successor {
     /// The new key. Its rights are replaced by those of the old one.
     pub key: NewKey,
-    /// When the new key expires; absent means when the old one would have.
-    pub expires_at: Option<Timestamp>,
+    /// How long the new key is valid.
+    pub lifetime: Lifetime,
+}
+
+/// How long a successor is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until the old key would have expired.
+    OfOld,
+    /// Until then; absent means for ever.
+    Until(Option<Timestamp>),
 }
 
 /// An action that the state of the key does not allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LifecycleError {
     /// Revoked is final.
     #[error("it is revoked, and that is final; mint a new key with `keystead keys create`")]
@@ -43,6 +54,9 @@ pub enum LifecycleError {
     /// The rights of an expired key have ended.
     #[error("it has expired; mint a new key with `keystead keys create`")]
     Expired,
+    /// Two successors are rarely meant.
+    #[error("it has a successor already, {0}; rotate that one, or give `--again` to mint another")]
+    Rotated(KeyId),
 }
 
 impl Action {
@@ -74,10 +88,13 @@ impl Action {
             Self::Disable => Ok((State::Disabled, expires_at)),
             Self::Enable => Ok((State::Active, expires_at)),
             Self::Rotate { .. } if record.state == State::Disabled => Err(LifecycleError::Disabled),
+            Self::Rotate { again: false, .. } if let Some(successor) = &record.successor => {
+                Err(LifecycleError::Rotated(successor.clone()))
+            }
             Self::Rotate { .. } if expires_at.is_some_and(|end| end <= now) => {
                 Err(LifecycleError::Expired)
             }
-            Self::Rotate { retire_at } => {
+            Self::Rotate { retire_at, .. } => {
                 Ok((record.state, Some(expires_at.map_or(retire_at, |end| end.min(retire_at)))))
             }
         }
@@ -88,8 +105,11 @@ impl Successor {
     /// The new key with the rights that the old one has.
     #[must_use]
     pub fn inherit(&self, old: &KeyRecord) -> NewKey {
-        let rights =
-            Rights { expires_at: self.expires_at.or(old.rights.expires_at), ..old.rights.clone() };
+        let expires_at = match self.lifetime {
+            Lifetime::OfOld => old.rights.expires_at,
+            Lifetime::Until(end) => end,
+        };
+        let rights = Rights { expires_at, ..old.rights.clone() };
         NewKey { rights, ..self.key.clone() }
     }
 }
@@ -112,14 +132,20 @@ mod tests {
             state,
             created_at: Timestamp::UNIX_EPOCH,
             last_used_at: None,
+            predecessor: None,
+            successor: None,
             revision: Revision(1),
         }
+    }
+
+    const fn rotate(retire_at: Timestamp) -> Action {
+        Action::Rotate { retire_at, again: false }
     }
 
     #[test]
     fn revoked_is_final() {
         let revoked = record(State::Revoked, None);
-        for action in [Action::Enable, Action::Disable, Action::Rotate { retire_at: NOW }] {
+        for action in [Action::Enable, Action::Disable, rotate(NOW)] {
             assert_eq!(action.apply(&revoked, NOW), Err(LifecycleError::Revoked));
         }
         assert_eq!(Action::Revoke.apply(&revoked, NOW), Ok((State::Revoked, None)));
@@ -137,7 +163,7 @@ mod tests {
     fn rotation_never_lengthens_the_life_of_the_old_key() {
         let soon = NOW + 1.hour();
         let later = NOW + 2.hours();
-        let rotate = Action::Rotate { retire_at: later };
+        let rotate = rotate(later);
         assert_eq!(
             rotate.apply(&record(State::Active, None), NOW),
             Ok((State::Active, Some(later)))
@@ -150,7 +176,7 @@ mod tests {
 
     #[test]
     fn only_a_key_that_may_be_used_can_be_rotated() {
-        let rotate = Action::Rotate { retire_at: NOW };
+        let rotate = rotate(NOW);
         assert_eq!(
             rotate.apply(&record(State::Disabled, None), NOW),
             Err(LifecycleError::Disabled)
@@ -159,5 +185,15 @@ mod tests {
             rotate.apply(&record(State::Active, Some(NOW)), NOW),
             Err(LifecycleError::Expired)
         );
+    }
+
+    #[test]
+    fn a_key_that_has_a_successor_gets_another_only_on_request() {
+        let mut rotated = record(State::Active, Some(NOW + 1.hour()));
+        let successor: KeyId = "key_2".parse().unwrap();
+        rotated.successor = Some(successor.clone());
+        assert_eq!(rotate(NOW).apply(&rotated, NOW), Err(LifecycleError::Rotated(successor)));
+        let again = Action::Rotate { retire_at: NOW, again: true };
+        assert_eq!(again.apply(&rotated, NOW), Ok((State::Active, Some(NOW))));
     }
 }

@@ -163,6 +163,10 @@ pub struct KeyRecord {
     pub created_at: Timestamp,
     /// When it was last used, to about a minute; absent means never.
     pub last_used_at: Option<Timestamp>,
+    /// The key that it was minted to replace, if it was.
+    pub predecessor: Option<KeyId>,
+    /// The key that was minted last to replace it, if it was rotated.
+    pub successor: Option<KeyId>,
     /// The number of the last change.
     pub revision: Revision,
 }
@@ -229,6 +233,8 @@ mod tests {
             state: State::Active,
             created_at: Timestamp::UNIX_EPOCH,
             last_used_at: None,
+            predecessor: Some("key_0".parse().unwrap()),
+            successor: None,
             revision: Revision(7),
         };
         let json = serde_json::to_value(&record).unwrap();
@@ -237,6 +243,8 @@ mod tests {
         assert_eq!(json["secret"], "0011223344556677");
         assert_eq!(json["created_at"], "1970-01-01T00:00:00Z");
         assert_eq!(json["revision"], 7);
+        assert_eq!(json["predecessor"], "key_0");
+        assert!(json["successor"].is_null());
         assert!(json["expires_at"].is_null());
     }
 }

@@ -35,8 +35,9 @@ impl TierWatch {
         }
     }
 
-    /// There is no such tier. Final.
-    pub fn absent(self) {
+    /// There is no such tier, or none any more.
+    pub fn absent(&mut self) {
+        (self.failures, self.down_since) = (0, None);
         match self.tier {
             Dependency::Store | Dependency::WritePath => {}
             Dependency::Feed => tracing::info!(

@@ -98,6 +98,19 @@ impl StoreError {
     }
 }
 
+/// Why no canary was written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CanaryError {
+    /// Changes are not written here at all, and are not meant to be: a standby,
+    /// somebody else's table, or a role without the right.
+    #[error("{0}")]
+    ReadOnly(String),
+    /// They should be, and cannot: [`StoreErrorKind::Blocked`] while somebody else
+    /// is in the way.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}
+
 /// Why a change was not made. Nothing of it was stored, save perhaps with
 /// [`WriteError::OutcomeUnknown`].
 #[derive(Debug, thiserror::Error)]

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 pub(crate) use follower::{Channel, FakeFollower};
 
 use super::{
-    Change, ChangeKind, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey,
-    WriteError, follower::ChangeRow,
+    CanaryError, Change, ChangeKind, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind,
+    StoredKey, WriteError, follower::ChangeRow,
 };
 use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor};
 
@@ -167,6 +167,8 @@ pub(crate) fn record(principal: &str, revision: i64) -> KeyRecord {
         state: State::Active,
         created_at: Timestamp::UNIX_EPOCH,
         last_used_at: None,
+        predecessor: None,
+        successor: None,
         revision: Revision(revision),
     }
 }
@@ -207,12 +209,12 @@ impl Store for FakeStore {
         FakeFollower::connect(self).await.map(Some)
     }
 
-    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
-        let refused = self.channel.borrow().refuses_canaries;
-        let refused = refused.map(|kind| StoreError::new(kind, "as it was told"));
-        match refused {
-            Some(error) if error.kind() != StoreErrorKind::Timeout => return Err(error),
-            Some(_) | None => {}
+    async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
+        let refused = self.channel.borrow().refuses_canaries.clone();
+        match &refused {
+            Some(CanaryError::Failed(error)) if error.kind() == StoreErrorKind::Timeout => {}
+            Some(refused) => return Err(refused.clone()),
+            None => {}
         }
         self.mood().await?;
         let revision = Revision(self.head().0 + 1);

@@ -2,6 +2,7 @@
 //! through PgBouncer.
 
 mod call;
+mod canary;
 mod connections;
 mod dial;
 mod error;
@@ -21,9 +22,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::{Row, types::Type};
 
 pub use self::follower::PostgresFollower;
-use self::{call::Pace, connections::Connections, dial::Dialer, rows::KEY_COLUMNS};
+use self::{call::Pace, connections::Connections, dial::Dialer};
 pub(crate) use self::{relation::Relation, url::place};
-use super::{Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError};
+use super::{CanaryError, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError};
 use crate::{
     key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
     tasks::Tasks,
@@ -69,9 +70,10 @@ pub struct PostgresConfig {
 /// [`WriteError::ReadOnly`], there are no numbered changes to follow, and
 /// [`Store::touch`] does nothing.
 ///
-/// Lookups, changes and touches end within the connect time-out, while there is
+/// Lookups, canaries and touches end within the connect time-out, while there is
 /// no connection, and the query time-out. What people ask for (get, list, insert,
-/// act) may take 30 s a statement, migrating five minutes. What is cancelled while
+/// act) may take 30 s a statement, of which at most 10 s may be waiting for a lock,
+/// migrating five minutes. What is cancelled while
 /// the server works goes on there, until the statement's time-out has passed at the
 /// latest; then its connection is closed, and what was not committed is undone.
 pub struct PostgresStore {
@@ -154,7 +156,7 @@ impl PostgresStore {
             tasks,
             query_timeout: config.query_timeout,
             prepared_statements: config.prepared_statements,
-            statements: Statements::on(&relation.clone().unwrap_or_else(Relation::own)),
+            statements: Statements::on(relation.as_ref()),
             relation,
             remedy,
         })
@@ -195,8 +197,10 @@ struct Statements {
 }
 
 impl Statements {
-    fn on(relation: &Relation) -> Self {
-        let select = format!("SELECT {KEY_COLUMNS} FROM {relation}");
+    fn on(brought_along: Option<&Relation>) -> Self {
+        let columns = rows::key_columns(brought_along.is_none());
+        let relation = brought_along.cloned().unwrap_or_else(Relation::own);
+        let select = format!("SELECT {columns} FROM {relation}");
         let page = r#"id::text COLLATE "C" > $1 ORDER BY id::text COLLATE "C" LIMIT $2"#;
         Self {
             find: format!("{select} WHERE digest = ANY($1::bytea[])"),
@@ -242,14 +246,13 @@ impl Store for PostgresStore {
         PostgresFollower::connect(self).await.map(Some)
     }
 
-    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
-        if let Some(relation) = &self.relation {
-            let detail = format!("{relation} is not keystead's: it has no changes");
-            return Err(StoreError::new(StoreErrorKind::Forbidden, detail));
+    async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
+        match &self.relation {
+            None => canary::write(self, token).await,
+            Some(relation) => Err(CanaryError::ReadOnly(format!(
+                "{relation} is not keystead's: it has no changes"
+            ))),
         }
-        let token = &token.as_bytes()[..];
-        let params = [call::param(&token, Type::BYTEA)];
-        self.query("SELECT keystead.canary($1)", &params, Pace::Lookup).await.map(drop)
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

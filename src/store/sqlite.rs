@@ -14,35 +14,27 @@ mod rows;
 mod schema;
 mod writes;
 
-use std::{num::NonZeroUsize, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
 
 pub use self::follower::SqliteFollower;
 use self::{
     connection::{Role, Source},
     lane::Lane,
 };
-use super::{Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError};
+use super::{
+    CanaryError, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError,
+};
 use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor};
 
 /// How long a call that writes may take, whatever it writes.
 ///
 /// Longer than a lookup: it is made by a person or on behalf of one, waits for
 /// other processes that write to the same file, and for a flush of the disk,
-/// which takes a second on a bad day. Healthy is under 50 ms.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How much longer it may take for each key that it stores. Measured: 80 µs a
-/// key for an import of 1,000,000 keys on two busy cores, 1 ms for a build
-/// without optimisation among many tests. An import that is ended has done its
-/// work for nothing, so that only one that hangs should be.
-const WRITE_TIMEOUT_PER_KEY: Duration = Duration::from_millis(2);
-
-/// How many keys are copied at once on their way to the thread that stores them:
-/// about 1 MB.
-const PART: usize = 1000;
+/// which takes a second on a bad day. Healthy is under 50 ms, and with a batch of
+/// an import under 100 ms: a key takes 80 µs on two busy cores.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the embedded store is and what it may use.
 #[derive(Debug, Clone)]
@@ -100,18 +92,25 @@ impl SqliteStore {
         self.readers.run(self.query_timeout, |db| query(db)).await
     }
 
+    /// There is one writer at a time, and it is not this one's turn.
+    fn blocked(&self) -> StoreError {
+        let path = self.source.path().display();
+        let detail = format!(
+            "another process is writing to {path} and does not come to an end; `fuser {path}` shows \
+             who has it open"
+        );
+        StoreError::new(StoreErrorKind::Blocked, detail)
+    }
+
     /// A refusal by a rule is no failure of the engine: it comes back as the
     /// inner error, and its transaction has been rolled back.
     async fn write<T: Send + 'static>(
         &self,
-        keys: usize,
         change: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<Result<T, WriteError>>
         + Send
         + 'static,
     ) -> Result<T, WriteError> {
-        let keys = u32::try_from(keys).unwrap_or(u32::MAX);
-        let limit = WRITE_TIMEOUT + WRITE_TIMEOUT_PER_KEY.saturating_mul(keys);
-        self.writer.run(limit, change).await.map_err(|error| match error.kind() {
+        self.writer.run(WRITE_TIMEOUT, change).await.map_err(|error| match error.kind() {
             // The thread may have been committing just then.
             StoreErrorKind::Timeout => WriteError::OutcomeUnknown(error),
             StoreErrorKind::Unreachable
@@ -137,9 +136,13 @@ impl Store for SqliteStore {
         Ok(Some(SqliteFollower::new(Arc::clone(&self.source), self.query_timeout)))
     }
 
-    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+    async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         let token = *token;
-        self.writer.run(self.query_timeout, move |db| writes::canary(db, &token)).await
+        let written = self.writer.run(self.query_timeout, move |db| writes::canary(db, &token));
+        written.await.map_err(|error| match error.kind() {
+            StoreErrorKind::Saturated => CanaryError::Failed(self.blocked()),
+            _ => CanaryError::Failed(error),
+        })
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {
@@ -153,22 +156,8 @@ impl Store for SqliteStore {
     }
 
     async fn insert(&self, keys: &[NewKey], by: &Provenance) -> Result<(), WriteError> {
-        // Copied in parts, so that a large import is not in memory twice.
-        let (supply, supplied) = mpsc::channel(1);
-        let supplying = pin!(async move {
-            for part in keys.chunks(PART) {
-                if supply.send(part.to_vec()).await.is_err() {
-                    break;
-                }
-            }
-        });
-        let (count, by) = (keys.len(), by.clone());
-        let mut writing =
-            pin!(self.write(count, move |db| writes::insert(db, supplied, count, &by)));
-        tokio::select! {
-            outcome = &mut writing => outcome,
-            () = supplying => writing.await,
-        }
+        let (keys, by) = (keys.to_vec(), by.clone());
+        self.write(move |db| writes::insert(db, &keys, &by)).await
     }
 
     async fn act(
@@ -179,7 +168,7 @@ impl Store for SqliteStore {
         by: &Provenance,
     ) -> Result<KeyRecord, WriteError> {
         let (id, successor, by) = (id.clone(), successor.cloned(), by.clone());
-        self.write(1, move |db| writes::act(db, &id, action, successor.as_ref(), &by)).await
+        self.write(move |db| writes::act(db, &id, action, successor.as_ref(), &by)).await
     }
 
     async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {

@@ -71,7 +71,7 @@ pub(super) async fn run(args: CreateArgs, options: &GlobalOptions) -> Result<(),
     let stored = session.store.insert(std::slice::from_ref(&key), by).await;
     stored.map_err(|error| session.refused(&error, Some(&minted.id)))?;
 
-    let record = session.stored(key).await;
+    let record = session.stored(key, None).await;
     if options.json {
         let json = NewKeyJson { key: minted.key.expose(), record: &record, more: () };
         once::print_json(&minted, &json)

@@ -11,16 +11,18 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
 use serde_json::json;
+use tokio::time::sleep;
 
 use self::{bad_lines::BadLines, batch::Batch};
 use super::session::Session;
 use crate::{
     cli::{Failure, GlobalOptions, note, print},
-    store::{Answer, Store, WriteError},
+    store::{Answer, AnyStore, Store, WriteError},
 };
 
 const EXAMPLES: &str = "\
@@ -49,10 +51,19 @@ Examples:
 /// How many digests are looked up at once.
 const LOOKUP: usize = 1000;
 
+/// How many keys are stored in one transaction. No other change can be written
+/// meanwhile: for about 50 ms.
+const BATCH: usize = 500;
+
+/// How long an embedded store is left to others after each batch. It has no queue:
+/// who wants to write looks every 10 ms whether it may.
+const PAUSE: Duration = Duration::from_millis(15);
+
 /// Import SHA-256 digests of keys that were minted elsewhere.
 ///
-/// The keys themselves are not needed and go on working. All lines are imported
-/// in one transaction, or none if one of them is bad.
+/// The keys themselves are not needed and go on working. If a line is bad, nothing
+/// is imported. The keys are stored in batches, so that others can change keys
+/// meanwhile: what ends an import in the middle leaves those that it had stored.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArgs {
@@ -77,19 +88,11 @@ pub(super) async fn run(args: &ImportArgs, options: &GlobalOptions) -> Result<()
             "{name} holds no keys; write a line for each, with `sha256` and `principal`"
         )));
     }
+    find_stored(&session, &mut batch).await?;
     if !args.skip_bad && !batch.bad.is_empty() {
-        find_stored(&session, &mut batch).await?;
         return Err(nothing_imported(&name, &batch.bad));
     }
-    while let Err(error) = store(&session, &batch).await {
-        let WriteError::Duplicates(positions) = error else {
-            return Err(session.refused(&error, None));
-        };
-        batch.drop_stored(&positions);
-        if !args.skip_bad {
-            return Err(nothing_imported(&name, &batch.bad));
-        }
-    }
+    store(&session, &mut batch, args.skip_bad).await?;
     report(&session, &batch, options)
 }
 
@@ -185,11 +188,36 @@ async fn find_stored(session: &Session, batch: &mut Batch) -> Result<(), Failure
     Ok(())
 }
 
-async fn store(session: &Session, batch: &Batch) -> Result<(), WriteError> {
-    if batch.keys.is_empty() {
-        return Ok(());
+/// Stores all keys. Those that somebody else has stored since they were looked up
+/// are bad lines.
+async fn store(session: &Session, batch: &mut Batch, skip_bad: bool) -> Result<(), Failure> {
+    let mut done = 0;
+    while done < batch.keys.len() {
+        let end = batch.keys.len().min(done + BATCH);
+        match session.store.insert(&batch.keys[done..end], &session.by).await {
+            Ok(()) => done = end,
+            Err(WriteError::Duplicates(positions)) => {
+                let positions: Vec<_> = positions.into_iter().map(|at| done + at).collect();
+                batch.drop_stored(&positions);
+                if !skip_bad {
+                    let why = format!("a key was stored by somebody else meanwhile\n{}", batch.bad);
+                    return Err(stopped(done, batch, &why));
+                }
+            }
+            Err(error) => return Err(stopped(done, batch, &session.refused(&error, None).message)),
+        }
+        if matches!(session.store, AnyStore::Sqlite(_)) && done < batch.keys.len() {
+            sleep(PAUSE).await;
+        }
     }
-    session.store.insert(&batch.keys, &session.by).await
+    Ok(())
+}
+
+fn stopped(done: usize, batch: &Batch, why: &str) -> Failure {
+    let all = batch.keys.len();
+    Failure::new(format!(
+        "{done} of {all} keys were imported; import the rest with --skip-bad. Then it stopped: {why}"
+    ))
 }
 
 fn nothing_imported(name: &str, bad: &BadLines) -> Failure {

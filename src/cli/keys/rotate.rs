@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
@@ -13,7 +14,9 @@ use super::{
 };
 use crate::{
     cli::{Failure, GlobalOptions},
-    key::{Action, Environment, KeyRecord, NewKey, Rights, RightsError, Successor},
+    key::{
+        Action, Environment, KeyId, KeyRecord, Lifetime, NewKey, Rights, RightsError, Successor,
+    },
     store::Store,
 };
 
@@ -24,12 +27,14 @@ earlier. With --json, stdout has one object as for `keys create`, and in it
 
 Examples:
   keystead keys rotate key_… --grace 24h
-  keystead keys rotate key_… --grace 0s --expires-in 90d --json";
+  keystead keys rotate key_… --grace 0s --expires-in 90d --json
+  keystead keys rotate key_… --again            the new key was lost";
 
 /// Mint a key that takes the place of another.
 ///
 /// The new key has another id and the same rights; the old one goes on working
-/// for a while. A key that is disabled, revoked or expired cannot be rotated.
+/// for a while. A key that is disabled, revoked or expired cannot be rotated, and
+/// one that has a successor only with `--again`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RotateArgs {
@@ -39,8 +44,12 @@ pub(super) struct RotateArgs {
     /// How long the old key goes on working. With 0s it ends at once.
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = options::duration)]
     grace: Duration,
+    /// Mint another new key for a key that has one already, as when the first was
+    /// lost.
+    #[arg(long)]
+    again: bool,
     /// How long the new key is valid [default: until the old one would have
-    /// expired].
+    /// expired without a rotation].
     #[arg(long, value_name = "DURATION", value_parser = options::lifetime)]
     expires_in: Option<Duration>,
     /// Which environment the text of the new key names [default: that of the
@@ -60,20 +69,21 @@ pub(super) async fn run(args: &RotateArgs, options: &GlobalOptions) -> Result<()
     let by = &session.by;
     let before = session.record(&id).await?;
     let minted = session.ring().await?.mint(args.environment_after(&before))?;
-    let expires_in = args.expires_in;
-    let successor = Successor {
-        key: NewKey::minted(&minted, Rights::default()),
-        expires_at: expires_in
-            .map(|time| options::after(by.at, time, "--expires-in"))
-            .transpose()?,
+    let lifetime = match (args.expires_in, &before.successor) {
+        (Some(time), _) => Lifetime::Until(Some(options::after(by.at, time, "--expires-in")?)),
+        (None, Some(successor)) if args.again => {
+            Lifetime::Until(lifetime_before(&session, &before, successor).await?)
+        }
+        (None, _) => Lifetime::OfOld,
     };
+    let successor = Successor { key: NewKey::minted(&minted, Rights::default()), lifetime };
     check(&successor.inherit(&before).rights, &before)?;
     let retire_at = options::after(by.at, args.grace, "--grace")?;
-    let action = Action::Rotate { retire_at };
+    let action = Action::Rotate { retire_at, again: args.again };
     let rotated = session.store.act(&id, action, Some(&successor), by).await;
     let old = rotated.map_err(|error| session.refused(&error, Some(&minted.id)))?;
 
-    let new = session.stored(successor.inherit(&before)).await;
+    let new = session.stored(successor.inherit(&before), Some(&id)).await;
     if options.json {
         let more = Replaces { replaces: &old };
         once::print_json(&minted, &NewKeyJson { key: minted.key.expose(), record: &new, more })
@@ -82,6 +92,42 @@ pub(super) async fn run(args: &RotateArgs, options: &GlobalOptions) -> Result<()
         let details = text::details(&new, by.at);
         once::print_text(&minted, &format!("{details}\nIt replaces {id}, which ends at {end}."))
     }
+}
+
+/// When a key that was rotated would have expired without that: its successor was
+/// given that end, or another one in its place, and was perhaps rotated itself.
+async fn lifetime_before(
+    session: &Session,
+    rotated: &KeyRecord,
+    successor: &KeyId,
+) -> Result<Option<Timestamp>, Failure> {
+    let (mut seen, mut next) = (vec![rotated.id.clone()], successor.clone());
+    loop {
+        let found = session.store.get(&next).await.map_err(|error| session.no_answer(&error))?;
+        // Plain SQL can have made a circle.
+        let Some(record) = found.filter(|record| !seen.contains(&record.id)) else {
+            return Err(needs_lifetime(rotated, &next, "is gone"));
+        };
+        let Some(further) = record.successor else {
+            let end = record.rights.expires_at;
+            let is_over = end.is_some_and(|end| end <= session.by.at);
+            return if is_over {
+                Err(needs_lifetime(rotated, &next, "has expired"))
+            } else {
+                Ok(end)
+            };
+        };
+        seen.push(record.id);
+        next = further;
+    }
+}
+
+fn needs_lifetime(rotated: &KeyRecord, successor: &KeyId, why: &str) -> Failure {
+    Failure::new(format!(
+        "it is not known how long key {} was valid before it was rotated, as its successor \
+         {successor} {why}; say how long the new key is valid with --expires-in",
+        rotated.id
+    ))
 }
 
 /// Whether the successor may have the rights that it inherits, of which plain

@@ -68,7 +68,7 @@ impl Session {
     /// The record of a key that has just been stored. The key must be handed
     /// over whatever happens, so that a store that does not answer now is no
     /// failure: the record then has the revision 0, which is not known.
-    pub(super) async fn stored(&self, key: NewKey) -> KeyRecord {
+    pub(super) async fn stored(&self, key: NewKey, predecessor: Option<&KeyId>) -> KeyRecord {
         if let Ok(Some(record)) = self.store.get(&key.id).await {
             return record;
         }
@@ -80,6 +80,8 @@ impl Session {
             state: key.state,
             created_at: self.by.at,
             last_used_at: None,
+            predecessor: predecessor.cloned(),
+            successor: None,
             revision: Revision(0),
         }
     }
@@ -121,7 +123,10 @@ impl Session {
                 "; try again later".to_owned()
             }
             StoreErrorKind::Forbidden => {
-                format!("; check the user, password and rights of `store.url` ({url})")
+                format!(
+                    "; check the user, password and rights of `store.url` ({url}), and that the \
+                     server takes changes"
+                )
             }
             StoreErrorKind::Unreadable => "; correct the row".to_owned(),
             StoreErrorKind::Schema | StoreErrorKind::Blocked => String::new(),

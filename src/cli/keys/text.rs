@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use jiff::Timestamp;
 
-use crate::key::{KeyRecord, State};
+use crate::key::{KeyId, KeyRecord, State};
 
 /// What stands where there is nothing.
 const NOTHING: &str = "-";
@@ -95,6 +95,8 @@ pub(super) fn details(record: &KeyRecord, now: Timestamp) -> String {
     line("last used", &instant(record.last_used_at, "never"));
     line("hint", &cell(&record.hint));
     line("secret", &secret(record));
+    line("replaces", record.predecessor.as_ref().map_or(NOTHING, KeyId::as_str));
+    line("replaced by", record.successor.as_ref().map_or(NOTHING, KeyId::as_str));
     line("revision", &record.revision.to_string());
     for (position, (name, value)) in rights.metadata.iter().enumerate() {
         let head = if position == 0 { "metadata" } else { "" };
@@ -168,6 +170,8 @@ mod tests {
             state: State::Active,
             created_at: NOW,
             last_used_at: None,
+            predecessor: None,
+            successor: None,
             revision: Revision(7),
         }
     }
@@ -229,6 +233,7 @@ mod tests {
             [("plan", "gold"), ("tier", "1")].map(|(n, v)| (n.to_owned(), v.to_owned())).into();
         key.rights.allowed_networks = vec!["10.0.0.0/8".parse().unwrap()];
         key.rights.expires_at = Some(NOW);
+        key.successor = Some("key_2".parse().unwrap());
         let text = details(&key, NOW);
         for line in [
             "id          key_1",
@@ -244,6 +249,8 @@ mod tests {
             "last used   never",
             "hint        ks_live_…abcd",
             "secret      0011223344556677",
+            "replaces    -",
+            "replaced by key_2",
             "revision    7",
             "metadata    plan=gold",
             "            tier=1",

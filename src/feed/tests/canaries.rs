@@ -1,8 +1,17 @@
 //! The measure of how soon a change arrives.
 
 use super::*;
+use crate::{ladder::Rung, store::CanaryError};
 
 impl Bench {
+    fn refuse_canaries(&self, how: CanaryError) {
+        self.store.tune(|channel| channel.refuses_canaries = Some(how));
+    }
+
+    fn write_path(&self) -> &'static str {
+        self.ladder.standing().write_path.as_write_path()
+    }
+
     /// How many canaries have come back or were lost, and how many of them took
     /// five seconds at most.
     fn measured(&self) -> (u32, u32) {
@@ -16,6 +25,10 @@ impl Bench {
             value(r#"keystead_revocation_latency_seconds_bucket{le="5"} "#),
         )
     }
+}
+
+fn failing(kind: StoreErrorKind) -> CanaryError {
+    CanaryError::Failed(StoreError::new(kind, "pid 123 (psql)"))
 }
 
 fn with_canaries(config: &mut FeedConfig) {
@@ -49,10 +62,10 @@ async fn a_canary_that_does_not_come_back_counts_as_a_minute() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_canaries_is_asked_again_only_after_a_reconnect() {
     let bench = bench_with(with_canaries).await;
-    let refuse = |kind| bench.store.tune(|channel| channel.refuses_canaries = kind);
-    refuse(Some(StoreErrorKind::Forbidden));
+    bench.refuse_canaries(CanaryError::ReadOnly("as it was told".to_owned()));
     sleep(Duration::from_secs(15)).await;
-    refuse(None);
+    assert_eq!(bench.ladder.standing().write_path, TierState::None);
+    bench.store.tune(|channel| channel.refuses_canaries = None);
     sleep(Duration::from_mins(1)).await;
     assert_eq!((bench.store.canaries(), bench.measured()), (0, (0, 0)));
     bench.store.cut();
@@ -74,17 +87,60 @@ async fn canaries_are_written_again_after_the_store_was_down() {
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_cannot_be_written_just_now_is_tried_again_soon() {
     let bench = bench_with(with_canaries).await;
-    bench.store.tune(|channel| channel.refuses_canaries = Some(StoreErrorKind::Saturated));
+    bench.refuse_canaries(failing(StoreErrorKind::Saturated));
     sleep(Duration::from_secs(15)).await;
     bench.store.tune(|channel| channel.refuses_canaries = None);
-    sleep(Duration::from_secs(11)).await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_canary_whose_writing_took_too_long_is_measured_if_it_comes_back() {
     let bench = bench_with(with_canaries).await;
-    bench.store.tune(|channel| channel.refuses_canaries = Some(StoreErrorKind::Timeout));
+    bench.refuse_canaries(failing(StoreErrorKind::Timeout));
     sleep(Duration::from_secs(15)).await;
     assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_held_is_noticed_within_two_canaries_and_so_is_its_end() {
+    let bench = bench_with(with_canaries).await;
+    TierWatch::new(Dependency::Store, bench.ladder.clone(), Clock::System).observe(Ok(()));
+    assert_eq!(bench.write_path(), "unknown");
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(bench.write_path(), "ok");
+
+    bench.refuse_canaries(failing(StoreErrorKind::Blocked));
+    sleep(Duration::from_secs(13)).await;
+    let standing = bench.ladder.standing();
+    assert_eq!((bench.write_path(), standing.rung), ("blocked", Rung::Degraded));
+    assert!(!bench.guarded.in_doubt(), "lookups have nothing to do with it");
+
+    bench.store.tune(|channel| channel.refuses_canaries = None);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((bench.write_path(), bench.ladder.standing().rung), ("ok", Rung::Normal));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lets_changes_of_others_through_is_not_in_the_way() {
+    let bench = bench_with(with_canaries).await;
+    sleep(Duration::from_secs(12)).await;
+    bench.refuse_canaries(failing(StoreErrorKind::Blocked));
+    for number in 1..=60 {
+        bench.store.announce(100 + number, Digest::sha256_of(b"any"), ChangeKind::Created);
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(bench.write_path(), "ok", "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_changes_is_failing_with_its_cause() {
+    let bench = bench_with(with_canaries).await;
+    bench.refuse_canaries(failing(StoreErrorKind::Unreachable));
+    sleep(Duration::from_secs(13)).await;
+    let TierState::Down { cause, detail, .. } = bench.ladder.standing().write_path else {
+        panic!("{}", bench.write_path());
+    };
+    assert_eq!((bench.write_path(), cause), ("failing", StoreErrorKind::Unreachable));
+    assert_eq!(&*detail, "pid 123 (psql)");
 }

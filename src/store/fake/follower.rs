@@ -10,7 +10,7 @@ use tokio::{
 use super::FakeStore;
 use crate::{
     key::Revision,
-    store::{ChangePage, Follower, StoreError, StoreErrorKind, Woken},
+    store::{CanaryError, ChangePage, Follower, StoreError, StoreErrorKind, Woken},
 };
 
 /// How long a call waits for a store that hangs.
@@ -26,7 +26,7 @@ pub(crate) struct Channel {
     /// What is announced gets lost.
     pub(crate) loses_words: bool,
     /// Every canary is refused so; one that takes too long is written all the same.
-    pub(crate) refuses_canaries: Option<StoreErrorKind>,
+    pub(crate) refuses_canaries: Option<CanaryError>,
     pub(super) announcements: u64,
     pub(super) beats: u64,
     pub(super) cuts: u64,

@@ -55,6 +55,8 @@ pub(crate) fn records() -> impl Strategy<Value = KeyRecord> {
             state,
             created_at,
             last_used_at,
+            predecessor: None,
+            successor: None,
             revision: Revision(revision),
         },
     )

@@ -74,29 +74,33 @@ fn from_server(answer: &DbError, remedy: &str) -> StoreError {
     let kind = kind_of(state, answer.message());
     // The message alone: the server's DETAIL may quote rows.
     let message = format!("{} (SQLSTATE {state})", answer.message());
-    let detail = match (kind, state) {
-        (StoreErrorKind::Schema, "3D000") => format!("{message}; create the database"),
-        (StoreErrorKind::Schema, _) => format!("{message}; {remedy}"),
-        (
-            StoreErrorKind::Unreachable
-            | StoreErrorKind::Timeout
-            | StoreErrorKind::Saturated
-            | StoreErrorKind::Forbidden
-            | StoreErrorKind::Unreadable
-            | StoreErrorKind::Lagging
-            | StoreErrorKind::Blocked,
-            _,
-        ) => message,
+    let detail = match state {
+        "3D000" => format!("{message}; create the database"),
+        "53100" => format!("{message}; make room on the disk of the server"),
+        "25006" => format!("{message}; name the primary in `store.url`"),
+        _ if lacks_what_is_needed(state) => format!("{message}; {remedy}"),
+        // It says itself what is wrong.
+        _ => message,
     };
     StoreError::new(kind, detail)
+}
+
+/// Whether a schema, table, column, function or type is missing, or of another
+/// type than the needed one.
+fn lacks_what_is_needed(state: &str) -> bool {
+    const LACKING: [&str; 8] =
+        ["3F000", "42P01", "42703", "42704", "42804", "42809", "42846", "42883"];
+    LACKING.contains(&state)
 }
 
 /// What an SQLSTATE means to us; the classes are those of appendix A of the
 /// manual.
 fn kind_of(state: &str, message: &str) -> StoreErrorKind {
     match state {
-        // statement_timeout or a cancel request; lock_timeout; idle in transaction.
-        "57014" | "55P03" | "25P03" => StoreErrorKind::Timeout,
+        // statement_timeout or a cancel request; idle in transaction.
+        "57014" | "25P03" => StoreErrorKind::Timeout,
+        // lock_timeout.
+        "55P03" => StoreErrorKind::Blocked,
         "42501" | "25006" => StoreErrorKind::Forbidden,
         // PgBouncer says 08P01 for everything, so that only the text is left.
         "08P01" if message.starts_with("query_wait_timeout") => StoreErrorKind::Timeout,
@@ -114,7 +118,8 @@ fn kind_of(state: &str, message: &str) -> StoreErrorKind {
             // A value that cannot be what its column says.
             Some("22") => StoreErrorKind::Unreadable,
             // The server understood and will not: tables, columns, types and
-            // functions that are missing, constraints that are not ours.
+            // functions that are missing, constraints and triggers that are not
+            // ours, a table that a publication lets nobody delete from.
             _ => StoreErrorKind::Schema,
         },
     }
@@ -165,9 +170,12 @@ mod tests {
 
     #[test]
     fn every_class_of_sqlstate_has_its_kind() {
-        use StoreErrorKind::{Forbidden, Saturated, Schema, Timeout, Unreachable, Unreadable};
+        use StoreErrorKind::{
+            Blocked, Forbidden, Saturated, Schema, Timeout, Unreachable, Unreadable,
+        };
         for (states, kind) in [
-            (&["57014", "55P03", "25P03", "40P01", "40001"][..], Timeout),
+            (&["57014", "25P03", "40P01", "40001"][..], Timeout),
+            (&["55P03"], Blocked),
             (&["53300", "53100", "53200", "53400"], Saturated),
             (
                 &["57P01", "57P02", "57P03", "08000", "08006", "08P01", "58030", "XX000"],
@@ -180,6 +188,16 @@ mod tests {
             for state in states {
                 assert_eq!(kind_of(state, ""), kind, "{state}");
             }
+        }
+    }
+
+    #[test]
+    fn only_what_a_migration_would_add_has_migrating_for_its_remedy() {
+        for state in ["42P01", "42703", "42883", "3F000"] {
+            assert!(lacks_what_is_needed(state), "{state}");
+        }
+        for state in ["55000", "23505", "23514", "P0001", "42501", "57014", "53100", "0A000"] {
+            assert!(!lacks_what_is_needed(state), "{state}");
         }
     }
 

@@ -17,15 +17,21 @@ use crate::{
 
 /// The columns of a key, in the order in which [`stored_key`] reads them.
 ///
+/// Of rotations a table that was brought along knows nothing.
+pub(super) fn key_columns(are_ours: bool) -> String {
+    let rotation = if are_ours { "predecessor, successor" } else { "NULL::text, NULL::text" };
+    format!("{COLUMNS}, {rotation}")
+}
+
 /// Cast, so that a table that was brought along may use an enum for the state,
 /// `inet[]` for networks or `json` for metadata, and so that every column is of
 /// a built-in type, which the driver reads without asking the server about it.
-pub(super) const KEY_COLUMNS: &str = "\
+const COLUMNS: &str = "\
     id::text, digest, secret::text, hint::text, principal::text, name::text, scopes::text[], \
     allowed_networks::text[], audiences::text[], metadata::text, state::text, not_before, \
     expires_at, created_at, last_used_at, revision::bigint";
 
-/// Reads a row of [`KEY_COLUMNS`].
+/// Reads a row of [`key_columns`].
 ///
 /// Empty where a table that was brought along has NULL: hint, name, scopes,
 /// networks, audiences, metadata. What cannot be read is an error that names the
@@ -38,12 +44,14 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
 
     let record = KeyRecord {
         hint: reader.or_empty(3)?,
-        secret: reader.get::<Option<String>>(2)?.map(|s| reader.parse("secret", &s)).transpose()?,
+        secret: reader.optional(2, "secret")?,
         rights: reader.rights()?,
         state: reader.parse("state", &reader.get::<String>(10)?)?,
         created_at: reader.get::<Moment>(13)?.saturated(),
         last_used_at: reader.get::<Option<Moment>>(14)?.and_then(Moment::unless_before_all),
         revision: Revision(reader.get(15)?),
+        predecessor: reader.optional(16, "predecessor")?,
+        successor: reader.optional(17, "successor")?,
         id: id.clone(),
     };
     let digest = Digest::try_from(reader.get::<&[u8]>(1)?)
@@ -51,7 +59,7 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     Ok(StoredKey { digest, record })
 }
 
-/// Reads a row of [`KEY_COLUMNS`] as the answer for its digest. A record that
+/// Reads a row of [`key_columns`] as the answer for its digest. A record that
 /// cannot be read is an error of its own, so that it does not take others with
 /// it.
 pub(super) fn answer(row: &Row) -> Result<(Digest, Result<KeyRecord, StoreError>), StoreError> {
@@ -74,6 +82,16 @@ pub(super) fn change(row: &Row) -> Result<ChangeRow, StoreError> {
 /// Reads, in the fourth column, whether changes before the row are missing.
 pub(super) fn is_after_a_gap(row: &Row) -> Result<bool, StoreError> {
     column(row, 3, "?")
+}
+
+/// Reads the first two columns of a row that is of no key.
+pub(super) fn pair<A: FromSqlOwned, B: FromSqlOwned>(row: &Row) -> Result<(A, B), StoreError> {
+    Ok((column(row, 0, "?")?, column(row, 1, "?")?))
+}
+
+/// Reads a text, which may be absent.
+pub(super) fn text(row: &Row) -> Result<Option<String>, StoreError> {
+    column(row, 0, "?")
 }
 
 /// Reads one number.
@@ -122,6 +140,14 @@ impl<'a> Reader<'a> {
         text: &str,
     ) -> Result<T, StoreError> {
         text.parse().map_err(|reason: T::Err| self.unreadable(what, reason))
+    }
+
+    fn optional<T: std::str::FromStr<Err: ToString>>(
+        &self,
+        index: usize,
+        what: &str,
+    ) -> Result<Option<T>, StoreError> {
+        self.get::<Option<String>>(index)?.map(|text| self.parse(what, &text)).transpose()
     }
 
     fn network(&self, text: &str) -> Result<IpNet, StoreError> {

@@ -8,10 +8,10 @@ use tokio_postgres::types::Type;
 use super::{
     PostgresStore,
     call::{Transaction, param},
-    rows::{self, KEY_COLUMNS},
+    rows,
 };
 use crate::{
-    key::{Action, Digest, KeyId, KeyRecord, NewKey, Rights, State, Successor},
+    key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor},
     store::{Provenance, StoreError, StoredKey, WriteError},
 };
 
@@ -35,21 +35,23 @@ pub(super) async fn insert(
         return Ok(());
     }
     let mut transaction = store.begin().await?;
-    let mut duplicates = Vec::new();
+    let (mut created, mut duplicates) = (Vec::new(), Vec::new());
     for (number, chunk) in keys.chunks(CHUNK).enumerate() {
-        let stored = insert_chunk(&mut transaction, chunk, by).await?;
+        let stored = insert_chunk(&mut transaction, chunk, None, by).await?;
         let refused = positions_missing(chunk, &stored);
         duplicates.extend(refused.into_iter().map(|position| number * CHUNK + position));
-        if duplicates.is_empty() {
-            let created: Vec<_> = stored.iter().map(|key| (CREATE, None, &key.record)).collect();
-            audit(&mut transaction, &created, by).await?;
-        }
+        created.extend(stored.into_iter().map(|key| key.record));
     }
-    if duplicates.is_empty() {
-        return transaction.commit().await;
+    if !duplicates.is_empty() {
+        transaction.roll_back().await?;
+        return Err(WriteError::Duplicates(duplicates));
     }
-    transaction.roll_back().await?;
-    Err(WriteError::Duplicates(duplicates))
+    number(&mut transaction, created.iter_mut()).await?;
+    for chunk in created.chunks(CHUNK) {
+        let entries: Vec<_> = chunk.iter().map(|record| (CREATE, None, record)).collect();
+        audit(&mut transaction, &entries, by).await?;
+    }
+    transaction.commit().await
 }
 
 /// Does something to one key.
@@ -72,18 +74,23 @@ pub(super) async fn act(
             return Err(WriteError::Refused { id: id.clone(), reason });
         }
     };
-    let after = update(&mut transaction, id, state, expires_at).await?;
-
     let successor = successor.map(|successor| successor.inherit(&before));
-    let created = match &successor {
+    let new_id = successor.as_ref().map(|key| &key.id);
+    let mut after = update(&mut transaction, id, state, expires_at, new_id).await?;
+
+    let mut created = match &successor {
         None => Vec::new(),
-        Some(key) => insert_chunk(&mut transaction, std::slice::from_ref(key), by).await?,
+        Some(key) => {
+            insert_chunk(&mut transaction, std::slice::from_ref(key), Some(id), by).await?
+        }
     };
     if successor.is_some() && created.is_empty() {
         transaction.roll_back().await?;
         return Err(WriteError::Duplicates(vec![0]));
     }
 
+    let new = created.iter_mut().map(|key| &mut key.record);
+    number(&mut transaction, std::iter::once(&mut after).chain(new)).await?;
     let mut entries = vec![(action.as_str(), Some(&before), &after)];
     entries.extend(created.iter().map(|key| (CREATE, None, &key.record)));
     audit(&mut transaction, &entries, by).await?;
@@ -95,7 +102,8 @@ async fn lock(
     transaction: &mut Transaction<'_>,
     id: &KeyId,
 ) -> Result<Option<KeyRecord>, StoreError> {
-    let sql = format!("SELECT {KEY_COLUMNS} FROM keystead.api_keys WHERE id = $1 FOR UPDATE");
+    let columns = rows::key_columns(true);
+    let sql = format!("SELECT {columns} FROM keystead.api_keys WHERE id = $1 FOR UPDATE");
     let id = id.as_str();
     let rows = transaction.query(&sql, &[param(&id, Type::TEXT)]).await?;
     rows.first().map(|row| rows::stored_key(row).map(|key| key.record)).transpose()
@@ -106,19 +114,46 @@ async fn update(
     id: &KeyId,
     state: State,
     expires_at: Option<jiff::Timestamp>,
+    successor: Option<&KeyId>,
 ) -> Result<KeyRecord, StoreError> {
+    let columns = rows::key_columns(true);
     let sql = format!(
-        "UPDATE keystead.api_keys SET state = $2, expires_at = $3 WHERE id = $1 \
-         RETURNING {KEY_COLUMNS}"
+        "UPDATE keystead.api_keys SET state = $2, expires_at = $3, \
+         successor = COALESCE($4, successor) WHERE id = $1 RETURNING {columns}"
     );
     let (id, state) = (id.as_str(), state.as_str());
-    let params =
-        [param(&id, Type::TEXT), param(&state, Type::TEXT), param(&expires_at, Type::TIMESTAMPTZ)];
+    let successor = successor.map(KeyId::as_str);
+    let params = [
+        param(&id, Type::TEXT),
+        param(&state, Type::TEXT),
+        param(&expires_at, Type::TIMESTAMPTZ),
+        param(&successor, Type::TEXT),
+    ];
     let rows = transaction.query(&sql, &params).await?;
     let row = rows.first().ok_or_else(|| {
         StoreError::unreadable(format!("key {id}: a rule or trigger of the table hides its update"))
     })?;
     rows::stored_key(row).map(|key| key.record)
+}
+
+/// Numbers what was changed, and puts the numbers into the records: last, as
+/// others wait from then on.
+async fn number<'a>(
+    transaction: &mut Transaction<'_>,
+    changed: impl Iterator<Item = &'a mut KeyRecord>,
+) -> Result<(), StoreError> {
+    const SQL: &str = "SELECT revision, id FROM keystead.api_keys WHERE id = ANY($1)";
+    transaction.number().await?;
+    let mut changed: HashMap<String, &mut KeyRecord> =
+        changed.map(|record| (record.id.to_string(), record)).collect();
+    let ids: Vec<_> = changed.keys().cloned().collect();
+    for row in transaction.query(SQL, &[param(&ids, Type::TEXT_ARRAY)]).await? {
+        let (revision, id): (i64, String) = rows::pair(&row)?;
+        if let Some(record) = changed.get_mut(&id) {
+            record.revision = Revision(revision);
+        }
+    }
+    Ok(())
 }
 
 /// A key as the statement reads it.
@@ -138,26 +173,33 @@ struct NewRow<'a> {
 async fn insert_chunk(
     transaction: &mut Transaction<'_>,
     keys: &[NewKey],
+    predecessor: Option<&KeyId>,
     by: &Provenance,
 ) -> Result<Vec<StoredKey>, StoreError> {
+    let columns = rows::key_columns(true);
     // One JSON text, as arrays of arrays do not fit the parameters of a
     // statement. A network with bits beyond its mask loses them in the cast.
     let sql = format!(
         "INSERT INTO keystead.api_keys ( \
              id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences, \
-             metadata, state, not_before, expires_at, created_at) \
+             metadata, state, not_before, expires_at, created_at, predecessor) \
          SELECT k.id, k.digest, k.secret, k.hint, k.principal, k.name, k.scopes, \
              k.allowed_networks::cidr[], k.audiences, k.metadata, k.state, k.not_before, \
-             k.expires_at, $2 \
+             k.expires_at, $2, $3 \
          FROM json_to_recordset($1::json) AS k ( \
              id text, digest bytea, secret text, hint text, principal text, name text, \
              scopes text[], allowed_networks inet[], audiences text[], metadata jsonb, \
              state text, not_before timestamptz, expires_at timestamptz) \
-         ON CONFLICT DO NOTHING RETURNING {KEY_COLUMNS}"
+         ON CONFLICT DO NOTHING RETURNING {columns}"
     );
     let new: Vec<_> = keys.iter().map(NewRow::from).collect();
     let json = to_json(&new)?;
-    let params = [param(&json, Type::TEXT), param(&by.at, Type::TIMESTAMPTZ)];
+    let predecessor = predecessor.map(KeyId::as_str);
+    let params = [
+        param(&json, Type::TEXT),
+        param(&by.at, Type::TIMESTAMPTZ),
+        param(&predecessor, Type::TEXT),
+    ];
     let rows = transaction.query(&sql, &params).await?;
     rows.iter().map(rows::stored_key).collect()
 }

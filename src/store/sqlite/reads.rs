@@ -56,11 +56,8 @@ pub(super) fn changes(
 pub(super) fn head(db: &Connection) -> Result<Revision> {
     // Not the greatest that is left in `key_changes`, as old rows may have been
     // deleted there.
-    let newest = db
-        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'key_changes'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    Ok(Revision(newest.unwrap_or(0)))
+    db.prepare_cached("SELECT revision - 1 FROM next_change")?
+        .query_row([], |row| row.get(0).map(Revision))
 }
 
 pub(super) fn get(db: &Connection, id: &KeyId) -> Result<Option<KeyRecord>> {

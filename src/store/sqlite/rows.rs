@@ -15,7 +15,7 @@ use crate::{
 /// What [`stored_key`] reads, in its order.
 pub(super) const COLUMNS: &str = "digest, id, hint, secret, principal, name, scopes, \
     allowed_networks, audiences, metadata, not_before, expires_at, state, created_at, \
-    last_used_at, revision";
+    last_used_at, predecessor, successor, revision";
 
 /// Reads a row of [`COLUMNS`].
 pub(super) fn stored_key(row: &Row<'_>) -> Result<StoredKey> {
@@ -38,6 +38,8 @@ pub(super) fn stored_key(row: &Row<'_>) -> Result<StoredKey> {
         state: cells.parsed()?,
         created_at: cells.required(Timestamp::from_microsecond)?,
         last_used_at: cells.optional(Timestamp::from_microsecond)?,
+        predecessor: cells.optional(|text: String| text.parse())?,
+        successor: cells.optional(|text: String| text.parse())?,
         revision: Revision(cells.plain()?),
     };
     Ok(StoredKey { digest, record })

@@ -1,9 +1,8 @@
 //! The changes. Each is one transaction, with its entries in the audit log.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Result, Transaction, TransactionBehavior, ffi, named_params};
+use rusqlite::{Connection, Result, Transaction, TransactionBehavior, named_params};
 use serde::Serialize;
-use tokio::sync::mpsc;
 
 use super::reads;
 use crate::{
@@ -14,28 +13,18 @@ use crate::{
 /// What the audit log calls storing a key.
 const CREATE: &str = "create";
 
-/// Stores `count` keys, which come in parts. When fewer come, their caller has
-/// gone, and none is stored.
+/// Stores all keys or none.
 pub(super) fn insert(
     db: &mut Connection,
-    mut keys: mpsc::Receiver<Vec<NewKey>>,
-    count: usize,
+    keys: &[NewKey],
     by: &Provenance,
 ) -> Result<Result<(), WriteError>> {
     let transaction = begin(db)?;
     let mut duplicates = Vec::new();
-    let mut position = 0;
-    while let Some(part) = keys.blocking_recv() {
-        for key in part {
-            if !store(&transaction, &key, by)? {
-                duplicates.push(position);
-            }
-            position += 1;
+    for (position, key) in keys.iter().enumerate() {
+        if !store(&transaction, key, None, by)? {
+            duplicates.push(position);
         }
-    }
-    if position < count {
-        let interrupted = ffi::Error::new(ffi::SQLITE_INTERRUPT);
-        return Err(rusqlite::Error::SqliteFailure(interrupted, None));
     }
     if !duplicates.is_empty() {
         return Ok(Err(WriteError::Duplicates(duplicates)));
@@ -61,18 +50,21 @@ pub(super) fn act(
     };
     transaction
         .prepare_cached(
-            "UPDATE api_keys SET state = :state, expires_at = :expires_at WHERE id = :id",
+            "UPDATE api_keys SET state = :state, expires_at = :expires_at,
+                 successor = COALESCE(:successor, successor)
+             WHERE id = :id",
         )?
         .execute(named_params! {
             ":id": id.as_str(),
             ":state": state.as_str(),
             ":expires_at": expires_at.map(Timestamp::as_microsecond),
+            ":successor": successor.map(|successor| successor.key.id.as_str()),
         })?;
     let after = read_back(&transaction, id)?;
     audit(&transaction, by, action.as_str(), Some(&before), &after)?;
 
     if let Some(successor) = successor
-        && !store(&transaction, &successor.inherit(&before), by)?
+        && !store(&transaction, &successor.inherit(&before), Some(id), by)?
     {
         return Ok(Err(WriteError::Duplicates(vec![0])));
     }
@@ -104,7 +96,10 @@ pub(super) fn canary(db: &mut Connection, token: &Digest) -> Result<()> {
         )?
         .execute([])?;
     transaction
-        .prepare_cached("INSERT INTO key_changes (digest, kind) VALUES (:token, 'canary')")?
+        .prepare_cached(
+            "INSERT INTO key_changes (revision, digest, kind)
+                 SELECT revision, :token, 'canary' FROM next_change",
+        )?
         .execute(named_params! { ":token": token.as_bytes() })?;
     transaction.commit()
 }
@@ -116,14 +111,21 @@ fn begin(db: &mut Connection) -> Result<Transaction<'_>> {
 }
 
 /// Stores a key. False when its digest or its id is stored already.
-fn store(transaction: &Transaction<'_>, key: &NewKey, by: &Provenance) -> Result<bool> {
+fn store(
+    transaction: &Transaction<'_>,
+    key: &NewKey,
+    predecessor: Option<&KeyId>,
+    by: &Provenance,
+) -> Result<bool> {
     let rights = &key.rights;
     let stored = transaction
         .prepare_cached(
             "INSERT INTO api_keys (id, digest, secret, hint, principal, name, scopes,
-                 allowed_networks, audiences, metadata, state, not_before, expires_at, created_at)
+                 allowed_networks, audiences, metadata, state, not_before, expires_at, created_at,
+                 predecessor)
              VALUES (:id, :digest, :secret, :hint, :principal, :name, :scopes,
-                 :allowed_networks, :audiences, :metadata, :state, :not_before, :expires_at, :at)
+                 :allowed_networks, :audiences, :metadata, :state, :not_before, :expires_at, :at,
+                 :predecessor)
              ON CONFLICT DO NOTHING",
         )?
         .execute(named_params! {
@@ -141,6 +143,7 @@ fn store(transaction: &Transaction<'_>, key: &NewKey, by: &Provenance) -> Result
             ":not_before": rights.not_before.map(Timestamp::as_microsecond),
             ":expires_at": rights.expires_at.map(Timestamp::as_microsecond),
             ":at": by.at.as_microsecond(),
+            ":predecessor": predecessor.map(KeyId::as_str),
         })?;
     if stored == 0 {
         return Ok(false);

@@ -16,7 +16,8 @@ use keystead::{
     key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
     ladder::Warmth,
     store::{
-        AnyFollower, AnyStore, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError,
+        AnyFollower, AnyStore, CanaryError, Lookup, Page, Provenance, Store, StoreError, StoredKey,
+        WriteError,
     },
     suspect::Suspicion,
     tasks::Tasks,
@@ -66,7 +67,7 @@ impl Store for Buggy {
         self.store.follow().await
     }
 
-    async fn canary(&self, token: &Digest) -> Result<(), StoreError> {
+    async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         self.store.canary(token).await
     }
 

@@ -51,7 +51,7 @@ pub(super) async fn every_write_is_in_the_audit_log(fixture: impl Fixture) {
 pub(super) async fn both_keys_of_a_rotation_are_in_the_audit_log(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1)]).await;
     let old = record(&fixture, 1).await;
-    let rotate = Action::Rotate { retire_at: after_now(60) };
+    let rotate = Action::Rotate { retire_at: after_now(60), again: false };
     let retired =
         fixture.store().act(&old.id, rotate, Some(&successor(2)), &by_alice()).await.unwrap();
     let new = record(&fixture, 2).await;

@@ -31,7 +31,7 @@ pub(super) async fn concurrent_writers_lose_no_update(fixture: impl Fixture) {
         let act = async |action| fixture.store().act(&key.id, action, None, &by_alice()).await;
         // An update that is made from what was read before another one would
         // bring back the state of then.
-        let rotate = Action::Rotate { retire_at: after_now(60) };
+        let rotate = Action::Rotate { retire_at: after_now(60), again: false };
         let ((disabled, revoked), (enabled, rotated)) = join(
             join(act(Action::Disable), act(Action::Revoke)),
             join(act(Action::Enable), act(rotate)),

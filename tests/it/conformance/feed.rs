@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use keystead::{
     key::{Action, Revision, State},
     store::{
-        ChangeKind::{Created, Deleted, Updated},
+        ChangeKind::{Created, Deleted, Revoked, Updated},
         Follower, Store, Woken,
     },
 };
@@ -43,9 +43,9 @@ pub(super) async fn every_write_is_one_change_of_its_kind_in_order(fixture: impl
         (digest(1), Created),
         (digest(2), Created),
         (digest(1), Updated),
-        (digest(2), Updated),
+        (digest(2), Revoked),
         (digest(1), Updated),
-        (digest(1), Updated),
+        (digest(1), Revoked),
         (digest(3), Created),
     ];
     assert_eq!(without_numbers(&changes), expected);
@@ -56,7 +56,7 @@ pub(super) async fn every_write_is_one_change_of_its_kind_in_order(fixture: impl
 pub(super) async fn a_rotation_is_an_update_and_a_creation(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1)]).await;
     let seen = changes(&fixture).await;
-    let rotate = Action::Rotate { retire_at: after_now(60) };
+    let rotate = Action::Rotate { retire_at: after_now(60), again: false };
     let id = key(1).id;
     fixture.store().act(&id, rotate, Some(&successor(2)), &by_alice()).await.unwrap();
     let both = changes_since(&fixture, &seen).await;
@@ -129,8 +129,8 @@ pub(super) async fn plain_sql_is_seen_as_changes(fixture: impl Fixture) {
     let expected = [
         (both[0], Created),
         (both[1], Created),
-        (both[0], Updated),
-        (both[1], Updated),
+        (both[0], Revoked),
+        (both[1], Revoked),
         (digest(1), Deleted),
         (digest(2), Deleted),
     ];

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use keystead::{
-    key::{Action, KeyRecord, LifecycleError, NewKey, Rights, State, Successor},
+    key::{Action, KeyRecord, LifecycleError, Lifetime, NewKey, Rights, State, Successor},
     store::{Store, WriteError},
 };
 
@@ -22,8 +22,8 @@ fn actions() -> [Action; 5] {
         Action::Disable,
         Action::Enable,
         Action::Revoke,
-        Action::Rotate { retire_at: after_now(60) },
-        Action::Rotate { retire_at: after_now(6000) },
+        Action::Rotate { retire_at: after_now(60), again: false },
+        Action::Rotate { retire_at: after_now(6000), again: false },
     ]
 }
 
@@ -122,7 +122,7 @@ async fn rotate(fixture: &impl Fixture, successor: &Successor) -> (NewKey, KeyRe
     };
     let old = NewKey { rights, ..key(1) };
     store_keys(fixture, std::slice::from_ref(&old)).await;
-    let rotate = Action::Rotate { retire_at: after_now(60) };
+    let rotate = Action::Rotate { retire_at: after_now(60), again: false };
     let retired = fixture.store().act(&old.id, rotate, Some(successor), &by_alice()).await;
     (old, retired.unwrap())
 }
@@ -134,7 +134,7 @@ pub(super) async fn the_successor_of_a_rotated_key_has_its_rights(fixture: impl 
         rights: Rights { principal: "mallory".to_owned(), ..Rights::default() },
         ..key(2)
     };
-    let successor = Successor { key: minted, expires_at: None };
+    let successor = Successor { key: minted, lifetime: Lifetime::OfOld };
     let (old, retired) = rotate(&fixture, &successor).await;
 
     assert_eq!(retired.rights.expires_at, Some(after_now(60)));
@@ -150,7 +150,7 @@ pub(super) async fn the_successor_of_a_rotated_key_has_its_rights(fixture: impl 
 pub(super) async fn the_successor_of_a_rotated_key_may_expire_at_another_time(
     fixture: impl Fixture,
 ) {
-    let successor = Successor { expires_at: Some(after_now(9000)), ..successor(2) };
+    let successor = Successor { lifetime: Lifetime::Until(Some(after_now(9000))), ..successor(2) };
     let (old, _) = rotate(&fixture, &successor).await;
     let new = record(&fixture, 2).await;
     assert_eq!(new.rights.expires_at, Some(after_now(9000)));
@@ -162,9 +162,9 @@ pub(super) async fn a_rotation_whose_successor_is_a_duplicate_leaves_nothing_beh
 ) {
     store_keys(&fixture, &[key(1), key(2)]).await;
     let before = holdings(&fixture).await;
-    let rotate = Action::Rotate { retire_at: after_now(60) };
+    let rotate = Action::Rotate { retire_at: after_now(60), again: false };
     for duplicate in [NewKey { id: id("key_x"), ..key(2) }, key(1)] {
-        let successor = Successor { key: duplicate, expires_at: None };
+        let successor = Successor { key: duplicate, lifetime: Lifetime::OfOld };
         let outcome = fixture.store().act(&key(1).id, rotate, Some(&successor), &by_alice()).await;
         assert!(
             matches!(&outcome, Err(WriteError::Duplicates(positions)) if positions == &[0]),

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use jiff::{SignedDuration, Timestamp};
 use keystead::{
-    key::{Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor},
+    key::{Digest, KeyId, KeyRecord, Lifetime, NewKey, Revision, Rights, State, Successor},
     store::{Answer, Change, ChangeKind, Known, Page, Provenance, Store, StoredKey},
 };
 
@@ -41,7 +41,7 @@ pub(super) fn key(number: u32) -> NewKey {
 }
 
 pub(super) fn successor(number: u32) -> Successor {
-    Successor { key: key(number), expires_at: None }
+    Successor { key: key(number), lifetime: Lifetime::OfOld }
 }
 
 pub(super) fn by_alice() -> Provenance {
@@ -58,6 +58,8 @@ pub(super) fn record_of(key: &NewKey, revision: Revision) -> KeyRecord {
         state: key.state,
         created_at: NOW,
         last_used_at: None,
+        predecessor: None,
+        successor: None,
         revision,
     }
 }

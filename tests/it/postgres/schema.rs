@@ -39,7 +39,14 @@ async fn migrating_twice_does_nothing_the_second_time() {
         .await;
     assert_eq!(
         tables,
-        ["api_keys", "audit_log", "key_changes", "pruned_changes", "refinery_schema_history"]
+        [
+            "api_keys",
+            "audit_log",
+            "change_order",
+            "key_changes",
+            "pruned_changes",
+            "refinery_schema_history"
+        ]
     );
     let elsewhere = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(postgres.value(elsewhere).await, "0");
@@ -90,7 +97,7 @@ async fn plain_sql_is_numbered_like_our_own_changes() {
         [
             (1, ChangeKind::Created),
             (2, ChangeKind::Created),
-            (2, ChangeKind::Updated),
+            (2, ChangeKind::Revoked),
             (2, ChangeKind::Deleted)
         ]
     );
@@ -160,23 +167,22 @@ async fn role_that_may_write_the_table_needs_no_rights_on_what_triggers_write() 
 }
 
 #[tokio::test]
-async fn numbers_become_visible_in_their_order_whoever_commits_first() {
+async fn numbers_become_visible_in_their_order_whoever_asks_first() {
     let (postgres, store) = with_a_key().await;
     store.insert(&[key(2)], &by()).await.unwrap();
     let (first, second) = (postgres.client().await, postgres.client().await);
     let change = |number| {
         format!("BEGIN; UPDATE keystead.api_keys SET name = 'x' WHERE id = '{}'", id(number))
     };
+    let after = head(&store).await;
     first.batch_execute(&change(1)).await.unwrap();
+    second.batch_execute(&change(2)).await.unwrap();
 
     // The second gets no number while the first, which has one, can still commit.
-    let (update, after) = (change(2), head(&store).await);
-    let second_ends = async {
-        second.batch_execute(&update).await.unwrap();
-        second.batch_execute("COMMIT").await.unwrap();
-    };
+    first.batch_execute("SET CONSTRAINTS ALL IMMEDIATE").await.unwrap();
+    let second_ends = async { second.batch_execute("COMMIT").await.unwrap() };
     let first_ends = async {
-        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
         eventually("the second transaction waits for the first", async || {
             (postgres.value(waits).await == "1").then_some(())
         })
@@ -189,6 +195,15 @@ async fn numbers_become_visible_in_their_order_whoever_commits_first() {
     let seen = changes_after(&store, after).await;
     let digests: Vec<_> = seen.iter().map(|change| change.digest).collect();
     assert_eq!(digests, [digest(1), digest(2)]);
+}
+
+#[tokio::test]
+async fn every_table_has_a_primary_key() {
+    let (postgres, _store) = with_a_key().await;
+    let without = "SELECT c.relname FROM pg_class AS c \
+        WHERE c.relnamespace = 'keystead'::regnamespace AND c.relkind IN ('r', 'p') \
+        AND NOT EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary)";
+    assert_eq!(postgres.sql(without).await, [""; 0]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use jiff::ToSpan;
 use keystead::{
-    key::{Action, Rights, Successor},
+    key::{Action, Lifetime, Rights, Successor},
     store::{Page, Store, StoreErrorKind, WriteError},
 };
 
@@ -12,8 +12,11 @@ use super::{by, id, key, knows, store, with_a_key};
 async fn every_change_is_in_the_audit_log_with_the_record_before_and_after() {
     let (postgres, store) = with_a_key().await;
     let retire_at = by().at + 24.hours();
-    let successor = Successor { key: key(2), expires_at: None };
-    store.act(&id(1), Action::Rotate { retire_at }, Some(&successor), &by()).await.unwrap();
+    let successor = Successor { key: key(2), lifetime: Lifetime::OfOld };
+    store
+        .act(&id(1), Action::Rotate { retire_at, again: false }, Some(&successor), &by())
+        .await
+        .unwrap();
     store.act(&id(2), Action::Revoke, None, &by()).await.unwrap();
 
     let log = postgres
@@ -73,8 +76,8 @@ async fn what_is_refused_leaves_nothing_behind_and_keeps_its_connection() {
 async fn rotation_to_a_key_that_is_stored_already_changes_nothing() {
     let (_postgres, store) = with_a_key().await;
     let before = store.get(&id(1)).await.unwrap();
-    let successor = Successor { key: key(1), expires_at: None };
-    let action = Action::Rotate { retire_at: by().at };
+    let successor = Successor { key: key(1), lifetime: Lifetime::OfOld };
+    let action = Action::Rotate { retire_at: by().at, again: false };
     let refused = store.act(&id(1), action, Some(&successor), &by()).await;
     assert!(matches!(refused, Err(WriteError::Duplicates(at)) if at == [0]));
     assert_eq!(store.get(&id(1)).await.unwrap(), before);

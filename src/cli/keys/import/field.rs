@@ -21,7 +21,7 @@ pub(super) enum Field {
 
 impl Field {
     /// Every field that a line may have, under the name that it has there.
-    const ALL: [(&'static str, Self); 16] = [
+    const ALL: [(&'static str, Self); 18] = [
         ("sha256", Self::Sha256),
         ("principal", Self::Principal),
         ("name", Self::Name),
@@ -37,6 +37,8 @@ impl Field {
         ("hint", Self::Exported),
         ("created_at", Self::Exported),
         ("last_used_at", Self::Exported),
+        ("predecessor", Self::Exported),
+        ("successor", Self::Exported),
         ("revision", Self::Exported),
     ];
 
