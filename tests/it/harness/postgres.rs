@@ -1,5 +1,6 @@
 //! A private PostgreSQL server.
 
+pub(crate) mod logical;
 mod standby;
 mod template;
 

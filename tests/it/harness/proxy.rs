@@ -34,6 +34,8 @@ pub(crate) enum Conduct {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
+    /// Where new connections lead.
+    target: watch::Sender<SocketAddr>,
     conduct: watch::Sender<Conduct>,
 }
 
@@ -43,8 +45,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (conduct, following) = watch::channel(Conduct::Forward);
-        beside(listen(listener, address, target, following));
-        Self { address, conduct }
+        let (target, leading) = watch::channel(target);
+        beside(listen(listener, address, leading, following));
+        Self { address, target, conduct }
     }
 
     /// Where it listens.
@@ -55,18 +58,25 @@ impl Proxy {
     pub(crate) fn set(&self, conduct: Conduct) {
         self.conduct.send_replace(conduct);
     }
+
+    /// New connections lead to another server from now on, as behind a name that is
+    /// switched. Those that are there go on.
+    pub(crate) fn switch_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
+    }
 }
 
 async fn listen(
     mut listener: TcpListener,
     address: SocketAddr,
-    target: SocketAddr,
+    target: watch::Receiver<SocketAddr>,
     mut conduct: watch::Receiver<Conduct>,
 ) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted.unwrap();
+                let target = *target.borrow();
                 beside(carry(stream, target, conduct.clone()));
             }
             refusing = refuses(&mut conduct) => if refusing.is_err() {

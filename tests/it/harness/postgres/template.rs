@@ -42,7 +42,8 @@ pub(super) fn path() -> PathBuf {
     PATH.clone()
 }
 
-fn make(unfinished: &Path, data: &Path) {
+/// Makes a data directory, which appears when it is whole.
+pub(super) fn make(unfinished: &Path, data: &Path) {
     let _ = fs::remove_dir_all(unfinished);
     run(unprivileged(&binary("initdb"))
         .args(["--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256"])
