@@ -75,15 +75,18 @@ async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend)
 }
 
 /// Why a failure may have been masked.
-const CAUSES: [&str; 10] = [
+const CAUSES: [&str; 13] = [
     "unreachable",
     "timeout",
     "saturated",
     "forbidden",
     "schema",
     "unreadable",
+    "lagging",
+    "blocked",
     "breaker_open",
     "suspect",
+    "secret_unknown",
     "overloaded",
     "internal",
 ];
@@ -154,6 +157,10 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     let rung = |state| format!(r#"keystead_ladder{{state="{state}"}}"#);
     assert_eq!(scrape.get(&rung("normal")).to_bits(), 1_f64.to_bits());
     series.extend(["starting", "normal", "degraded", "cold", "draining"].map(rung));
+    series.extend(
+        ["unknown", "read_only", "ok", "blocked", "failing"]
+            .map(|state| format!(r#"keystead_write_path{{state="{state}"}}"#)),
+    );
     let breaker = |state| format!(r#"keystead_breaker_state{{state="{state}",tier="store"}}"#);
     assert_eq!(scrape.get(&breaker("closed")).to_bits(), 1_f64.to_bits());
     series.extend(states.map(breaker));
@@ -161,6 +168,8 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
         [
             "keystead_feed_connected",
             "keystead_store_suspect",
+            "keystead_store_lagging",
+            "keystead_secret_unknown",
             "keystead_feed_lag_seconds",
             "keystead_herd_headroom_ratio",
         ]
