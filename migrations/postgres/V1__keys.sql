@@ -239,6 +239,15 @@ COMMENT ON FUNCTION keystead.next_revision() IS
 
 REVOKE ALL ON FUNCTION keystead.lock_changes(), keystead.next_revision() FROM PUBLIC;
 
+-- The table is the truth, and this only wakes those who follow it. PostgreSQL
+-- delivers it when the transaction has become visible, once for each.
+CREATE FUNCTION keystead.announce_changes() RETURNS void
+    LANGUAGE sql
+    AS $$ SELECT pg_catalog.pg_notify('keystead_changes', '') $$;
+
+COMMENT ON FUNCTION keystead.announce_changes() IS
+    'Wakes the servers that listen on the channel keystead_changes, so that they read key_changes.';
+
 -- The trigger functions run with the rights of their owner, so that a role that
 -- may write api_keys needs no rights on what the triggers write.
 
@@ -282,15 +291,13 @@ BEGIN
         -- the trigger for updates passes over the column.
         UPDATE keystead.api_keys SET revision = number WHERE digest = NEW.digest;
     END IF;
-    -- The table is the truth, and this only wakes those who follow it. PostgreSQL
-    -- delivers it when the transaction has become visible, once for each.
-    PERFORM pg_notify('keystead_changes', '');
+    PERFORM keystead.announce_changes();
     RETURN NULL;
 END
 $$;
 
 COMMENT ON FUNCTION keystead.number_change() IS
-    'Writes key_changes at commit, puts the number into the row, and wakes the servers that listen on the channel keystead_changes. A key whose digest is changed is a deleted one and a created one.';
+    'Writes key_changes at commit, puts the number into the row, and announces it. A key whose digest is changed is a deleted one and a created one.';
 
 CREATE TRIGGER keep_revision_of_new
     BEFORE INSERT ON keystead.api_keys
@@ -359,8 +366,9 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Ends before the statement does, so that who is in the way can be told.
-    PERFORM set_config('lock_timeout', greatest(1, floor(patience / 3))::text, true);
+    -- Ends before the statement does, so that who is in the way can be told; and
+    -- within a second, however long a statement may take.
+    PERFORM set_config('lock_timeout', greatest(1, least(1000, floor(patience / 3)))::text, true);
     BEGIN
         -- As a change of a key locks them, in the same order.
         LOCK TABLE keystead.api_keys IN ROW EXCLUSIVE MODE;
@@ -390,7 +398,7 @@ BEGIN
         WHERE kind = 'canary' AND changed_at < now() - interval '1 minute'
         FOR UPDATE SKIP LOCKED
     );
-    PERFORM pg_notify('keystead_changes', '');
+    PERFORM keystead.announce_changes();
 END
 $$;
 

@@ -88,11 +88,11 @@ impl Action {
             Self::Disable => Ok((State::Disabled, expires_at)),
             Self::Enable => Ok((State::Active, expires_at)),
             Self::Rotate { .. } if record.state == State::Disabled => Err(LifecycleError::Disabled),
-            Self::Rotate { again: false, .. } if let Some(successor) = &record.successor => {
-                Err(LifecycleError::Rotated(successor.clone()))
-            }
             Self::Rotate { .. } if expires_at.is_some_and(|end| end <= now) => {
                 Err(LifecycleError::Expired)
+            }
+            Self::Rotate { again: false, .. } if let Some(successor) = &record.successor => {
+                Err(LifecycleError::Rotated(successor.clone()))
             }
             Self::Rotate { retire_at, .. } => {
                 Ok((record.state, Some(expires_at.map_or(retire_at, |end| end.min(retire_at)))))

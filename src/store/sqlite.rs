@@ -36,6 +36,10 @@ use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor};
 /// an import under 100 ms: a key takes 80 µs on two busy cores.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a canary may take at most, however long a lookup may: so that a lock
+/// that is held is noticed in time.
+const CANARY_TIMEOUT: Duration = Duration::from_millis(1500);
+
 /// Where the embedded store is and what it may use.
 #[derive(Debug, Clone)]
 pub struct SqliteConfig {
@@ -138,7 +142,8 @@ impl Store for SqliteStore {
 
     async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         let token = *token;
-        let written = self.writer.run(self.query_timeout, move |db| writes::canary(db, &token));
+        let limit = self.query_timeout.min(CANARY_TIMEOUT);
+        let written = self.writer.run(limit, move |db| writes::canary(db, &token));
         written.await.map_err(|error| match error.kind() {
             StoreErrorKind::Saturated => CanaryError::Failed(self.blocked()),
             _ => CanaryError::Failed(error),

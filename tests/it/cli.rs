@@ -3,7 +3,7 @@
 mod create;
 mod export;
 mod general;
-mod import;
+pub(crate) mod import;
 mod lifecycle;
 mod postgres;
 mod service;

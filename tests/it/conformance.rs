@@ -85,6 +85,8 @@ macro_rules! conforms {
                 an_action_on_an_unknown_id_leaves_nothing_behind,
                 the_successor_of_a_rotated_key_has_its_rights,
                 the_successor_of_a_rotated_key_may_expire_at_another_time,
+                the_two_keys_of_a_rotation_name_each_other,
+                a_key_that_has_a_successor_is_rotated_again_only_on_request,
                 a_rotation_whose_successor_is_a_duplicate_leaves_nothing_behind,
                 what_is_done_already_is_no_error_and_no_change,
             ],

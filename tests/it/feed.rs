@@ -20,14 +20,14 @@ use crate::harness::{
 };
 
 /// Nothing in memory ends by itself, so that what ends was ended by the feed.
-fn for_ever(config: &mut Config) {
+pub(crate) fn for_ever(config: &mut Config) {
     config.cache.fresh_for = Duration::from_hours(1);
     config.cache.absent_for = Duration::from_hours(1);
 }
 
 /// New keys that are in the memory of all services, each of which has seen that
 /// they were created.
-async fn warm(keys: &Keys, count: usize, services: &[&Service]) -> Vec<Key> {
+pub(crate) async fn warm(keys: &Keys, count: usize, services: &[&Service]) -> Vec<Key> {
     let new = keys.create_many(count).await;
     for service in services {
         eventually("all keys are in memory", async || {
@@ -53,7 +53,7 @@ async fn revoke(keys: &Keys, key: &Key, service: &Service) -> Duration {
     until_refused(key, service).await
 }
 
-async fn until_refused(key: &Key, service: &Service) -> Duration {
+pub(crate) async fn until_refused(key: &Key, service: &Service) -> Duration {
     let began = Instant::now();
     loop {
         match service.check_key(key).await {

@@ -19,3 +19,4 @@ mod restart;
 mod secrecy;
 mod sqlite;
 mod transport;
+mod write_path;

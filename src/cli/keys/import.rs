@@ -52,12 +52,12 @@ Examples:
 const LOOKUP: usize = 1000;
 
 /// How many keys are stored in one transaction. No other change can be written
-/// meanwhile: for about 50 ms.
-const BATCH: usize = 500;
+/// meanwhile: for some tens of milliseconds.
+const BATCH: usize = 250;
 
 /// How long an embedded store is left to others after each batch. It has no queue:
 /// who wants to write looks every 10 ms whether it may.
-const PAUSE: Duration = Duration::from_millis(15);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Import SHA-256 digests of keys that were minted elsewhere.
 ///

@@ -18,7 +18,7 @@ pub(super) fn foreign(number: u32) -> String {
 }
 
 /// A file of CSV with the foreign keys of these numbers.
-pub(super) fn csv(numbers: impl IntoIterator<Item = u32>) -> String {
+pub(crate) fn csv(numbers: impl IntoIterator<Item = u32>) -> String {
     let mut file = "sha256,principal,scopes\n".to_owned();
     for number in numbers {
         writeln!(file, "{},acme,read write", sha256(number)).unwrap();

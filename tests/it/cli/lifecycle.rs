@@ -211,3 +211,38 @@ async fn a_disabled_key_cannot_be_rotated_and_nothing_is_printed() {
         assert!(error.contains("write a length of time such as 90d, 24h or 30m"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_key_is_rotated_twice_only_on_request_and_then_for_the_time_that_it_had() {
+    let keystead = Keystead::new();
+    let old = mint(&keystead, &["--expires-in", "90d"]).await;
+    let id = text(&old, "id");
+    let first = keystead.run(["keys", "rotate", id, "--grace", "1h", "--json"]).await.json();
+    assert_eq!(
+        (&first["predecessor"], &first["replaces"]["successor"]),
+        (&old["id"], &first["id"])
+    );
+    let error = keystead.run(["keys", "rotate", id]).await.failed(1);
+    assert!(error.contains(&format!("a successor already, {}", text(&first, "id"))), "{error}");
+    assert_eq!(list(&keystead).await.len(), 2);
+
+    let second = keystead.run(["keys", "rotate", id, "--again", "--json"]).await.json();
+    assert_eq!(second["expires_at"], old["expires_at"], "not when the grace of the first ends");
+    let shown = keystead.run(["keys", "show", id]).await.ok();
+    assert!(shown.contains(&format!("replaced by {}", text(&second, "id"))), "{shown}");
+    let exported = keystead.run(["keys", "export"]).await.ok();
+    assert!(exported.contains(&format!(r#""successor":{}"#, second["id"])), "{exported}");
+}
+
+#[tokio::test]
+async fn a_key_whose_successor_is_gone_is_rotated_again_for_a_time_that_is_told() {
+    let keystead = Keystead::new();
+    let old = mint(&keystead, &["--expires-in", "90d"]).await;
+    let id = text(&old, "id");
+    let first = keystead.run(["keys", "rotate", id, "--json"]).await.json();
+    let db = rusqlite::Connection::open(keystead.path("keystead.db")).unwrap();
+    db.execute("DELETE FROM api_keys WHERE id = ?1", [text(&first, "id")]).unwrap();
+    let error = keystead.run(["keys", "rotate", id, "--again"]).await.failed(1);
+    assert!(error.contains("say how long the new key is valid with --expires-in"), "{error}");
+    keystead.run(["keys", "rotate", id, "--again", "--expires-in", "30d"]).await.ok();
+}

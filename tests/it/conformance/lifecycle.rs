@@ -157,6 +157,35 @@ pub(super) async fn the_successor_of_a_rotated_key_may_expire_at_another_time(
     assert_eq!(new.rights.scopes, old.rights.scopes);
 }
 
+pub(super) async fn the_two_keys_of_a_rotation_name_each_other(fixture: impl Fixture) {
+    let (_, retired) = rotate(&fixture, &successor(2)).await;
+    assert_eq!((retired.predecessor, retired.successor), (None, Some(key(2).id)));
+    let new = record(&fixture, 2).await;
+    assert_eq!((new.predecessor, new.successor), (Some(key(1).id), None));
+    fixture.store().act(&key(1).id, Action::Revoke, None, &by_alice()).await.unwrap();
+    assert_eq!(record(&fixture, 1).await.successor, Some(key(2).id));
+}
+
+pub(super) async fn a_key_that_has_a_successor_is_rotated_again_only_on_request(
+    fixture: impl Fixture,
+) {
+    let (old, _) = rotate(&fixture, &successor(2)).await;
+    let before = holdings(&fixture).await;
+    let again = |again| Action::Rotate { retire_at: after_now(30), again };
+    let store = fixture.store();
+    let refused = store.act(&old.id, again(false), Some(&successor(3)), &by_alice()).await;
+    let Err(WriteError::Refused { reason, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(reason, LifecycleError::Rotated(key(2).id));
+    assert_eq!(holdings(&fixture).await, before);
+
+    let lifetime = Lifetime::Until(None);
+    let third = Successor { lifetime, ..successor(3) };
+    let rotated = store.act(&old.id, again(true), Some(&third), &by_alice()).await.unwrap();
+    assert_eq!(rotated.successor, Some(key(3).id));
+    assert_eq!(rotated.rights.expires_at, Some(after_now(30)));
+    assert_eq!(record(&fixture, 3).await.rights.expires_at, None);
+}
+
 pub(super) async fn a_rotation_whose_successor_is_a_duplicate_leaves_nothing_behind(
     fixture: impl Fixture,
 ) {

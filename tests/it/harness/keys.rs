@@ -5,7 +5,7 @@ use keystead::{
     app::{self, Opened},
     config::Config,
     key::{Action, Digest, Environment, KeyId, KeyRecord, Minted, NewKey, Rights, State},
-    store::{Provenance, Store},
+    store::{AnyStore, Provenance, Store},
     time::Clock,
 };
 
@@ -45,6 +45,11 @@ fn by_the_test() -> Provenance {
 impl Keys {
     pub(crate) async fn open(config: &Config) -> Self {
         Self(app::open_store(config).await.unwrap())
+    }
+
+    /// The store.
+    pub(crate) fn engine(&self) -> &AnyStore {
+        &self.0.store
     }
 
     /// A key that is stored nowhere.

@@ -111,6 +111,18 @@ impl Keystead {
         self.serve_on(&grpc.to_string(), &[]).await
     }
 
+    /// Starts it so that it can write no file beyond so many blocks of 512 bytes, as
+    /// on a disk that is full: what is there can be read and written over.
+    pub(crate) async fn serve_within(&self, blocks: u32) -> Server {
+        let program = env!("CARGO_BIN_EXE_keystead");
+        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec {program} \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, "sh", "serve", "--listen", "127.0.0.1:0"]);
+        command.args(["--admin", "127.0.0.1:0"]).env_clear();
+        command.current_dir(self.folder.path()).kill_on_drop(true);
+        Server::start(command, self.folder.path()).await
+    }
+
     async fn serve_on(&self, grpc: &str, args: &[&str]) -> Server {
         let mut command = self.command(["serve", "--listen", grpc, "--admin", "127.0.0.1:0"]);
         command.args(args);

@@ -1,0 +1,94 @@
+//! Imports, and others who change keys meanwhile.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use keystead::{
+    config::Config,
+    key::Action,
+    store::{Page, Store, StoreUrl},
+};
+use secrecy::ExposeSecret;
+
+use crate::{
+    cli::import::csv,
+    harness::{
+        backend::{Backend, on_both_stores},
+        bench::Bench,
+        eventually,
+        keystead::{Keystead, Ran},
+    },
+};
+
+on_both_stores! {
+    revocations_return_within_a_second_during_an_import,
+    keys_that_somebody_else_stores_meanwhile_are_named,
+}
+
+const LINES: u32 = 20_000;
+
+/// How long a revocation may take.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The store of a configuration as `--store` takes it.
+fn url(config: &Config) -> String {
+    match &config.store.url {
+        StoreUrl::Sqlite { path } => format!("sqlite:{}", path.display()),
+        StoreUrl::Postgres(url) => url.expose_secret().to_owned(),
+    }
+}
+
+async fn revocations_return_within_a_second_during_an_import(backend: impl Backend) {
+    let bench = Bench::new(backend).await;
+    let mut keys = bench.keys.create_many(200).await;
+    let keystead = Keystead::new();
+    keystead.write("keys.csv", csv(0..LINES));
+    let url = url(&bench.config);
+    let command = keystead.command(["keys", "import", "keys.csv", "--store", &url]);
+    let importing = Ran::of(command, "");
+    let mut importing = std::pin::pin!(importing);
+    let (mut revoked, mut slowest) = (0, Duration::ZERO);
+    let ran = loop {
+        let pause = tokio::time::sleep(Duration::from_millis(200));
+        tokio::select! {
+            ran = &mut importing => break ran,
+            () = pause => {}
+        }
+        let Some(key) = keys.pop() else { continue };
+        let began = Instant::now();
+        bench.keys.act(&key, Action::Revoke).await;
+        slowest = slowest.max(began.elapsed());
+        revoked += 1;
+    };
+    assert_eq!(ran.ok(), format!("imported {LINES} keys\n"));
+    assert!(revoked >= 5, "the import was over after {revoked}");
+    assert!(slowest < SOON, "{slowest:?}");
+}
+
+async fn keys_that_somebody_else_stores_meanwhile_are_named(backend: impl Backend) {
+    let bench = Bench::new(backend).await;
+    let keystead = Keystead::new();
+    let url = url(&bench.config);
+    keystead.write("all.csv", csv(0..LINES));
+    // The last line, long after it was looked up.
+    keystead.write("last.csv", csv([LINES - 1]));
+    let command = keystead.command(["keys", "import", "all.csv", "--store", &url]);
+    let importing = Ran::of(command, "");
+    let stored = async {
+        let any = Page { principal: None, after: None, limit: NonZeroU32::MIN };
+        eventually("keys are imported", async || {
+            (!bench.keys.engine().list(&any).await.unwrap().is_empty()).then_some(())
+        })
+        .await;
+        keystead.run(["keys", "import", "last.csv", "--store", &url]).await.ok();
+    };
+    let (ran, ()) = tokio::join!(importing, stored);
+    let said = ran.failed(1);
+    assert!(said.contains("19750 of 19999 keys were imported"), "{said}");
+    assert!(said.contains("--skip-bad"), "{said}");
+    assert!(said.contains(&format!("line {}: its key is stored already", LINES + 1)), "{said}");
+    let rest = keystead.run(["keys", "import", "all.csv", "--skip-bad", "--store", &url]).await;
+    assert_eq!(rest.ok(), "imported 249 keys\n");
+}

@@ -1,0 +1,91 @@
+//! Numbers that grow, whatever the sequence says.
+
+use keystead::key::{Action, Revision};
+use rusqlite::{Connection, config::DbConfig};
+
+use crate::{
+    feed::{for_ever, until_refused},
+    harness::{
+        backend::{Backend, Embedded, Server},
+        bench::Bench,
+        changes::changes_after,
+        keys::Key,
+    },
+};
+
+/// A number far above all that were given out.
+const FAR: i64 = 5_000;
+
+/// Revokes all keys, with `spoil` before each. Each must be felt, and be numbered
+/// above all that was there.
+async fn each_revocation_is_felt<B: Backend>(backend: B, spoil: impl AsyncFn(&B, &Key)) {
+    let bench = Bench::with(backend, for_ever).await;
+    let keys = bench.keys.create_many(3).await;
+    let mut newest = Revision(0);
+    for key in &keys {
+        spoil(&bench.backend, key).await;
+        bench.service.check_key(key).await.unwrap();
+        let before = bench.keys.record(key).await.revision.max(newest);
+        let revoked = bench.keys.act(key, Action::Revoke).await;
+        assert!(revoked.revision > before, "{} after {before}", revoked.revision);
+        newest = revoked.revision;
+        until_refused(key, &bench.service).await;
+    }
+    let changes = changes_after(bench.keys.engine(), Revision(0)).await;
+    assert!(changes.is_sorted_by(|a, b| a.revision < b.revision));
+}
+
+#[tokio::test]
+async fn sequence_that_is_behind_what_the_tables_hold_is_passed() {
+    each_revocation_is_felt(Server::start().await, async |server: &Server, _: &Key| {
+        server.sql("SELECT setval('keystead.revision_seq', 1, false)").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn key_with_a_number_above_the_sequence_can_be_revoked() {
+    each_revocation_is_felt(Server::start().await, async |server: &Server, key: &Key| {
+        // As logical replication writes it: no trigger runs.
+        let higher = format!(
+            "SET session_replication_role = replica; UPDATE keystead.api_keys \
+             SET revision = (SELECT max(revision) FROM keystead.api_keys) + {FAR} WHERE id = '{}'",
+            key.id
+        );
+        server.sql(&higher).await;
+    })
+    .await;
+}
+
+fn without_triggers(embedded: &Embedded, statements: &str) {
+    let db = Connection::open(embedded.path()).unwrap();
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
+    db.execute_batch(statements).unwrap();
+}
+
+#[tokio::test]
+async fn count_of_sqlite_that_is_deleted_or_behind_is_passed() {
+    each_revocation_is_felt(Embedded::start().await, async |embedded: &Embedded, _: &Key| {
+        embedded.sql("DELETE FROM sqlite_sequence").await;
+    })
+    .await;
+    each_revocation_is_felt(Embedded::start().await, async |embedded: &Embedded, _: &Key| {
+        embedded.sql("UPDATE sqlite_sequence SET seq = 1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn key_with_a_number_above_the_count_of_sqlite_can_be_revoked() {
+    each_revocation_is_felt(Embedded::start().await, async |embedded: &Embedded, key: &Key| {
+        without_triggers(
+            embedded,
+            &format!(
+                "DELETE FROM sqlite_sequence; UPDATE api_keys \
+             SET revision = (SELECT max(revision) FROM api_keys) + {FAR} WHERE id = '{}'",
+                key.id
+            ),
+        );
+    })
+    .await;
+}
