@@ -197,7 +197,7 @@ COMMENT ON TABLE keystead.change_order IS
     'Empty. Locked by each transaction that changes keys, from the numbering of its changes to its end.';
 
 CREATE FUNCTION keystead.lock_changes() RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql
     AS $$
 BEGIN
     LOCK TABLE keystead.change_order IN EXCLUSIVE MODE;
@@ -211,7 +211,7 @@ COMMENT ON FUNCTION keystead.lock_changes() IS
 -- restore by hand may forget it. A number that is not greater than all that are
 -- in use would be refused as a duplicate, or taken by readers for old news.
 CREATE FUNCTION keystead.next_revision() RETURNS bigint
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql
     AS $$
 DECLARE
     number  bigint;

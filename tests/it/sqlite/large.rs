@@ -1,4 +1,4 @@
-//! Storing more keys than are copied to the storing thread at once.
+//! Storing many keys in one call.
 
 use std::time::Duration;
 
