@@ -239,6 +239,29 @@ COMMENT ON FUNCTION keystead.next_revision() IS
 
 REVOKE ALL ON FUNCTION keystead.lock_changes(), keystead.next_revision() FROM PUBLIC;
 
+-- The numbers of the audit log come from a sequence too.
+CREATE FUNCTION keystead.number_entry() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+DECLARE
+    newest bigint;
+BEGIN
+    PERFORM keystead.lock_changes();
+    SELECT max(id) INTO newest FROM keystead.audit_log;
+    IF NEW.id <= newest THEN
+        NEW.id := setval('keystead.audit_log_id_seq', newest + 1);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION keystead.number_entry() IS
+    'Gives an entry of the audit log a number that is greater than all that are in use.';
+
+CREATE TRIGGER number_entry
+    BEFORE INSERT ON keystead.audit_log
+    FOR EACH ROW EXECUTE FUNCTION keystead.number_entry();
+
 -- The table is the truth, and this only wakes those who follow it. PostgreSQL
 -- delivers it when the transaction has become visible, once for each.
 CREATE FUNCTION keystead.announce_changes() RETURNS void

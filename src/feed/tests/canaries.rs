@@ -144,3 +144,17 @@ async fn a_store_that_takes_no_changes_is_failing_with_its_cause() {
     assert_eq!((bench.write_path(), cause), ("failing", StoreErrorKind::Unreachable));
     assert_eq!(&*detail, "pid 123 (psql)");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_waits_for_its_turn_at_a_busy_store() {
+    let bench = bench_with(with_canaries).await;
+    let mut places = Vec::new();
+    for _ in 0..bench.guarded.places() {
+        places.push(bench.guarded.enter(Instant::now()).await.unwrap());
+    }
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!(bench.store.canaries(), 0);
+    places.pop();
+    sleep(AT_ONCE).await;
+    assert_eq!((bench.store.canaries(), bench.write_path()), (1, "ok"));
+}

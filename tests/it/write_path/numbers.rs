@@ -6,10 +6,12 @@ use rusqlite::{Connection, config::DbConfig};
 use crate::{
     feed::{for_ever, until_refused},
     harness::{
+        app::Service,
         backend::{Backend, Embedded, Server},
         bench::Bench,
-        changes::changes_after,
-        keys::Key,
+        changes::{changes_after, head},
+        keys::{Key, Keys},
+        postgres::logical::logical,
     },
 };
 
@@ -55,6 +57,24 @@ async fn key_with_a_number_above_the_sequence_can_be_revoked() {
         server.sql(&higher).await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn logical_copy_that_takes_over_numbers_changes_above_all_that_it_was_given() {
+    let bench = Bench::with(Server::with(logical()).await, for_ever).await;
+    let keys = bench.keys.create_many(20).await;
+    let origin = &bench.backend.postgres;
+    let copy = origin.logical_copy().await;
+    copy.cut_over(origin).await;
+    let mut config = bench.config.clone();
+    config.store.url = copy.url().parse().unwrap();
+    let (there, service) = (Keys::open(&config).await, Service::ready(&config).await);
+    let newest = head(there.engine()).await;
+    for key in &keys {
+        service.check_key(key).await.unwrap();
+        assert!(there.act(key, Action::Revoke).await.revision > newest);
+        until_refused(key, &service).await;
+    }
 }
 
 fn without_triggers(embedded: &Embedded, statements: &str) {

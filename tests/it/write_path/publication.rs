@@ -10,7 +10,7 @@ use crate::{
         backend::{Backend, Server},
         bench::Bench,
         eventually,
-        postgres::Setup,
+        postgres::logical::logical,
     },
 };
 
@@ -26,8 +26,7 @@ fn documented_deletions() -> Vec<String> {
 
 #[tokio::test]
 async fn publication_of_all_tables_stops_neither_changes_nor_what_operators_are_told_to_run() {
-    let setup = Setup { settings: vec![("wal_level", "logical".to_owned())], ..Setup::default() };
-    let bench = Bench::with(Server::with(setup).await, |config| {
+    let bench = Bench::with(Server::with(logical()).await, |config| {
         for_ever(config);
         config.feed.canary_every = std::time::Duration::from_millis(100);
     })
