@@ -4,6 +4,7 @@
 mod control;
 mod open;
 mod probe;
+mod secrets;
 mod tiers;
 mod warm;
 
@@ -14,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapFutureLayer;
 
-pub use open::{OpenError, Opened, open_ring, open_store, open_store_alone};
+pub use open::{OpenError, Opened, hold_against, open_ring, open_store, open_store_alone};
 
-use self::{probe::Probe, tiers::Tiers};
+use self::{probe::Probe, secrets::Secrets, tiers::Tiers};
 use crate::{
     cache::Cached,
     check::Checker,
@@ -158,6 +159,13 @@ impl App {
         if tiers.is_warm() {
             ladder.begin_warm();
         }
+        let retired = &config.keys.retired_secrets;
+        let mut secrets =
+            Secrets::new(&ring, retired, tiers.is_warm(), ladder.clone(), clock.clone());
+        let lacking = secrets.at_start(&tiers.store).await;
+        if !lacking.is_empty() {
+            return Err(OpenError::SecretUnknown(lacking).into());
+        }
         tiers.show(&ladder);
         metrics.observe_ladder(ladder.clone());
 
@@ -173,6 +181,7 @@ impl App {
         let probe = Probe::new(
             Arc::clone(&tiers.store),
             tiers.fill.clone(),
+            secrets,
             ladder.clone(),
             Arc::clone(&tiers.warmth),
             config.store.probe_every,

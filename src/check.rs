@@ -51,7 +51,7 @@ pub(crate) use evidence::missing_scopes;
 pub use evidence::{Denial, MissingCredential, PresentedTwice, Reason};
 
 use crate::{
-    key::{Credential, KeyRing},
+    key::{Credential, KeyRing, Unread},
     outage::Unavailable,
     store::Answer,
     tier::{Sighting, Tier},
@@ -84,6 +84,8 @@ pub enum AtHand {
     Decided(Decision),
     /// To a credential that has to be [found](Checker::find).
     Unknown(Credential),
+    /// Nowhere: nothing can be said of the credential, and nobody can be asked.
+    Unavailable(Unavailable),
 }
 
 impl<T: Tier> Checker<T> {
@@ -98,7 +100,10 @@ impl<T: Tier> Checker<T> {
     pub fn at_hand(&self, presented: &[u8], needs: Needs<'_>, now: Moment) -> AtHand {
         let credential = match self.ring.read(presented) {
             Ok(credential) => credential,
-            Err(malformed) => return AtHand::Decided(Decision::Deny(malformed.into())),
+            Err(Unread::Malformed(malformed)) => {
+                return AtHand::Decided(Decision::Deny(malformed.into()));
+            }
+            Err(Unread::SecretUnknown) => return AtHand::Unavailable(Unavailable::SecretUnknown),
         };
         match self.keys.at_hand(credential, now.monotonic) {
             Some(sighting) => AtHand::Decided(decide(sighting, needs, now)),
@@ -130,6 +135,7 @@ impl<T: Tier> Checker<T> {
         match self.at_hand(presented, needs, self.clock.moment()) {
             AtHand::Decided(decision) => Ok(decision),
             AtHand::Unknown(credential) => self.find(credential, needs, deadline).await,
+            AtHand::Unavailable(cause) => Err(cause),
         }
     }
 }

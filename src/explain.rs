@@ -22,7 +22,7 @@ use crate::{
     cache::{Coverage, Memory, Peek, Peeked},
     check::{self, Decision, Denial, MissingCredential, Needs},
     guard::{BreakerState, Guarded},
-    key::{Digest, Fault, KeyRing, Reading},
+    key::{Credential, Digest, Fault, KeyRing, Reading, Unread},
     outage::Unavailable,
     store::{Answer, Lookup, Store, StoreError, StoreErrorKind},
     suspect::Suspicion,
@@ -151,15 +151,23 @@ impl<S: Store> Explainer<S> {
         deadline: Instant,
     ) -> Explanation {
         let Some(presented) = presented else {
-            return self.without_lookup(MissingCredential.into(), None);
+            return self.without_lookup(Ok(MissingCredential.into()), None);
         };
         let reading = self.parts.ring.inspect(presented);
-        let digest = match self.parts.ring.read(presented) {
-            Ok(credential) => credential.digest(),
-            Err(malformed) => return self.without_lookup(malformed.into(), Some(reading)),
+        let credential = match self.parts.ring.read(presented) {
+            Ok(credential) => credential,
+            Err(Unread::Malformed(malformed)) => {
+                return self.without_lookup(Ok(malformed.into()), Some(reading));
+            }
+            Err(Unread::SecretUnknown) => {
+                return self.without_lookup(Err(Unavailable::SecretUnknown), Some(reading));
+            }
         };
+        let digest = credential.digest();
         let at = self.parts.clock.moment();
-        let (doubts, memory) = (self.doubts(at), self.parts.memory.peek(&digest, at.monotonic));
+        let memory = &self.parts.memory;
+        let ours = matches!(credential, Credential::Ours(_));
+        let (doubts, memory) = (self.doubts(at), memory.peek(&digest, ours, at.monotonic));
         let store = self.ask(digest, &memory, deadline).await;
         let seen = Seen { at, memory, store };
 
@@ -175,13 +183,18 @@ impl<S: Store> Explainer<S> {
 
     fn without_lookup(
         &self,
-        denial: Denial,
+        denial: Result<Denial, Unavailable>,
         reading: Option<Result<Reading, Fault>>,
     ) -> Explanation {
+        let basis = if denial.is_ok() { Basis::Credential } else { Basis::Nothing };
+        let rule = match denial {
+            Ok(_) => rule::reading(reading.as_ref()).to_owned(),
+            Err(cause) => rule::outage(cause),
+        };
         Explanation {
-            decision: Ok(Decision::Deny(denial)),
-            basis: Basis::Credential,
-            rule: rule::reading(reading.as_ref()).to_owned(),
+            decision: denial.map(Decision::Deny),
+            basis,
+            rule,
             reading,
             seen: None,
             by_the_store: None,

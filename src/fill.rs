@@ -50,12 +50,12 @@ pub(crate) const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
 /// What a key more in a query costs when all places are busy.
 const TIME_PER_KEY: Duration = Duration::from_micros(40);
 
-/// How many known keys a probe asks for besides: as many as it takes by default
-/// to tell an emptied store at once.
-const PROBE_WITNESSES: usize = 5;
+/// How many known keys a probe asks for besides: more than it takes by default to
+/// tell an emptied store at once, and to outweigh ten keys that are gone.
+const PROBE_WITNESSES: usize = 16;
 
-/// How many missing keys a probe asks for once the store is suspect: a usual
-/// batch, so that all are found within seconds when they are back.
+/// How many missing keys a probe asks for: a usual batch, so that all are found
+/// within seconds when they are back.
 const PROBE_MISSING: usize = 250;
 
 /// Looks keys up in the store and puts what it says into the memory.
@@ -149,6 +149,12 @@ impl<S: Store> Fill<S> {
         f64::from(places) * f64::from(batch) / time.as_secs_f64()
     }
 
+    /// Asks the store for its history if that is due, for a place until `deadline`.
+    /// Fails when there is none.
+    pub async fn recall(&self, deadline: Instant) -> Result<Result<(), StoreError>, Refused> {
+        worker::recall(&self.0, deadline).await
+    }
+
     /// Whether the store is not believed about what it lacks.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
@@ -197,7 +203,9 @@ impl<S: Store> Tier for Fill<S> {
         deadline: Instant,
     ) -> Result<Sighting, Unavailable> {
         let (digest, lane) = (credential.digest(), self.lane(credential));
-        let caller = self.join(&Order { digest, lane, answer_by: deadline, behind: false })?;
+        let ours = matches!(credential, Credential::Ours(_));
+        let order = Order { digest, lane, ours, answer_by: deadline, behind: false };
+        let caller = self.join(&order)?;
         let done = timeout_at(deadline, outcome(caller.clone())).await;
         done.unwrap_or_else(|_| Err(caller.borrow().when_given_up()))
     }
@@ -206,7 +214,9 @@ impl<S: Store> Tier for Fill<S> {
 impl<S: Store> Refresh for Fill<S> {
     fn refresh(&self, digest: Digest) -> Result<(), Unavailable> {
         let answer_by = self.0.parts.clock.monotonic() + self.0.timeout;
-        self.join(&Order { digest, lane: Lane::Known, answer_by, behind: true }).map(drop)
+        // Of a key that was known, it is not said how its credential was read.
+        let order = Order { digest, lane: Lane::Known, ours: false, answer_by, behind: true };
+        self.join(&order).map(drop)
     }
 
     fn in_doubt(&self) -> bool {

@@ -25,9 +25,9 @@ pub use lifecycle::{Action, LifecycleError, Lifetime, Successor};
 pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
 pub use ring::{
     ApiKey, Credential, Fault, Fingerprint, FingerprintError, KeyRing, Malformed, Minted, Reading,
-    RingError, Secret,
+    RingError, RingTrust, Secret, Unread,
 };
-pub use secret_file::{SecretFile, SecretFileError};
+pub use secret_file::{SecretDraft, SecretFile, SecretFileError};
 
 /// The longest credential that is looked at, in bytes.
 ///

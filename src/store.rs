@@ -6,6 +6,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod follower;
+mod history;
 mod identity;
 mod known;
 pub mod postgres;
@@ -20,6 +21,7 @@ pub use answer::{Absence, Answer, Lookup};
 pub use config::StoreConfig;
 pub use error::{CanaryError, StoreError, StoreErrorKind, WriteError};
 pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};
+pub use history::{History, SecretUse};
 pub use identity::StoreIdentity;
 #[cfg(test)]
 pub(crate) use known::tests::records;
@@ -27,7 +29,7 @@ pub use known::{Known, Networks, NotAProfile, Pairs, PreparedFor, Profile, Texts
 pub(crate) use known::{NotAKey, packed};
 pub use url::{StoreUrl, StoreUrlError};
 
-use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Successor};
+use crate::key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Revision, Successor};
 
 /// A place where keys are kept.
 ///
@@ -51,6 +53,17 @@ pub trait Store: Send + Sync + 'static {
     /// random. Takes the locks that every change takes, and waits for them no
     /// longer than a lookup may take.
     fn canary(&self, token: &Digest) -> impl Future<Output = Result<(), CanaryError>> + Send;
+
+    /// What the newest changes say that the store should have. `None` when the keys
+    /// are somebody else's, so that no changes are known.
+    fn history(&self) -> impl Future<Output = Result<Option<History>, StoreError>> + Send;
+
+    /// The secrets that active, unexpired keys were minted with, those left aside that
+    /// are `known`. Of keys that are somebody else's, only some are looked at.
+    fn unknown_secrets(
+        &self,
+        known: &[Fingerprint],
+    ) -> impl Future<Output = Result<Vec<SecretUse>, StoreError>> + Send;
 
     /// Reads one record by its public id.
     fn get(&self, id: &KeyId)
@@ -198,6 +211,14 @@ impl Store for AnyStore {
 
     async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         on_engine!(self.canary(token))
+    }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        on_engine!(self.history())
+    }
+
+    async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
+        on_engine!(self.unknown_secrets(known))
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

@@ -1,10 +1,18 @@
 //! Whether the store is to be believed when it says that a key does not exist.
 //!
-//! A key that was known valid and is merely missing is no evidence: a database
-//! that was emptied, restored from an old backup or mistaken for another answers
-//! like one in which the key never was. One missing key is asked for again until
-//! `suspect.confirm_for` has passed. When several are missing at the same time,
-//! the store is suspect: no absence counts, until known keys are found again.
+//! An absence is no evidence by itself: a database that was emptied, restored from
+//! an old backup or mistaken for another, or one that hides rows from its role,
+//! answers like one in which the key never was. Three things are held against it:
+//!
+//! - Known keys. One that is missing is asked for again until `suspect.confirm_for`
+//!   has passed and the store has shown that it has others. When several are missing,
+//!   and not far more are found, the store is suspect.
+//! - The history of the store: what its own changes say that it should have.
+//! - A key that somebody with our secret has minted was in a store once. A store
+//!   that holds nothing at all says nothing of it.
+//!
+//! A numbered change that says that a key was deleted is evidence whatever else is
+//! lost.
 
 mod state;
 
@@ -17,12 +25,24 @@ use std::{
     time::Duration,
 };
 
+use quick_cache::sync::Cache;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::{key::Digest, time::DurationText};
+use crate::{
+    key::Digest,
+    store::{ChangeKind, History},
+    time::DurationText,
+};
 use state::{Change, MAX_WITNESSES, State};
+
+/// How many deletions are remembered, about 1 MB. Those of which the changes that
+/// are read at the start tell are at most a tenth of it.
+const MAX_DELETED: usize = 10_000;
+
+/// How often the store is asked for its history.
+const HISTORY_EVERY: Duration = Duration::from_secs(5);
 
 /// When the store is not believed: known keys that vanish.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +54,10 @@ pub struct SuspectConfig {
     /// and set it again afterwards.
     pub enabled: bool,
     /// How many known keys must be missing within `suspect.window` for the store
-    /// to be suspect. Fewer are believed after `suspect.confirm_for`. Below the
+    /// to be suspect, if they are two fifths or more of those that are missing or
+    /// were found since. Fewer are believed after `suspect.confirm_for`, once the
+    /// store has shown that it has others. Also how many keys of which its newest
+    /// changes speak must be missing, and be two fifths or more of them. Below the
     /// number of keys that one instance knows, or it can never be reached.
     #[schemars(range(max = 1000))]
     pub keys: NonZeroUsize,
@@ -75,24 +98,130 @@ pub enum Verdict {
 pub struct Suspicion {
     config: SuspectConfig,
     state: Mutex<State>,
-    suspect: AtomicBool,
+    record: Mutex<Record>,
+    /// Known keys are missing.
+    lacks_known: AtomicBool,
+    /// The history speaks against the store.
+    lacks_history: AtomicBool,
+    /// The history is still to be asked for, before which nothing is believed.
+    awaits_history: AtomicBool,
+    /// For all that is known the store holds no key at all.
+    is_empty: AtomicBool,
+    /// Keys whose last numbered change says that they were deleted.
+    deleted: Cache<Digest, ()>,
     /// How many keys were introduced, until there are enough.
     introduced: AtomicUsize,
 }
 
+/// What the history said last.
+#[derive(Debug, Default)]
+struct Record {
+    /// When the store was last asked for it.
+    asked_at: Option<Instant>,
+    /// Whether keys were there of which it speaks.
+    vouches: bool,
+}
+
 impl Suspicion {
-    /// No suspicion yet.
+    /// No suspicion yet, against a store of which nothing is known beforehand.
     #[must_use]
     pub fn new(config: SuspectConfig) -> Self {
-        let state = Mutex::new(State::new(config.keys.get(), config.window));
-        let (suspect, introduced) = Default::default();
-        Self { config, state, suspect, introduced }
+        Self {
+            config,
+            state: Mutex::new(State::new(config.keys.get(), config.window)),
+            record: Mutex::default(),
+            lacks_known: AtomicBool::default(),
+            lacks_history: AtomicBool::default(),
+            awaits_history: AtomicBool::default(),
+            is_empty: AtomicBool::default(),
+            deleted: Cache::new(MAX_DELETED),
+            introduced: AtomicUsize::default(),
+        }
     }
 
-    /// Whether no absence is evidence now. One atomic read.
+    /// Believes no absence until [`Suspicion::hear`] was called, and none of a key
+    /// of ours until the store has shown that it has any key.
+    #[must_use]
+    pub fn awaiting_history(self) -> Self {
+        self.awaits_history.store(self.config.enabled, Ordering::Release);
+        self.is_empty.store(self.config.enabled, Ordering::Release);
+        self
+    }
+
+    /// Whether keys are missing that the store should have. Two atomic reads.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Acquire)
+        self.lacks_known.load(Ordering::Acquire) || self.lacks_history.load(Ordering::Acquire)
+    }
+
+    /// Whether the history of the store is not known yet, so that nothing is believed.
+    #[must_use]
+    pub fn awaits_history(&self) -> bool {
+        self.awaits_history.load(Ordering::Acquire)
+    }
+
+    /// Whether the absence of a key that nobody here knows is evidence. `ours` says
+    /// whether its tag was made with one of our secrets.
+    #[must_use]
+    pub fn believes_absence(&self, digest: &Digest, ours: bool) -> bool {
+        let doubted = self.is_suspect()
+            || self.awaits_history()
+            || (ours && self.is_empty.load(Ordering::Acquire));
+        !doubted || self.was_deleted(digest)
+    }
+
+    /// Whether its last numbered change says that a key was deleted.
+    #[must_use]
+    pub fn was_deleted(&self, digest: &Digest) -> bool {
+        self.deleted.get(digest).is_some()
+    }
+
+    /// Whether the store should be asked for its history at `now`: it has not been
+    /// asked for a while, or not since a known key was missing.
+    #[must_use]
+    pub fn wants_history(&self, now: Instant) -> bool {
+        let newest = self.state().newest();
+        self.config.enabled
+            && (self.lacks_history.load(Ordering::Acquire)
+                || self.record().asked_at.is_none_or(|asked_at| {
+                    now.saturating_duration_since(asked_at) >= HISTORY_EVERY
+                        || newest.is_some_and(|newest| asked_at < newest)
+                }))
+    }
+
+    /// Takes in the history that the store gave when it was asked at `asked_at`;
+    /// `None` if it has none.
+    pub fn hear(&self, history: Option<History>, asked_at: Instant) {
+        if !self.config.enabled {
+            return;
+        }
+        let Some(History { expected, found, any, deleted }) = history else {
+            self.record().asked_at = Some(asked_at);
+            self.awaits_history.store(false, Ordering::Release);
+            return;
+        };
+        for digest in deleted {
+            self.deleted.insert(digest, ());
+        }
+        let missing = expected - found;
+        let lacks = missing > 0
+            && (found == 0
+                || missing >= self.config.keys.get() && state::is_suspect_share(missing, expected));
+        *self.record() = Record { asked_at: Some(asked_at), vouches: found > 0 && !lacks };
+        self.is_empty.store(!any, Ordering::Release);
+        if self.lacks_history.swap(lacks, Ordering::AcqRel) != lacks {
+            if lacks {
+                tracing::warn!(
+                    "the change table speaks of {expected} keys of which the key table has only \
+                     {found}: rows were lost or are hidden from this role (row-level security?); \
+                     no key is refused as unknown until they are back, or their deletion is \
+                     recorded in the change table"
+                );
+            } else {
+                tracing::info!("the key table has the keys again of which the change table speaks");
+            }
+        }
+        self.awaits_history.store(false, Ordering::Release);
     }
 
     /// The store was asked at `now` and said that a known key does not exist,
@@ -104,7 +233,7 @@ impl Suspicion {
         let mut state = self.state();
         let change = state.missing(digest, now);
         self.follow(change, &state);
-        self.verdict(since, now, state.is_suspect())
+        self.verdict(since, now, &state)
     }
 
     /// What would be made of a known key that is missing since `since`, if the
@@ -112,26 +241,41 @@ impl Suspicion {
     #[must_use]
     pub fn foresee(&self, since: Instant, now: Instant) -> Verdict {
         if self.config.enabled {
-            self.verdict(since, now, self.is_suspect())
+            self.verdict(since, now, &self.state())
         } else {
             Verdict::Believed
         }
     }
 
-    fn verdict(&self, since: Instant, now: Instant, suspect: bool) -> Verdict {
+    /// A key that is missing for long enough is believed to be, if the store has
+    /// shown since that it has others: an emptied one has none.
+    fn verdict(&self, since: Instant, now: Instant, state: &State) -> Verdict {
         let confirmed = now.saturating_duration_since(since) >= self.config.confirm_for;
-        if confirmed && !suspect { Verdict::Believed } else { Verdict::Doubted }
+        let doubted = self.is_suspect() || self.awaits_history();
+        if confirmed && !doubted && (state.has_found() || self.history_vouches(state)) {
+            Verdict::Believed
+        } else {
+            Verdict::Doubted
+        }
     }
 
-    /// The store was asked about a key and has it. `known` says whether it was
-    /// known before: only such a key speaks for the store. `usable` keys are
+    fn history_vouches(&self, state: &State) -> bool {
+        let record = self.record();
+        record.vouches && record.asked_at >= state.newest()
+    }
+
+    /// The store was asked at `asked_at` about a key and has it. `known` says whether
+    /// it was known before: only such a key speaks for the store. `usable` keys are
     /// remembered as witnesses.
-    pub fn found(&self, digest: Digest, known: bool, usable: bool) {
+    pub fn found(&self, digest: Digest, known: bool, usable: bool, asked_at: Instant) {
         if !self.config.enabled {
             return;
         }
+        if self.is_empty.load(Ordering::Relaxed) {
+            self.is_empty.store(false, Ordering::Release);
+        }
         let mut state = self.state();
-        let change = if known { state.found(digest) } else { None };
+        let change = if known { state.found(digest, asked_at) } else { None };
         if usable {
             state.add_witness(digest);
         }
@@ -150,7 +294,13 @@ impl Suspicion {
 
     /// A change of this key was recorded, so that it may be missing for a good
     /// reason.
-    pub fn excuse(&self, digest: &Digest) {
+    pub fn excuse(&self, digest: &Digest, kind: ChangeKind) {
+        if kind == ChangeKind::Deleted {
+            self.deleted.insert(*digest, ());
+        } else {
+            self.deleted.remove(digest);
+            self.is_empty.store(false, Ordering::Release);
+        }
         let mut state = self.state();
         let change = state.excuse(digest);
         self.follow(change, &state);
@@ -162,8 +312,7 @@ impl Suspicion {
         self.state().dismiss(digest);
     }
 
-    /// Once the store is suspect: at most `max` of the keys that made it so, to be
-    /// asked for again.
+    /// At most `max` of the known keys that are missing, to be asked for again.
     #[must_use]
     pub fn still_missing(&self, max: usize) -> Vec<Digest> {
         self.state().still_missing(max)
@@ -187,7 +336,7 @@ impl Suspicion {
         match change {
             None => {}
             Some(Change::Arisen) => {
-                self.suspect.store(true, Ordering::Release);
+                self.lacks_known.store(true, Ordering::Release);
                 let keys = state.missing_keys();
                 tracing::warn!(
                     keys,
@@ -197,7 +346,7 @@ impl Suspicion {
                 );
             }
             Some(Change::Dispelled) => {
-                self.suspect.store(false, Ordering::Release);
+                self.lacks_known.store(false, Ordering::Release);
                 tracing::info!("known keys are found again: the store is believed");
             }
         }
@@ -206,6 +355,11 @@ impl Suspicion {
     /// Nothing panics while it holds this lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nor this one, which may be taken under the other.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

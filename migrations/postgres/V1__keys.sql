@@ -40,6 +40,9 @@ CREATE INDEX api_keys_principal ON keystead.api_keys (principal, id);
 -- For the greatest number that is in use.
 CREATE INDEX api_keys_revision ON keystead.api_keys (revision);
 
+-- For the question which secrets have keys.
+CREATE INDEX api_keys_secrets ON keystead.api_keys (secret) WHERE state = 'active';
+
 COMMENT ON TABLE keystead.api_keys IS
     'API keys. May be changed with plain SQL: triggers number every change, and all servers learn of it. TRUNCATE is not recorded: servers take it for a loss of data, and go on with the keys that they know. To end keys, UPDATE or DELETE them.';
 COMMENT ON COLUMN keystead.api_keys.id IS 'Public name of the key, key_…; not secret.';

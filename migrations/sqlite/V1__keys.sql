@@ -47,6 +47,13 @@ CREATE INDEX api_keys_by_principal ON api_keys (principal, id);
 -- For the greatest number that is in use.
 CREATE INDEX api_keys_by_revision ON api_keys (revision);
 
+-- For the question which secrets have keys.
+CREATE INDEX api_keys_secrets ON api_keys (secret) WHERE state = 'active';
+
+-- The secrets that were made beside this database, by their fingerprints: a secret
+-- beside an empty database that it does not name has lost its keys.
+CREATE TABLE made_beside (secret text PRIMARY KEY NOT NULL) STRICT;
+
 -- What changed, in the order in which it became visible: SQLite has one writer
 -- at a time. With AUTOINCREMENT it remembers the greatest number, also when rows
 -- were deleted here.

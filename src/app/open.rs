@@ -2,15 +2,17 @@
 //! where keys are minted or checked the ring of secrets.
 
 use std::{
+    fs, io,
     num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
+use super::secrets;
 use crate::{
     config::Config,
     key::{KeyRing, RingError, SecretFile, SecretFileError},
     store::{
-        AnyStore, Page, Store, StoreError, StoreUrl,
+        AnyStore, Page, SecretUse, Store, StoreError, StoreUrl,
         postgres::{PostgresConfig, PostgresConfigError, PostgresStore},
         sqlite::{SqliteConfig, SqliteStore},
     },
@@ -71,6 +73,29 @@ pub enum OpenError {
         /// Where the secret was expected.
         secret: PathBuf,
     },
+    /// A secret is there, but not the store of its keys.
+    #[error(
+        "{secret} is there, but {store} {state}: the keys of that secret are not here; put the store \
+         back, or correct `store.url`; to begin anew on purpose remove {secret}, and with it its \
+         keys for good",
+        store = .store.display(), secret = .secret.display()
+    )]
+    StoreLost {
+        /// The database file.
+        store: PathBuf,
+        /// The secret beside it.
+        secret: PathBuf,
+        /// What is wrong with the store.
+        state: &'static str,
+    },
+    /// Keys are there whose secret is not in the secret file.
+    #[error(
+        "the store has active keys of secrets that are not in the secret file: {}; name the right \
+         file in `keys.secret_file`, add the secret to it as a further line, or list it in \
+         `keys.retired_secrets` to give its keys up",
+        secrets::in_words(.0)
+    )]
+    SecretUnknown(Vec<SecretUse>),
     /// There is no secret, and none may be made.
     #[error(
         "`keys.secret_file` is not set, and with PostgreSQL all instances must have the same one; \
@@ -119,12 +144,28 @@ pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, Open
 pub async fn open_ring(config: &Config, store: &AnyStore) -> Result<KeyRing, OpenError> {
     let secrets = match (&config.keys.secret_file, &config.store.url) {
         (Some(path), _) => SecretFile::read(path)?,
-        (None, StoreUrl::Sqlite { path }) => embedded_secret(store, path).await?,
+        (None, StoreUrl::Sqlite { path }) => embedded_secret(config, store, path).await?,
         (None, StoreUrl::Postgres(_)) => return Err(OpenError::SecretMissing),
     };
-    let SecretFile { path, text } = secrets;
-    KeyRing::parse(&text, config.keys.prefix.clone(), config.keys.accept_imported)
-        .map_err(|error| OpenError::Ring { path, error })
+    ring_of(config, &secrets)
+}
+
+fn ring_of(config: &Config, SecretFile { path, text }: &SecretFile) -> Result<KeyRing, OpenError> {
+    KeyRing::parse(text, config.keys.prefix.clone(), config.keys.accept_imported)
+        .map_err(|error| OpenError::Ring { path: path.clone(), error })
+}
+
+/// Fails when the store has active keys of secrets that the ring lacks and that were
+/// not given up: keys that it minted would lie among those of another.
+pub async fn hold_against(
+    ring: &KeyRing,
+    config: &Config,
+    store: &AnyStore,
+) -> Result<Result<(), OpenError>, StoreError> {
+    let given_up = config.keys.retired_secrets.iter().copied();
+    let known: Vec<_> = ring.fingerprints().chain(given_up).collect();
+    let lacking = store.unknown_secrets(&known).await?;
+    Ok(if lacking.is_empty() { Ok(()) } else { Err(OpenError::SecretUnknown(lacking)) })
 }
 
 fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
@@ -134,37 +175,61 @@ fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
         query_timeout: config.store.guard.query_timeout,
     };
     let secret = path.with_file_name(EMBEDDED_SECRET);
-    let lost = !path.exists() && config.keys.secret_file.is_none() && secret.exists();
+    if config.keys.secret_file.is_none()
+        && secret.exists()
+        && let Some(state) = what_is_lost(path)
+    {
+        return Err(OpenError::StoreLost { store: path.to_owned(), secret, state });
+    }
     let store = SqliteStore::open(&sqlite)
         .map_err(|error| OpenError::Embedded { path: path.to_owned(), error })?;
-    if lost {
-        let (store, secret) = (path.display(), secret.display());
-        tracing::warn!(
-            %store, %secret,
-            "there was no store, so an empty one was made, but there is a secret: keys that were \
-             made with it are unknown now. If there were any, stop, and put the store back or \
-             correct `store.url`"
-        );
-    }
     Ok(AnyStore::Sqlite(store))
+}
+
+/// What is wrong with a database file that nobody has written to.
+fn what_is_lost(path: &Path) -> Option<&'static str> {
+    match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => Some("is an empty file"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing"),
+        // What else is wrong is told when it is opened.
+        Ok(_) | Err(_) => None,
+    }
 }
 
 /// The secret beside an embedded store, made on the first start.
 ///
 /// It is not made when the store holds a minted key: under a new secret all of
-/// them would be refused as malformed.
-async fn embedded_secret(store: &AnyStore, database: &Path) -> Result<SecretFile, OpenError> {
+/// them would be refused as malformed. Nor is a secret taken whose keys were in
+/// another store: that a store was made beside it is noted before it is there, so
+/// that a first start which fails half-way can be repeated.
+async fn embedded_secret(
+    config: &Config,
+    store: &AnyStore,
+    database: &Path,
+) -> Result<SecretFile, OpenError> {
     let path = database.with_file_name(EMBEDDED_SECRET);
+    let failed = |error| OpenError::Embedded { path: database.to_owned(), error };
+    let AnyStore::Sqlite(embedded) = store else {
+        return Err(OpenError::SecretMissing);
+    };
     if path.exists() {
-        return Ok(SecretFile::read(&path)?);
+        let secrets = SecretFile::read(&path)?;
+        let fingerprints: Vec<_> = ring_of(config, &secrets)?.fingerprints().collect();
+        if embedded.belongs_to(&fingerprints).await.map_err(failed)? {
+            return Ok(secrets);
+        }
+        let (store, state) = (database.to_owned(), "has no key and never had one");
+        return Err(OpenError::StoreLost { store, secret: path, state });
     }
-    if holds_minted_key(store)
-        .await
-        .map_err(|error| OpenError::Embedded { path: database.to_owned(), error })?
-    {
+    if holds_minted_key(store).await.map_err(failed)? {
         return Err(OpenError::SecretLost { store: database.to_owned(), secret: path });
     }
-    Ok(SecretFile::create(&path)?)
+    let draft = SecretFile::draft(&path)?;
+    let secrets = SecretFile { path: path.clone(), text: draft.text().to_owned().into() };
+    for fingerprint in ring_of(config, &secrets)?.fingerprints() {
+        embedded.note_secret(fingerprint).await.map_err(failed)?;
+    }
+    Ok(draft.keep()?)
 }
 
 async fn holds_minted_key(store: &AnyStore) -> Result<bool, StoreError> {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
+use super::secrets::Secrets;
 use crate::{
     fill::Fill,
     guard::{Guarded, Refused},
@@ -23,6 +24,7 @@ const SHORTEST_PART: u32 = 10;
 pub(super) struct Probe<S> {
     store: Arc<Guarded<S>>,
     fill: Fill<S>,
+    secrets: Secrets,
     watch: TierWatch,
     ladder: Ladder,
     warmth: Arc<Warmth>,
@@ -34,6 +36,7 @@ impl<S: Store> Probe<S> {
     pub(super) fn new(
         store: Arc<Guarded<S>>,
         fill: Fill<S>,
+        secrets: Secrets,
         ladder: Ladder,
         warmth: Arc<Warmth>,
         every: Duration,
@@ -42,6 +45,7 @@ impl<S: Store> Probe<S> {
         Self {
             store,
             fill,
+            secrets,
             watch: TierWatch::new(Dependency::Store, ladder.clone(), clock.clone()),
             ladder,
             warmth,
@@ -64,9 +68,17 @@ impl<S: Store> Probe<S> {
 
     /// What is known of the store now. While the breaker refuses the probe, that
     /// is how the store failed last: its cause stays the one that opened it.
-    async fn ask(&self) -> Option<Result<(), StoreError>> {
+    ///
+    /// One that answers is asked as well what it should have, and with which secrets
+    /// its keys were minted.
+    async fn ask(&mut self) -> Option<Result<(), StoreError>> {
         let deadline = self.clock.monotonic() + self.every;
-        match self.fill.probe(deadline).await {
+        let mut outcome = self.fill.probe(deadline).await;
+        if let Ok(Ok(())) = outcome {
+            outcome = self.fill.recall(deadline).await;
+            self.secrets.follow(&self.store, deadline).await;
+        }
+        match outcome {
             Ok(outcome) => Some(outcome),
             Err(Refused::Saturated) => Some(Err(StoreError::new(
                 StoreErrorKind::Saturated,

@@ -55,7 +55,7 @@ impl Tiers {
         let store = Guarded::new(store, config.store.guard, Arc::clone(&metrics), clock.clone());
         let store = Arc::new(store);
         let coverage = Arc::new(Coverage::new(config.feed.grace()));
-        let suspicion = Arc::new(Suspicion::new(config.suspect));
+        let suspicion = Arc::new(Suspicion::new(config.suspect).awaiting_history());
         let (told, position) = watch::channel(None);
         let parts = warm::Parts {
             coverage: Arc::clone(&coverage),

@@ -167,11 +167,11 @@ impl Memory {
         let Missing { absence, validated_at, .. } = missing;
         let (answer, freshness) = (Answer::Absent(absence), Freshness::Fresh);
         let sighting = Sighting { answer, validated_at, freshness };
-        self.believes(&missing, now).then_some(Held { sighting, serve: Serve::AtOnce })
+        self.believes(digest, &missing, now).then_some(Held { sighting, serve: Serve::AtOnce })
     }
 
-    fn believes(&self, missing: &Missing, now: Instant) -> bool {
-        now < missing.until && !self.suspicion.is_suspect()
+    fn believes(&self, digest: &Digest, missing: &Missing, now: Instant) -> bool {
+        now < missing.until && self.suspicion.believes_absence(digest, false)
     }
 
     /// Takes in what the store said when it was asked at `asked_at`, and ends
@@ -219,7 +219,8 @@ impl Memory {
     fn keep(&self, digest: Digest, known: Known, validated_at: ShortInstant) {
         let entry = Entry::new(self.profiles.sharing(known), validated_at);
         let usable = entry.is_usable(self.clock.wall());
-        self.suspicion.found(digest, self.records.contains_key(&digest), usable);
+        let known = self.records.contains_key(&digest);
+        self.suspicion.found(digest, known, usable, validated_at.into());
         self.records.insert(digest, entry);
         self.absences.remove(&digest);
     }
@@ -231,7 +232,7 @@ impl Memory {
         let held = self.records.peek(digest);
         let Some(entry) = held.filter(|it| self.would_be_missed(digest, it, at)) else {
             self.suspicion.dismiss(digest);
-            return self.suspicion.is_suspect();
+            return !self.suspicion.believes_absence(digest, false);
         };
         if entry.validated_at > at {
             // The store has said otherwise since.
@@ -258,7 +259,7 @@ impl Memory {
         match answer {
             Answer::Found(_) => {
                 let held = self.records.peek(digest);
-                self.suspicion.found(*digest, held.is_some(), true);
+                self.suspicion.found(*digest, held.is_some(), true, asked_at);
                 if let Some(entry) = held {
                     entry.is_there();
                 }
@@ -277,7 +278,7 @@ impl Memory {
     #[must_use]
     pub fn change(&self, change: &Change) -> bool {
         let digest = &change.digest;
-        self.suspicion.excuse(digest);
+        self.suspicion.excuse(digest, change.kind);
         self.changes.insert(*digest, (change.revision, self.clock.monotonic()));
         if change.kind != ChangeKind::Deleted {
             self.absences.remove(digest);

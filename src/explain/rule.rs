@@ -73,7 +73,7 @@ const fn allowed(freshness: Freshness) -> &'static str {
     }
 }
 
-fn outage(cause: Unavailable) -> String {
+pub(super) fn outage(cause: Unavailable) -> String {
     match cause {
         Unavailable::Store(kind) => format!(
             "nothing in memory may be served, and the store gave no answer ({kind}): nothing is known \

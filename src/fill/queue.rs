@@ -62,6 +62,7 @@ pub(super) struct Ticket(u64);
 struct Lookup {
     ticket: Ticket,
     stage: Sender<Stage>,
+    ours: bool,
     /// Until when an answer is worth something to anybody.
     answer_by: Instant,
     /// Whether it is wanted even without callers.
@@ -75,6 +76,8 @@ struct Lookup {
 pub(super) struct Taken {
     pub(super) digest: Digest,
     pub(super) ticket: Ticket,
+    /// See [`Order::ours`].
+    pub(super) ours: bool,
     pub(super) stage: Sender<Stage>,
     /// Whether a caller is told, or was until it gave up, how it ended.
     pub(super) called: bool,
@@ -116,6 +119,8 @@ pub(super) struct Queue {
 pub(super) struct Order {
     pub(super) digest: Digest,
     pub(super) lane: Lane,
+    /// Whether its tag was made with one of our secrets, as far as that is known.
+    pub(super) ours: bool,
     pub(super) answer_by: Instant,
     /// Nobody waits: it is carried out without callers too, after those that
     /// somebody waits for.
@@ -173,6 +178,7 @@ impl Queue {
         let lookup = self.under_way.get_mut(&order.digest)?;
         lookup.answer_by = lookup.answer_by.max(order.answer_by);
         lookup.kept |= order.behind;
+        lookup.ours |= order.ours;
         if !order.behind && !mem::replace(&mut lookup.called, true) {
             self.lanes[order.lane as usize].push(order, lookup.ticket, now);
         }
@@ -198,8 +204,8 @@ impl Queue {
         self.next += 1;
         let (stage, caller) = channel(Stage::Queued);
         lane.push(order, ticket, now);
-        let Order { digest, answer_by, behind: kept, .. } = *order;
-        let lookup = Lookup { ticket, stage, answer_by, kept, called: !kept };
+        let Order { digest, ours, answer_by, behind: kept, .. } = *order;
+        let lookup = Lookup { ticket, stage, ours, answer_by, kept, called: !kept };
         self.under_way.insert(digest, lookup);
         Ok(caller)
     }
@@ -269,7 +275,8 @@ impl Queue {
             if wanted && in_time {
                 let stage = lookup.stage.clone();
                 stage.send_replace(Stage::AtTheStore);
-                batch.taken.push(Taken { digest, ticket, stage, called: lookup.called });
+                let Lookup { ours, called, .. } = *lookup;
+                batch.taken.push(Taken { digest, ticket, ours, stage, called });
             } else if let Some(lookup) = self.under_way.remove(&digest)
                 && wanted
             {

@@ -73,7 +73,7 @@ impl<S: Store> Worker<S> {
         let batch = self.take(usize::MAX);
         tell_late(batch.late);
         let refused = Unfinished { shared: &self.shared, taken: batch.taken };
-        refused.finish(|_| Err(Unavailable::BreakerOpen));
+        refused.finish(|_, _| Err(Unavailable::BreakerOpen));
     }
 }
 
@@ -101,7 +101,7 @@ impl<S: Store> Unfinished<'_, S> {
             Ok(lookup) => lookup,
             Err(error) => {
                 tracing::debug!(%error, "the store gave no answer");
-                return self.finish(|_| Err(Unavailable::from(&error)));
+                return self.finish(|_, _| Err(Unavailable::from(&error)));
             }
         };
         if let Some(witness) = along
@@ -113,7 +113,14 @@ impl<S: Store> Unfinished<'_, S> {
         // what else it has not.
         let present = |digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
         let credible = witness.is_none() || asked.iter().any(present);
-        self.finish(|digest| self::outcome(&lookup, digest, asked_at, credible));
+        self.finish(|digest, ours| {
+            // Of a key that is known, the memory judges itself.
+            let believed = !ours
+                || parts.memory.knows(digest)
+                || parts.suspicion.believes_absence(digest, true);
+            let credible = believed && (credible || parts.suspicion.was_deleted(digest));
+            self::outcome(&lookup, digest, asked_at, credible)
+        });
     }
 
     /// A key that the store should have, when the batch asks for one of which
@@ -127,13 +134,13 @@ impl<S: Store> Unfinished<'_, S> {
     }
 
     /// Puts the outcomes into the memory and tells the callers.
-    fn finish(mut self, outcome: impl Fn(&Digest) -> Result<Sighting, Unavailable>) {
+    fn finish(mut self, outcome: impl Fn(&Digest, bool) -> Result<Sighting, Unavailable>) {
         let mut told = Vec::with_capacity(self.taken.len());
         let mut queue = self.shared.queue();
         // One by one, so that a panic cannot leave others unfinished.
-        while let Some(Taken { digest, ticket, stage, called }) = self.taken.pop() {
+        while let Some(Taken { digest, ticket, ours, stage, called }) = self.taken.pop() {
             let changed = queue.finish(&digest, ticket);
-            let mut outcome = outcome(&digest);
+            let mut outcome = outcome(&digest, ours);
             if let Ok(Sighting { answer, validated_at, .. }) = &outcome {
                 let memory = &self.shared.parts.memory;
                 // The memory takes nothing that was read before a change.
@@ -214,6 +221,27 @@ pub(super) async fn probe<S: Store>(
         if let Some(answer) = lookup.get(witness) {
             parts.memory.take_witness(witness, answer, asked_at);
         }
+    }
+    Ok(Ok(()))
+}
+
+/// See [`super::Fill::recall`].
+pub(super) async fn recall<S: Store>(
+    shared: &Shared<S>,
+    deadline: Instant,
+) -> Result<Result<(), StoreError>, Refused> {
+    let parts = &shared.parts;
+    if !parts.suspicion.wants_history(parts.clock.monotonic()) {
+        return Ok(Ok(()));
+    }
+    let place = parts.store.enter(deadline).await?;
+    let asked_at = parts.clock.monotonic();
+    let history = place.run(async |store: &S| store.history().await).await;
+    match history {
+        Ok(history) => parts.suspicion.hear(history, asked_at),
+        // Before it was heard once, no absence is evidence: the store is no use.
+        Err(error) if parts.suspicion.awaits_history() => return Ok(Err(error)),
+        Err(error) => tracing::debug!(%error, "the store does not tell its history"),
     }
     Ok(Ok(()))
 }

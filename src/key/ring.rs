@@ -1,6 +1,13 @@
 //! The ring of secrets: minting keys, and reading what is presented.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
@@ -240,6 +247,40 @@ pub enum Fault {
 #[error("the credential does not have the form of a key")]
 pub struct Malformed(());
 
+/// Why a credential is not looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It cannot be a valid key.
+    Malformed(Malformed),
+    /// It has our form, and its tag was made with none of our secrets. It may be a
+    /// key all the same, as the ring may lack secrets: see [`RingTrust`].
+    SecretUnknown,
+}
+
+impl Unread {
+    /// The evidence of a credential that cannot be valid whatever secrets there are.
+    #[cfg(test)]
+    pub(crate) const MALFORMED: Self = Self::Malformed(Malformed(()));
+}
+
+/// Whether a ring has all the secrets that keys were minted with. Shared by all
+/// clones of the ring.
+#[derive(Debug, Clone)]
+pub struct RingTrust(Arc<AtomicBool>);
+
+impl RingTrust {
+    /// Sets whether a tag that is not ours is evidence that there is no such key.
+    pub fn set(&self, complete: bool) {
+        self.0.store(complete, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A secret file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
@@ -266,6 +307,7 @@ pub struct KeyRing {
     secrets: Vec<Secret>,
     prefix: Prefix,
     accept_imported: bool,
+    trust: RingTrust,
 }
 
 impl KeyRing {
@@ -292,7 +334,14 @@ impl KeyRing {
         if secrets.is_empty() {
             return Err(RingError::Empty);
         }
-        Ok(Self { secrets, prefix, accept_imported })
+        let trust = RingTrust(Arc::new(AtomicBool::new(true)));
+        Ok(Self { secrets, prefix, accept_imported, trust })
+    }
+
+    /// Whether the ring is believed to have all secrets; it is at first.
+    #[must_use]
+    pub const fn trust(&self) -> &RingTrust {
+        &self.trust
     }
 
     /// The fingerprints of all secrets, the minting one first.
@@ -337,9 +386,18 @@ impl KeyRing {
     ///
     /// Malformed is what is empty, longer than [`MAX_CREDENTIAL_BYTES`], holds
     /// a byte outside visible ASCII, or begins with our prefix and `_` without
-    /// our form or a tag of ours. Tags are compared in constant time.
-    pub fn read(&self, presented: &[u8]) -> Result<Credential, Malformed> {
-        self.inspect(presented).map(Reading::credential).map_err(|_| Malformed(()))
+    /// our form. So is a tag that is not ours, if the ring has all secrets. Tags are
+    /// compared in constant time.
+    pub fn read(&self, presented: &[u8]) -> Result<Credential, Unread> {
+        self.inspect(presented).map(Reading::credential).map_err(|fault| match fault {
+            Fault::Tag if !self.trust.is_complete() => Unread::SecretUnknown,
+            Fault::Tag
+            | Fault::Empty
+            | Fault::TooLong
+            | Fault::NotVisible
+            | Fault::Form
+            | Fault::Foreign => Unread::Malformed(Malformed(())),
+        })
     }
 
     /// As [`KeyRing::read`], and says how it was read, or what is wrong with it.

@@ -59,23 +59,51 @@ impl SecretFile {
         }
     }
 
-    /// Makes a file with one new secret, mode 0600. When another process has
-    /// just made it, that one is read.
+    /// Writes one new secret, mode 0600, for a file that [`SecretDraft::keep`]
+    /// makes.
     ///
     /// It is written under another name, forced to disk and then linked, so
     /// that nobody ever reads half a secret. A process that ends in the middle
     /// leaves at most a draft behind, which is in nobody's way.
-    pub fn create(path: &Path) -> Result<Self, SecretFileError> {
+    pub fn draft(path: &Path) -> Result<SecretDraft, SecretFileError> {
         let failed = |error| SecretFileError::Create { path: path.to_owned(), error };
         let draft = write_draft(path).map_err(failed)?;
-        let linked = fs::hard_link(&draft, path);
-        fs::remove_file(&draft).map_err(failed)?;
-        match linked {
-            Ok(()) => sync_folder(path).map_err(failed)?,
+        let text = Self::read(&draft)?.text;
+        Ok(SecretDraft { draft, file: Self { path: path.to_owned(), text } })
+    }
+}
+
+/// A new secret that is not yet in its place.
+pub struct SecretDraft {
+    draft: PathBuf,
+    file: SecretFile,
+}
+
+impl SecretDraft {
+    /// What it will hold.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.file.text
+    }
+
+    /// Puts it in its place. When another process has just made a file there, that
+    /// one is read.
+    pub fn keep(self) -> Result<SecretFile, SecretFileError> {
+        let path = self.file.path.clone();
+        let failed = |error| SecretFileError::Create { path: path.clone(), error };
+        match fs::hard_link(&self.draft, &path) {
+            Ok(()) => sync_folder(&path).map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
-        Self::read(path)
+        SecretFile::read(&path)
+    }
+}
+
+impl Drop for SecretDraft {
+    fn drop(&mut self) {
+        // One that stays is in nobody's way.
+        let _ = fs::remove_file(&self.draft);
     }
 }
 
@@ -112,14 +140,18 @@ mod tests {
     use super::*;
     use crate::key::{KeyRing, Prefix};
 
+    fn make(path: &Path) -> Result<SecretFile, SecretFileError> {
+        SecretFile::draft(path)?.keep()
+    }
+
     #[test]
     fn a_file_that_was_made_is_private_usable_and_stays_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystead.secret");
-        let made = SecretFile::create(&path).unwrap();
+        let made = make(&path).unwrap();
         assert!(KeyRing::parse(&made.text, Prefix::default(), true).is_ok());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(SecretFile::create(&path).unwrap().text, made.text);
+        assert_eq!(make(&path).unwrap().text, made.text);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
     }
 
@@ -129,14 +161,14 @@ mod tests {
         let path = folder.path().join("keystead.secret");
         let of_this_process = format!("{}.draft", std::process::id());
         fs::write(path.with_extension(of_this_process), "half a sec").unwrap();
-        assert!(SecretFile::create(&path).is_ok());
+        assert!(make(&path).is_ok());
     }
 
     #[test]
     fn of_many_who_make_it_at_once_all_get_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystead.secret");
-        let make = || SecretFile::create(&path).map(|made| made.text).unwrap();
+        let make = || make(&path).map(|made| made.text).unwrap();
         let texts: Vec<_> = std::thread::scope(|scope| {
             let makers: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
             makers.into_iter().map(|maker| maker.join().unwrap()).collect()

@@ -17,10 +17,12 @@ use tokio::sync::watch;
 pub(crate) use follower::{Channel, FakeFollower};
 
 use super::{
-    CanaryError, Change, ChangeKind, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind,
-    StoredKey, WriteError, follower::ChangeRow,
+    CanaryError, Change, ChangeKind, History, Lookup, Page, Provenance, SecretUse, Store,
+    StoreError, StoreErrorKind, StoredKey, WriteError, follower::ChangeRow,
 };
-use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor};
+use crate::key::{
+    Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor,
+};
 
 /// How the store behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(crate) struct FakeStore {
     changes: Arc<Mutex<Vec<ChangeRow>>>,
     channel: watch::Sender<Channel>,
     touched: Arc<Mutex<Vec<(KeyId, Timestamp)>>>,
+    history: Arc<Mutex<Option<History>>>,
+    secrets: Arc<Mutex<Vec<SecretUse>>>,
     mood: watch::Sender<Mood>,
     queries: Arc<AtomicUsize>,
     at_once: Arc<AtomicUsize>,
@@ -53,6 +57,8 @@ impl FakeStore {
             changes: Arc::default(),
             channel: watch::Sender::default(),
             touched: Arc::default(),
+            history: Arc::default(),
+            secrets: Arc::default(),
             mood: watch::Sender::new(mood),
             queries: Arc::default(),
             at_once: Arc::default(),
@@ -130,6 +136,16 @@ impl FakeStore {
     /// Loses all changes, as a store does that is restored from a backup.
     pub(crate) fn lose_changes(&self) {
         self.changes.lock().unwrap().clear();
+    }
+
+    /// What its changes say from now on.
+    pub(crate) fn recall(&self, history: History) {
+        *self.history.lock().unwrap() = Some(history);
+    }
+
+    /// The secrets that its keys name from now on.
+    pub(crate) fn name_secrets(&self, secrets: &[SecretUse]) {
+        *self.secrets.lock().unwrap() = secrets.to_vec();
     }
 
     /// All uses that were stored.
@@ -220,6 +236,18 @@ impl Store for FakeStore {
         let revision = Revision(self.head().0 + 1);
         self.append(ChangeRow::Canary { revision, token: *token });
         refused.map_or(Ok(()), Err)
+    }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        self.mood().await?;
+        Ok(self.history.lock().unwrap().clone())
+    }
+
+    async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
+        self.mood().await?;
+        let mut named = self.secrets.lock().unwrap().clone();
+        named.retain(|used| !known.contains(&used.secret));
+        Ok(named)
     }
 
     async fn get(&self, _: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

@@ -7,6 +7,7 @@ mod connections;
 mod dial;
 mod error;
 mod follower;
+mod history;
 mod hosts;
 mod migrate;
 mod relation;
@@ -24,9 +25,12 @@ use tokio_postgres::{Row, types::Type};
 pub use self::follower::PostgresFollower;
 use self::{call::Pace, connections::Connections, dial::Dialer};
 pub(crate) use self::{relation::Relation, url::place};
-use super::{CanaryError, Lookup, Page, Provenance, Store, StoreError, StoredKey, WriteError};
+use super::{
+    CanaryError, History, Lookup, Page, Provenance, SecretUse, Store, StoreError, StoredKey,
+    WriteError,
+};
 use crate::{
-    key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
+    key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor},
     tasks::Tasks,
 };
 
@@ -253,6 +257,17 @@ impl Store for PostgresStore {
                 "{relation} is not keystead's: it has no changes"
             ))),
         }
+    }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        if self.relation.is_some() {
+            return Ok(None);
+        }
+        history::read(self).await.map(Some)
+    }
+
+    async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
+        history::unknown_secrets(self, known).await
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

@@ -8,6 +8,7 @@
 mod connection;
 mod error;
 mod follower;
+mod history;
 mod lane;
 mod reads;
 mod rows;
@@ -24,9 +25,10 @@ use self::{
     lane::Lane,
 };
 use super::{
-    CanaryError, Lookup, Page, Provenance, Store, StoreError, StoreErrorKind, StoredKey, WriteError,
+    CanaryError, History, Lookup, Page, Provenance, SecretUse, Store, StoreError, StoreErrorKind,
+    StoredKey, WriteError,
 };
-use crate::key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor};
+use crate::key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor};
 
 /// How long a call that writes may take, whatever it writes.
 ///
@@ -128,6 +130,20 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Notes that a secret was made beside this store, for its keys.
+    pub async fn note_secret(&self, secret: Fingerprint) -> Result<(), StoreError> {
+        self.writer.run(WRITE_TIMEOUT, move |db| history::note_secret(db, secret)).await
+    }
+
+    /// Whether this is a store that lay beside one of these secrets before, or any
+    /// that has been used.
+    pub async fn belongs_to(&self, secrets: &[Fingerprint]) -> Result<bool, StoreError> {
+        let secrets = secrets.to_vec();
+        self.read(move |db| history::belongs_to(db, &secrets)).await
+    }
+}
+
 impl Store for SqliteStore {
     type Follower = SqliteFollower;
 
@@ -148,6 +164,15 @@ impl Store for SqliteStore {
             StoreErrorKind::Saturated => CanaryError::Failed(self.blocked()),
             _ => CanaryError::Failed(error),
         })
+    }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        self.read(|db| history::read(db)).await.map(Some)
+    }
+
+    async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
+        let known = known.to_vec();
+        self.read(move |db| history::unknown_secrets(db, &known)).await
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

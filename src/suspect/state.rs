@@ -9,12 +9,23 @@ use tokio::time::Instant;
 
 use crate::key::Digest;
 
-/// How many witnesses are kept: a few more than are asked at once by default,
-/// so that one that is deleted is replaced.
-pub(super) const MAX_WITNESSES: usize = 16;
+/// How many witnesses are kept. Probes ask for a quarter of them at a time, so that
+/// the loss of up to 40 keys is told from that of a store within seconds, without
+/// any check.
+pub(super) const MAX_WITNESSES: usize = 64;
 
-/// How many missing keys are told apart once the store is suspect, about 50 KB.
+/// How many missing keys are told apart, about 50 KB. Found ones are counted up to
+/// twice as many, which is more than it takes to outweigh them.
 const MAX_MISSING: usize = 1000;
+
+/// The share of missing keys, among those and the ones that were found since,
+/// from which on the store is suspect: two fifths.
+const SUSPECT_SHARE: (usize, usize) = (2, 5);
+
+/// Whether so many of `all` are too many to be gone by themselves.
+pub(super) const fn is_suspect_share(missing: usize, all: usize) -> bool {
+    missing * SUSPECT_SHARE.1 >= all * SUSPECT_SHARE.0
+}
 
 /// For how long a key that was missing once the store was suspect counts when
 /// nobody asks for it any more. A probe asks for all of them within seconds, as
@@ -30,23 +41,18 @@ pub(super) enum Change {
     Dispelled,
 }
 
-/// When a key was missing.
-#[derive(Debug, Clone, Copy)]
-struct Noticed {
-    first: Instant,
-    last: Instant,
-}
-
 #[derive(Debug)]
 pub(super) struct State {
     /// How many keys it takes, for the suspicion and against it.
     keys: usize,
     window: Duration,
-    /// Known keys that are missing, and when that was first noticed: those of
-    /// the last window; once suspect, all since. At most [`MAX_MISSING`].
-    missing: HashMap<Digest, Noticed>,
-    /// Once suspect: distinct known keys that were found since another one was
-    /// missing.
+    /// Known keys that are missing, and when that was last noticed: within the
+    /// window; once suspect, within [`FORGOTTEN_AFTER`].
+    missing: HashMap<Digest, Instant>,
+    /// When the last of them was noticed for the first time.
+    newest: Option<Instant>,
+    /// Known keys that were found by queries that are no older than that: an
+    /// emptied store finds none.
     found: HashSet<Digest>,
     suspect: bool,
     witnesses: VecDeque<Digest>,
@@ -58,70 +64,74 @@ impl State {
             keys,
             window,
             missing: HashMap::new(),
+            newest: None,
             found: HashSet::new(),
             suspect: false,
             witnesses: VecDeque::new(),
         }
     }
 
-    pub(super) const fn is_suspect(&self) -> bool {
-        self.suspect
-    }
-
     pub(super) fn missing_keys(&self) -> usize {
         self.missing.len()
     }
 
-    /// A known key is missing. The suspicion arises with the last of `keys`
-    /// distinct ones within the window.
+    /// When a further key was missing last.
+    pub(super) const fn newest(&self) -> Option<Instant> {
+        self.newest
+    }
+
+    /// Whether the store has shown a known key since the last one was missing.
+    pub(super) fn has_found(&self) -> bool {
+        !self.found.is_empty()
+    }
+
+    fn is_suspect_share(&self) -> bool {
+        let missing = self.missing.len();
+        missing >= self.keys && is_suspect_share(missing, missing + self.found.len())
+    }
+
+    /// A known key was missing when the store was asked at `now`. The suspicion
+    /// arises with `keys` distinct ones within the window, unless far more were
+    /// found since the last of them.
     pub(super) fn missing(&mut self, digest: Digest, now: Instant) -> Option<Change> {
         self.witnesses.retain(|witness| *witness != digest);
-        self.found.remove(&digest);
-        let since = |at: Instant| now.saturating_duration_since(at);
-        let (suspect, window) = (self.suspect, self.window);
-        self.missing.retain(|_, noticed| {
-            if suspect {
-                since(noticed.last) < FORGOTTEN_AFTER
-            } else {
-                since(noticed.first) < window
-            }
+        let counts_for = if self.suspect { FORGOTTEN_AFTER } else { self.window };
+        self.missing.retain(|other, last| {
+            *other == digest || now.saturating_duration_since(*last) < counts_for
         });
-        if let Some(noticed) = self.missing.get_mut(&digest) {
-            noticed.last = now;
+        if let Some(last) = self.missing.get_mut(&digest) {
+            *last = (*last).max(now);
         } else if self.missing.len() < MAX_MISSING {
-            self.missing.insert(digest, Noticed { first: now, last: now });
-            self.found.clear();
+            self.missing.insert(digest, now);
+            if self.newest.is_none_or(|newest| newest < now) {
+                self.newest = Some(now);
+                self.found.clear();
+            }
         }
-        if self.suspect || self.missing.len() < self.keys {
+        self.found.remove(&digest);
+        if self.suspect || !self.is_suspect_share() {
             return None;
         }
         self.suspect = true;
         Some(Change::Arisen)
     }
 
-    /// A known key is there. The suspicion ends when `keys` distinct ones are
-    /// found, no further one is missing in between, and of those that were
-    /// missing fewer than `keys` still are.
-    pub(super) fn found(&mut self, digest: Digest) -> Option<Change> {
+    /// A known key was there when the store was asked at `now`. The suspicion ends
+    /// when `keys` distinct ones are found after the last one was missing, and
+    /// those that are missing are few among them.
+    pub(super) fn found(&mut self, digest: Digest, now: Instant) -> Option<Change> {
         self.missing.remove(&digest);
-        if !self.suspect {
-            return None;
-        }
-        // More say nothing more.
-        if self.found.len() < self.keys {
+        if self.newest.is_some_and(|newest| newest <= now) && self.found.len() < 2 * MAX_MISSING {
             self.found.insert(digest);
         }
-        (self.found.len() >= self.keys).then(|| self.dispel_if_few_are_missing()).flatten()
+        let dispelled = self.suspect && self.found.len() >= self.keys && !self.is_suspect_share();
+        dispelled.then(|| self.dispel())
     }
 
-    fn dispel_if_few_are_missing(&mut self) -> Option<Change> {
-        if self.missing.len() >= self.keys {
-            return None;
-        }
+    /// Those that are still missing go on to be counted.
+    const fn dispel(&mut self) -> Change {
         self.suspect = false;
-        self.missing.clear();
-        self.found.clear();
-        Some(Change::Dispelled)
+        Change::Dispelled
     }
 
     pub(super) fn add_witness(&mut self, digest: Digest) {
@@ -139,7 +149,7 @@ impl State {
     pub(super) fn excuse(&mut self, digest: &Digest) -> Option<Change> {
         self.witnesses.retain(|witness| witness != digest);
         let explained = self.missing.remove(digest).is_some() && self.suspect;
-        explained.then(|| self.dispel_if_few_are_missing()).flatten()
+        (explained && self.missing.len() < self.keys).then(|| self.dispel())
     }
 
     /// A key is not in memory any more, or could not be used: it says nothing for
@@ -161,14 +171,11 @@ impl State {
         self.witnesses.iter().rev().take(count).copied().collect()
     }
 
-    /// Once suspect: those that are missing, the ones first that have not been
-    /// asked for for the longest time.
+    /// Those that are missing, the ones first that have not been asked for for the
+    /// longest time.
     pub(super) fn still_missing(&self, max: usize) -> Vec<Digest> {
-        if !self.suspect {
-            return Vec::new();
-        }
         let mut missing: Vec<_> = self.missing.iter().collect();
-        missing.sort_unstable_by_key(|(_, noticed)| noticed.last);
+        missing.sort_unstable_by_key(|(_, last)| **last);
         missing.into_iter().take(max).map(|(digest, _)| *digest).collect()
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +30,17 @@ impl Bench {
         self.suspicion.missing(nth(n), at(since), at(second))
     }
 
+    /// A known key is there.
+    fn found(&self, n: u8, second: u32) {
+        self.suspicion.found(nth(n), true, true, self.start + second * SECOND);
+    }
+
+    /// The store has told its history.
+    fn hears(&self, expected: usize, found: usize, second: u32) {
+        let history = History { expected, found, any: found > 0, deleted: vec![nth(255)] };
+        self.suspicion.hear(Some(history), self.start + second * SECOND);
+    }
+
     fn suspect() -> Self {
         let bench = Self::new();
         for n in 0..5 {
@@ -46,8 +59,8 @@ fn of_keys_that_are_introduced_the_first_few_are_witnesses() {
     }
     let mut witnesses = suspicion.witnesses(100);
     witnesses.sort_by_key(|digest| *digest.as_bytes());
-    assert_eq!(witnesses, (0..16).map(nth).collect::<Vec<_>>());
-    suspicion.found(nth(200), false, true);
+    assert_eq!(witnesses, (0..64).map(nth).collect::<Vec<_>>());
+    suspicion.found(nth(200), false, true, Instant::now());
     assert!(suspicion.witnesses(100).contains(&nth(200)), "those of late take their place");
     let off = Suspicion::new(SuspectConfig { enabled: false, ..SuspectConfig::default() });
     off.introduce(nth(1));
@@ -58,9 +71,22 @@ fn of_keys_that_are_introduced_the_first_few_are_witnesses() {
 fn one_missing_key_is_believed_when_it_is_confirmed() {
     let bench = Bench::new();
     assert_eq!(bench.missing(1, 0), Verdict::Doubted);
+    bench.found(2, 1);
     assert_eq!(bench.still_missing(1, 0, 4), Verdict::Doubted);
     assert_eq!(bench.still_missing(1, 0, 5), Verdict::Believed);
     assert!(!bench.suspicion.is_suspect());
+}
+
+#[test]
+fn a_missing_key_is_not_believed_to_be_until_the_store_has_shown_another_since() {
+    let bench = Bench::new();
+    bench.found(2, 0);
+    bench.missing(1, 1);
+    assert_eq!(bench.still_missing(1, 1, 60), Verdict::Doubted);
+    bench.suspicion.found(nth(3), false, true, bench.start + 60 * SECOND);
+    assert_eq!(bench.still_missing(1, 1, 60), Verdict::Doubted, "nobody knew that one");
+    bench.found(2, 60);
+    assert_eq!(bench.still_missing(1, 1, 60), Verdict::Believed);
 }
 
 #[test]
@@ -97,16 +123,16 @@ fn the_same_key_counts_once() {
 fn five_distinct_known_keys_that_are_found_dispel_the_suspicion() {
     let bench = Bench::suspect();
     for _ in 0..10 {
-        bench.suspicion.found(nth(0), true, true);
+        bench.suspicion.found(nth(0), true, true, bench.start);
     }
     assert!(bench.suspicion.is_suspect(), "one key, however often");
     for n in 10..20 {
-        bench.suspicion.found(nth(n), false, true);
+        bench.suspicion.found(nth(n), false, true, bench.start);
     }
     assert!(bench.suspicion.is_suspect(), "keys that nobody knew");
     for n in 1..5 {
         assert!(bench.suspicion.is_suspect());
-        bench.suspicion.found(nth(n), true, true);
+        bench.suspicion.found(nth(n), true, true, bench.start);
     }
     assert!(!bench.suspicion.is_suspect());
 }
@@ -115,36 +141,52 @@ fn five_distinct_known_keys_that_are_found_dispel_the_suspicion() {
 fn a_further_missing_key_sets_the_count_of_found_ones_back_but_an_old_one_does_not() {
     let bench = Bench::suspect();
     for n in 0..4 {
-        bench.suspicion.found(nth(n), true, true);
+        bench.suspicion.found(nth(n), true, true, bench.start);
     }
     bench.missing(20, 1);
-    bench.suspicion.found(nth(5), true, true);
+    bench.found(5, 1);
     assert!(bench.suspicion.is_suspect());
     bench.missing(20, 2);
     bench.missing(4, 2);
     for n in 0..4 {
-        bench.suspicion.found(nth(n), true, true);
+        bench.found(n, 2);
     }
     assert!(!bench.suspicion.is_suspect());
 }
 
 #[test]
-fn while_as_many_keys_as_it_takes_are_still_missing_others_that_are_found_dispel_nothing() {
+fn keys_that_are_missing_are_outweighed_by_half_as_many_again_that_are_found() {
     let bench = Bench::suspect();
-    for n in 10..100 {
-        bench.suspicion.found(nth(n), true, true);
+    for n in 10..17 {
+        bench.found(n, 1);
     }
-    assert!(bench.suspicion.is_suspect(), "part of the keys are lost");
-    bench.suspicion.found(nth(0), true, true);
+    assert!(bench.suspicion.is_suspect(), "5 of 12 are two fifths");
+    bench.found(17, 1);
     assert!(!bench.suspicion.is_suspect());
+    for n in 0..5 {
+        assert_eq!(bench.still_missing(n, 0, 5), Verdict::Believed, "they stay missing for ever");
+    }
+}
+
+#[test]
+fn what_was_found_before_the_last_key_was_missing_does_not_count() {
+    let bench = Bench::new();
+    bench.missing(0, 0);
+    for n in 100..200 {
+        bench.found(n, 1);
+    }
+    for n in 1..5 {
+        bench.missing(n, 2);
+    }
+    assert!(bench.suspicion.is_suspect());
 }
 
 #[test]
 fn recorded_changes_that_explain_what_is_missing_dispel_the_suspicion() {
     let bench = Bench::suspect();
-    bench.suspicion.excuse(&nth(9));
+    bench.suspicion.excuse(&nth(9), ChangeKind::Deleted);
     assert!(bench.suspicion.is_suspect(), "it has nothing to do with it");
-    bench.suspicion.excuse(&nth(0));
+    bench.suspicion.excuse(&nth(0), ChangeKind::Deleted);
     assert!(!bench.suspicion.is_suspect());
 }
 
@@ -173,7 +215,7 @@ fn missing_keys_take_turns_to_be_asked_for() {
 fn after_it_was_dispelled_it_takes_as_many_again() {
     let bench = Bench::suspect();
     for n in 0..5 {
-        bench.suspicion.found(nth(n), true, true);
+        bench.suspicion.found(nth(n), true, true, bench.start);
     }
     for n in 0..4 {
         bench.missing(n, 1);
@@ -189,7 +231,7 @@ fn a_key_whose_change_was_recorded_does_not_count() {
     for n in 0..4 {
         bench.missing(n, 0);
     }
-    bench.suspicion.excuse(&nth(0));
+    bench.suspicion.excuse(&nth(0), ChangeKind::Deleted);
     bench.missing(4, 0);
     assert!(!bench.suspicion.is_suspect());
     // The others do.
@@ -202,14 +244,14 @@ fn witnesses_are_usable_keys_that_were_found_and_not_missed_or_changed_since() {
     let bench = Bench::new();
     assert!(bench.suspicion.witnesses(3).is_empty());
     for n in 0..3 {
-        bench.suspicion.found(nth(n), false, n != 1);
+        bench.suspicion.found(nth(n), false, n != 1, bench.start);
     }
     let mut witnesses = bench.suspicion.witnesses(9);
     witnesses.sort_unstable_by_key(|digest| *digest.as_bytes());
     assert_eq!(witnesses, [nth(0), nth(2)]);
     bench.missing(0, 0);
     assert_eq!(bench.suspicion.witnesses(9), [nth(2)]);
-    bench.suspicion.excuse(&nth(2));
+    bench.suspicion.excuse(&nth(2), ChangeKind::Updated);
     assert!(bench.suspicion.witnesses(9).is_empty());
 }
 
@@ -217,7 +259,7 @@ fn witnesses_are_usable_keys_that_were_found_and_not_missed_or_changed_since() {
 fn witnesses_take_turns() {
     let bench = Bench::new();
     for n in 0..4 {
-        bench.suspicion.found(nth(n), false, true);
+        bench.suspicion.found(nth(n), false, true, bench.start);
     }
     let mut asked: Vec<_> = (0..4).flat_map(|_| bench.suspicion.witnesses(1)).collect();
     asked.sort_unstable_by_key(|digest| *digest.as_bytes());
@@ -228,11 +270,11 @@ fn witnesses_take_turns() {
 fn there_are_always_few_witnesses_and_the_newest_stay() {
     let bench = Bench::new();
     for n in 0..100 {
-        bench.suspicion.found(nth(n), false, true);
+        bench.suspicion.found(nth(n), false, true, bench.start);
     }
     let mut witnesses = bench.suspicion.witnesses(1000);
     witnesses.sort_unstable_by_key(|digest| *digest.as_bytes());
-    assert_eq!(witnesses, (84..100).map(nth).collect::<Vec<_>>());
+    assert_eq!(witnesses, (36..100).map(nth).collect::<Vec<_>>());
 }
 
 #[test]
@@ -240,8 +282,127 @@ fn turned_off_it_believes_everything_and_has_no_witnesses() {
     let suspicion = Suspicion::new(SuspectConfig { enabled: false, ..Default::default() });
     let now = Instant::now();
     for n in 0..10 {
-        suspicion.found(nth(n), true, true);
+        suspicion.found(nth(n), true, true, now);
         assert_eq!(suspicion.missing(nth(n), now, now), Verdict::Believed);
     }
     assert!(!suspicion.is_suspect() && suspicion.witnesses(10).is_empty());
+}
+
+#[test]
+fn before_the_history_is_heard_nothing_is_believed_but_a_recorded_deletion() {
+    let suspicion = Suspicion::new(SuspectConfig::default()).awaiting_history();
+    let bench = Bench { suspicion, start: Instant::now() };
+    assert!(!bench.suspicion.believes_absence(&nth(1), false) && !bench.suspicion.is_suspect());
+    bench.hears(9, 9, 0);
+    for ours in [true, false] {
+        assert!(bench.suspicion.believes_absence(&nth(1), ours));
+    }
+}
+
+#[test]
+fn a_history_speaks_against_a_store_that_has_nothing_or_too_little_of_it() {
+    let bench = Bench::new();
+    for (expected, found, suspect) in [
+        (1, 0, true),
+        (1, 1, false),
+        (12, 7, true),
+        (13, 8, false),
+        (9, 5, false),
+        (1000, 600, true),
+        (1000, 601, false),
+        (0, 0, false),
+    ] {
+        bench.hears(expected, found, 0);
+        assert_eq!(bench.suspicion.is_suspect(), suspect, "{found} of {expected}");
+        assert_eq!(bench.suspicion.believes_absence(&nth(1), false), !suspect);
+        assert!(bench.suspicion.believes_absence(&nth(255), true), "it was deleted");
+    }
+}
+
+#[test]
+fn of_a_key_of_ours_a_store_that_holds_nothing_says_nothing() {
+    let suspicion = Suspicion::new(SuspectConfig::default()).awaiting_history();
+    let bench = Bench { suspicion, start: Instant::now() };
+    bench.hears(0, 0, 0);
+    assert!(!bench.suspicion.believes_absence(&nth(1), true) && !bench.suspicion.is_suspect());
+    assert!(bench.suspicion.believes_absence(&nth(1), false), "it may be made up");
+    bench.suspicion.found(nth(2), false, true, bench.start);
+    assert!(bench.suspicion.believes_absence(&nth(1), true));
+    // A store without a history, such as a table of somebody else's.
+    let suspicion = Suspicion::new(SuspectConfig::default()).awaiting_history();
+    suspicion.hear(None, bench.start);
+    assert!(!suspicion.believes_absence(&nth(1), true));
+    assert!(suspicion.believes_absence(&nth(1), false));
+}
+
+#[test]
+fn the_history_is_asked_for_every_five_seconds_and_at_once_when_a_key_is_missing() {
+    let bench = Bench::new();
+    let wants = |second: u32| bench.suspicion.wants_history(bench.start + second * SECOND);
+    assert!(wants(0));
+    bench.hears(9, 9, 0);
+    assert!(!wants(4) && wants(5));
+    bench.missing(1, 1);
+    assert!(wants(1));
+    bench.hears(9, 9, 1);
+    assert!(!wants(2));
+    bench.hears(9, 0, 2);
+    assert!(wants(2), "until it is over");
+}
+
+#[test]
+fn a_history_vouches_for_a_single_missing_key_if_it_was_asked_for_since() {
+    let bench = Bench::new();
+    bench.hears(9, 9, 0);
+    bench.missing(1, 1);
+    assert_eq!(bench.still_missing(1, 1, 6), Verdict::Doubted);
+    bench.hears(9, 8, 2);
+    assert_eq!(bench.still_missing(1, 1, 6), Verdict::Believed);
+}
+
+proptest! {
+    /// In whatever order an emptied store is asked for however few or many keys.
+    #[test]
+    fn an_emptied_store_never_leads_to_a_believed_absence(
+        known in 1_u8..40,
+        found in 0_u8..40,
+        asked in prop::collection::vec((0_u8..40, 0_u32..3), 1..200),
+    ) {
+        let bench = Bench::new();
+        for n in 0..found.min(known) {
+            bench.found(n, 0);
+        }
+        let (mut second, mut since) = (1, [None; 40]);
+        for (n, pause) in asked {
+            second += pause;
+            let n = n % known;
+            let first = *since[usize::from(n)].get_or_insert(second);
+            prop_assert_eq!(bench.still_missing(n, first, second), Verdict::Doubted);
+        }
+    }
+
+    /// With nothing but the probes of every second.
+    #[test]
+    fn deletes_among_three_times_as_many_keys_that_are_found_are_believed_within_seconds(
+        deleted in 1_u8..20,
+        others in 0_u8..20,
+    ) {
+        let bench = Bench::new();
+        let kept = 3 * deleted + others;
+        for n in 0..deleted + kept {
+            bench.found(n, 0);
+        }
+        for n in 0..deleted {
+            bench.missing(n, 1);
+        }
+        for second in 2..12 {
+            for witness in bench.suspicion.witnesses(16) {
+                bench.suspicion.found(witness, true, true, bench.start + second * SECOND);
+            }
+        }
+        prop_assert!(!bench.suspicion.is_suspect());
+        for n in 0..deleted {
+            prop_assert_eq!(bench.still_missing(n, 1, 12), Verdict::Believed);
+        }
+    }
 }

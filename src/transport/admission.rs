@@ -65,6 +65,7 @@ impl<T: Tier> Admission<T> {
         };
         let decision = match self.checker.at_hand(presented, needs, now) {
             AtHand::Decided(decision) => decision,
+            AtHand::Unavailable(cause) => return Err(cause),
             AtHand::Unknown(credential) => {
                 let deadline = now.monotonic + self.budget(patience());
                 // Apart, so that a check that need not wait does not carry what it

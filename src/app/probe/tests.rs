@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     fill::{self, NOBODY, bench::Settings},
     guard::{BreakerState, GuardConfig},
+    key::{KeyRing, Prefix, Secret},
     ladder::TierState,
     store::fake::{FakeStore, Mood},
 };
@@ -25,8 +26,10 @@ fn bench(mood: Mood) -> (Bench, impl Future<Output = ()>) {
     let fill::bench::Bench { store, guarded, fill, .. } = fixture;
     let ladder = Ladder::new(Clock::System);
     let warmth = Arc::new(Warmth::new(Instant::now()));
-    let probe =
-        Probe::new(Arc::clone(&guarded), fill, ladder.clone(), warmth, EVERY, Clock::System);
+    let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
+    let secrets = Secrets::new(&ring, &[], false, ladder.clone(), Clock::System);
+    let (guard, clock) = (Arc::clone(&guarded), Clock::System);
+    let probe = Probe::new(guard, fill, secrets, ladder.clone(), warmth, EVERY, clock);
     (Bench { store, guarded, ladder }, probe.run())
 }
 

@@ -81,13 +81,14 @@ impl Peeked {
 impl Memory {
     /// What is remembered of a key at `now`, as [`Memory::look`] finds it, but
     /// without any effect: no refresh is claimed, nothing is used more recently
-    /// than before, and no suspicion arises.
+    /// than before, and no suspicion arises. `ours` says whether its tag was made with
+    /// one of our secrets.
     #[must_use]
-    pub fn peek(&self, digest: &Digest, now: Instant) -> Peek {
+    pub fn peek(&self, digest: &Digest, ours: bool, now: Instant) -> Peek {
         let (entry, at) = (self.records.peek(digest), ShortInstant::from(now));
         let missed = entry.as_ref().filter(|entry| self.would_be_missed(digest, entry, at));
         let doubts_absence = match missed {
-            None => self.suspicion.is_suspect(),
+            None => !self.suspicion.believes_absence(digest, ours),
             Some(entry) => {
                 let since = entry.missing_since(at).map_or(now, Instant::from);
                 self.suspicion.foresee(since, now) == Verdict::Doubted
@@ -95,7 +96,7 @@ impl Memory {
         };
         let held = entry.map(|entry| self.record(digest, entry, at)).or_else(|| {
             let missing = self.absences.peek(digest)?;
-            let believed = self.believes(&missing, now);
+            let believed = self.believes(digest, &missing, now);
             let Missing { absence, validated_at, until } = missing;
             Some(Peeked::Absence { absence, validated_at, until, believed })
         });

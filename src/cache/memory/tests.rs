@@ -232,7 +232,7 @@ async fn huge_records_count_as_several() {
 async fn a_peek_tells_whether_the_feed_vouches_for_a_record() {
     let bench = Bench::new();
     bench.knows(KEY).await;
-    let vouched = || match bench.memory.peek(&KEY, Instant::now()).held {
+    let vouched = || match bench.memory.peek(&KEY, true, Instant::now()).held {
         Some(Peeked::Record { vouched, .. }) => vouched,
         other => panic!("it is remembered: {other:?}"),
     };

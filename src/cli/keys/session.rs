@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use crate::{
-    app::{open_ring, open_store_alone},
+    app::{hold_against, open_ring, open_store_alone},
     cli::{Failure, GlobalOptions, provenance},
     config::Config,
     key::{KeyId, KeyRecord, KeyRing, NewKey, Revision},
@@ -41,10 +41,12 @@ impl Session {
     /// says so.
     pub(super) fn open_or_create(options: &GlobalOptions) -> Result<Self, Failure> {
         let config = options.load(Vec::new())?;
-        if let Some(path) = missing(&config) {
+        let made = missing(&config).map(Path::to_owned);
+        let session = Self::with(config)?;
+        if let Some(path) = made {
             eprintln!("keystead: there was no store {}, so one is made", path.display());
         }
-        Self::with(config)
+        Ok(session)
     }
 
     fn with(mut config: Config) -> Result<Self, Failure> {
@@ -54,9 +56,12 @@ impl Session {
         Ok(Self { store, config, by: provenance::of_user() })
     }
 
-    /// Opens the secrets, to mint with.
+    /// Opens the secrets, to mint with. They must be those of the store's keys.
     pub(super) async fn ring(&self) -> Result<KeyRing, Failure> {
-        Ok(open_ring(&self.config, &self.store).await?)
+        let ring = open_ring(&self.config, &self.store).await?;
+        let held = hold_against(&ring, &self.config, &self.store).await;
+        held.map_err(|error| self.no_answer(&error))??;
+        Ok(ring)
     }
 
     /// The record of a key that must be there.

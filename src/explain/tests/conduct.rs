@@ -31,7 +31,7 @@ async fn an_explanation_changes_nothing_that_checks_see() {
     let unknown = Bench { key: "sk_unknown".to_owned(), ..bench };
     unknown.explain(Needs::default()).await;
     let digest = Digest::sha256_of(b"sk_unknown");
-    assert!(unknown.tiers.memory.peek(&digest, Instant::now()).held.is_none());
+    assert!(unknown.tiers.memory.peek(&digest, true, Instant::now()).held.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ impl Bench {
 
     fn order(&self, n: u8, answer_by: u32) -> Order {
         let answer_by = self.start + answer_by * MS;
-        Order { digest: nth(n), lane: Lane::Known, answer_by, behind: false }
+        Order { digest: nth(n), lane: Lane::Known, ours: true, answer_by, behind: false }
     }
 
     /// Somebody asks for a key now, and wants the answer then.

@@ -1,6 +1,7 @@
 //! Whether a store is believed that lost keys.
 
 use super::*;
+use crate::store::History;
 
 #[tokio::test(start_paused = true)]
 async fn an_emptied_store_is_not_believed_about_a_key_that_nobody_knows() {
@@ -49,4 +50,37 @@ async fn a_witness_that_is_asked_for_anyhow_is_a_witness_all_the_same() {
     let unknown = bench.fill.find(ours(nth(1)), soon()).await;
     assert_eq!(unknown, Err(Unavailable::Suspect));
     assert_eq!(bench.store.queries(), 2, "one query asked for both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_whose_history_speaks_against_it_is_believed_about_recorded_deletions_alone() {
+    let bench = bench(Mood::Answers, 8, 10);
+    let (expected, deleted) = (10, vec![nth(7)]);
+    bench.store.recall(History { expected, found: 5, any: true, deleted: deleted.clone() });
+    bench.fill.recall(soon()).await.unwrap().unwrap();
+    assert!(bench.fill.is_suspect());
+    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
+    assert_eq!(principal(bench.fill.find(ours(nth(7)), soon()).await), "nobody");
+    bench.fill.apply(&[Change {
+        revision: Revision(9),
+        digest: nth(8),
+        kind: ChangeKind::Deleted,
+    }]);
+    assert_eq!(principal(bench.fill.find(ours(nth(8)), soon()).await), "nobody");
+    bench.store.recall(History { expected, found: 10, any: true, deleted });
+    bench.fill.recall(soon()).await.unwrap().unwrap();
+    assert!(!bench.fill.is_suspect());
+    assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_holds_nothing_is_believed_about_keys_of_others_alone() {
+    let bench = bench(Mood::Answers, 8, 10);
+    bench.store.recall(History::default());
+    bench.fill.recall(soon()).await.unwrap().unwrap();
+    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
+    assert_eq!(principal(bench.fill.find(Credential::Foreign(nth(2)), soon()).await), "nobody");
+    bench.store.put(nth(3), record("acme", 1));
+    bench.fill.find(ours(nth(3)), soon()).await.unwrap();
+    assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");
 }

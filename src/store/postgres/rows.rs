@@ -94,6 +94,16 @@ pub(super) fn text(row: &Row) -> Result<Option<String>, StoreError> {
     column(row, 0, "?")
 }
 
+/// Reads, from the second column on, what the last change of a digest says and
+/// what is there: `digest, deleted, there`. `None` where there is no digest.
+pub(super) fn remembered(row: &Row) -> Result<Option<(Digest, bool, bool)>, StoreError> {
+    let Some(digest) = column::<Option<&[u8]>>(row, 1, "?")? else {
+        return Ok(None);
+    };
+    let digest = Digest::try_from(digest).map_err(|r| StoreError::unreadable(r.to_string()))?;
+    Ok(Some((digest, column(row, 2, "?")?, column(row, 3, "?")?)))
+}
+
 /// Reads one number.
 pub(super) fn revision(row: &Row) -> Result<Revision, StoreError> {
     column(row, 0, "?").map(Revision)
@@ -169,7 +179,11 @@ impl<'a> Reader<'a> {
 
 /// One column. A type that does not fit is the schema's fault, a value that
 /// does not fit is the row's.
-fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize, key: &str) -> Result<T, StoreError> {
+pub(super) fn column<'a, T: FromSql<'a>>(
+    row: &'a Row,
+    index: usize,
+    key: &str,
+) -> Result<T, StoreError> {
     row.try_get(index).map_err(|reason| {
         let column = &row.columns()[index];
         match error::translate(&reason, "").kind() {

@@ -69,6 +69,13 @@ pub(super) fn change(row: &Row<'_>) -> Result<ChangeRow> {
     cells.required(|text: String| ChangeRow::parse(revision, digest, &text))
 }
 
+/// Reads what the last change of a digest says and what is there: `digest,
+/// deleted, there`.
+pub(super) fn remembered(row: &Row<'_>) -> Result<(Digest, bool, bool)> {
+    let mut cells = Cells { row, next: 0 };
+    Ok((cells.digest()?, cells.plain()?, cells.plain()?))
+}
+
 /// The cells of a row, one after the other: finding each by its name would take
 /// longer than the query.
 struct Cells<'a, 'stmt> {

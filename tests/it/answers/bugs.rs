@@ -13,11 +13,11 @@ use keystead::{
     check::Checker,
     fill::{Fill, Parts},
     guard::Guarded,
-    key::{Action, Digest, KeyId, KeyRecord, NewKey, Successor},
+    key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor},
     ladder::Warmth,
     store::{
-        AnyFollower, AnyStore, CanaryError, Lookup, Page, Provenance, Store, StoreError, StoredKey,
-        WriteError,
+        AnyFollower, AnyStore, CanaryError, History, Lookup, Page, Provenance, SecretUse, Store,
+        StoreError, StoredKey, WriteError,
     },
     suspect::Suspicion,
     tasks::Tasks,
@@ -69,6 +69,14 @@ impl Store for Buggy {
 
     async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         self.store.canary(token).await
+    }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        self.store.history().await
+    }
+
+    async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
+        self.store.unknown_secrets(known).await
     }
 
     async fn get(&self, id: &KeyId) -> Result<Option<KeyRecord>, StoreError> {

@@ -2,6 +2,13 @@
 
 use super::*;
 
+impl Bench {
+    /// The store has a key that was known.
+    fn has_another(&self) {
+        self.suspicion.found(nth(200), true, true, Instant::now());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_that_goes_missing_goes_on_until_that_is_confirmed() {
     let bench = Bench::new();
@@ -9,6 +16,7 @@ async fn a_key_that_goes_missing_goes_on_until_that_is_confirmed() {
     assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
     assert_eq!(bench.freshness(&KEY), Some((Freshness::StaleIfError, Serve::AndRefresh)));
     advance(4 * SECOND).await;
+    bench.has_another();
     assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
     advance(SECOND).await;
     bench.takes(KEY, None).await.unwrap();
@@ -133,13 +141,14 @@ async fn what_was_missing_long_ago_and_not_asked_about_since_is_doubted_anew() {
     advance(5 * 60 * SECOND).await;
     assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
     advance(5 * SECOND).await;
+    bench.has_another();
     bench.takes(KEY, None).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_witness_that_is_not_held_any_more_is_no_witness_any_more() {
     let bench = Bench::new();
-    bench.suspicion.found(KEY, false, true);
+    bench.suspicion.found(KEY, false, true, Instant::now());
     bench.memory.take_witness(&KEY, &answer(KEY, None).await, Instant::now());
     assert!(bench.suspicion.witnesses(9).is_empty());
 }
