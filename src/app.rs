@@ -184,6 +184,7 @@ impl App {
             secrets,
             ladder.clone(),
             Arc::clone(&tiers.warmth),
+            Arc::clone(&tiers.coverage),
             config.store.probe_every,
             clock.clone(),
         );

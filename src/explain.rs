@@ -24,7 +24,7 @@ use crate::{
     guard::{BreakerState, Guarded},
     key::{Credential, Digest, Fault, KeyRing, Reading, Unread},
     outage::Unavailable,
-    store::{Answer, Lookup, Store, StoreError, StoreErrorKind},
+    store::{Answer, DataAge, Lookup, Store, StoreError, StoreErrorKind},
     suspect::Suspicion,
     tier::{Freshness, Sighting},
     time::{Clock, Moment},
@@ -101,6 +101,8 @@ pub struct Asked {
     /// Whether it has another key that it should have, where one was asked for
     /// too: if not, an absence says nothing.
     pub credible: bool,
+    /// How old the data are that it was answered with.
+    pub age: DataAge,
 }
 
 /// Why the store gave no answer.
@@ -127,6 +129,8 @@ pub struct Doubts {
     pub last_failure: Option<StoreError>,
     /// Whether no absence is evidence.
     pub suspect: bool,
+    /// Whether its data are too old for anything to be fresh, or a key to be absent.
+    pub lagging: bool,
     /// As of when all changes had been applied.
     pub changes_until: Option<jiff::Timestamp>,
 }
@@ -212,6 +216,7 @@ impl<S: Store> Explainer<S> {
             doubt: checks.doubt(),
             last_failure: checks.last_failure(),
             suspect: self.parts.suspicion.is_suspect(),
+            lagging: self.parts.coverage.is_lagging(),
             changes_until: self.parts.coverage.until().map(|until| now.wall_at(until)),
         }
     }
@@ -240,6 +245,7 @@ impl<S: Store> Explainer<S> {
             |lookup: &Lookup, digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
         let has_any = |lookup| asked.iter().any(|digest| present(lookup, digest));
         let credible = witness.is_none() || lookup.as_ref().is_ok_and(has_any);
+        let age = lookup.as_ref().map_or(DataAge::Current, Lookup::age);
         let answer = lookup.and_then(|lookup| match lookup.get(&digest) {
             Some(answer) => Ok(answer.clone()),
             None => Err(lookup.unreadable(&digest).map_or_else(
@@ -247,7 +253,7 @@ impl<S: Store> Explainer<S> {
                 |error| Silence::from(error).without(&digest),
             )),
         });
-        Asked { at, took, answer, credible }
+        Asked { at, took, answer, credible, age }
     }
 }
 
@@ -255,7 +261,9 @@ impl Asked {
     /// What the store said, as a lookup of a check would have it.
     fn sighting(&self) -> Result<Sighting, Unavailable> {
         let answer = self.answer.clone().map_err(|silence| silence.cause)?;
-        Ok(Sighting { answer, validated_at: self.at, freshness: Freshness::Fresh })
+        let freshness =
+            if self.age.is_lagging() { Freshness::StaleIfError } else { Freshness::Fresh };
+        Ok(Sighting { answer, validated_at: self.age.as_of(self.at), freshness })
     }
 }
 

@@ -115,7 +115,17 @@ impl<S: Store> Feed<S> {
             found: Found::Nothing,
         };
         let (pause, probation) = (FIRST_PAUSE, Duration::ZERO);
-        let link = Link { store, reader, pulse, watch, clock, pause, probation, trusted_from: now };
+        let link = Link {
+            store,
+            reader,
+            pulse,
+            watch,
+            clock,
+            pause,
+            probation,
+            trusted_from: now,
+            history: None,
+        };
         Self { link, canary, sweep }
     }
 
@@ -146,6 +156,8 @@ struct Link<S> {
     probation: Duration,
     /// From when on this connection is.
     trusted_from: Instant,
+    /// Of the server that was followed last.
+    history: Option<u64>,
 }
 
 impl<S: Store> Link<S> {
@@ -177,6 +189,10 @@ impl<S: Store> Link<S> {
     }
 
     async fn begin(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
+        // What was read from a server says nothing of the changes of another.
+        if self.history.replace(follower.history()).is_some_and(|old| old != follower.history()) {
+            self.reader.coverage.new_history(self.clock.monotonic());
+        }
         self.reader.recognise(follower).await?;
         self.trusted_from = self.clock.monotonic() + self.probation;
         self.catch_up(follower).await?;
@@ -199,8 +215,29 @@ impl<S: Store> Link<S> {
                 self.pulse.sent(self.clock.monotonic());
             }
             Woken::Elapsed | Woken::Announced => {}
+            Woken::Renewal => return self.renew(follower).await,
+            Woken::TakenOver => {
+                let Some(new) = self.store.follow().await? else { return Ok(()) };
+                *follower = new;
+                return self.begin(follower).await;
+            }
         }
         self.catch_up(follower).await
+    }
+
+    /// Follows over a new connection, before the one before is given up.
+    async fn renew(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
+        match self.store.follow().await {
+            Ok(Some(new)) => {
+                *follower = new;
+                self.begin(follower).await
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "the connection of the feed is kept longer than it should");
+                self.catch_up(follower).await
+            }
+        }
     }
 
     async fn catch_up(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {

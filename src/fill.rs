@@ -36,7 +36,7 @@ use crate::{
     guard::{Guarded, Refused},
     key::{Credential, Digest},
     outage::Unavailable,
-    store::{Change, ChangeKind, Store, StoreError, StoreErrorKind},
+    store::{Change, ChangeKind, DataAge, Store, StoreError, StoreErrorKind},
     suspect::Suspicion,
     tasks::Tasks,
     telemetry::Metrics,
@@ -130,8 +130,8 @@ impl<S: Store> Fill<S> {
     /// Asks the store for a key that does not exist, with the query that checks
     /// use, and for some that it should have: a server that is down, a table
     /// that is gone and a table that was emptied are all found. Waits for a
-    /// place until `deadline`; fails when there is none.
-    pub async fn probe(&self, deadline: Instant) -> Result<Result<(), StoreError>, Refused> {
+    /// place until `deadline`; fails when there is none. Returns how old the data are.
+    pub async fn probe(&self, deadline: Instant) -> Result<Result<DataAge, StoreError>, Refused> {
         worker::probe(&self.0, deadline).await
     }
 

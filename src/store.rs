@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 
-pub use answer::{Absence, Answer, Lookup};
+pub use answer::{Absence, Answer, DataAge, Lookup};
 pub use config::StoreConfig;
 pub use error::{CanaryError, StoreError, StoreErrorKind, WriteError};
 pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};

@@ -133,6 +133,8 @@ pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, Open
         connect_timeout: config.store.connect_timeout,
         query_timeout: config.store.guard.query_timeout,
         tcp_user_timeout: config.store.tcp_user_timeout,
+        max_connection_age: config.store.max_connection_age,
+        max_lag: config.store.max_lag,
     };
     Ok(AnyStore::Postgres(PostgresStore::new(&postgres, tasks.clone())?))
 }

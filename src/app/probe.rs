@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::secrets::Secrets;
 use crate::{
+    cache::Coverage,
     fill::Fill,
     guard::{Guarded, Refused},
-    ladder::{Dependency, Doubt, Ladder, TierWatch, Warmth},
-    store::{Store, StoreError, StoreErrorKind},
+    ladder::{Dependency, Doubt, Ladder, TierState, TierWatch, Warmth},
+    store::{DataAge, Store, StoreError, StoreErrorKind},
     time::{Clock, jittered},
 };
 
@@ -28,8 +29,16 @@ pub(super) struct Probe<S> {
     watch: TierWatch,
     ladder: Ladder,
     warmth: Arc<Warmth>,
+    coverage: Arc<Coverage>,
+    lag: Lag,
     every: Duration,
     clock: Clock,
+}
+
+/// Tells once that the data of the store are old, and once that they are not.
+#[derive(Debug, Default)]
+struct Lag {
+    since: Option<Instant>,
 }
 
 impl<S: Store> Probe<S> {
@@ -39,6 +48,7 @@ impl<S: Store> Probe<S> {
         secrets: Secrets,
         ladder: Ladder,
         warmth: Arc<Warmth>,
+        coverage: Arc<Coverage>,
         every: Duration,
         clock: Clock,
     ) -> Self {
@@ -49,6 +59,8 @@ impl<S: Store> Probe<S> {
             watch: TierWatch::new(Dependency::Store, ladder.clone(), clock.clone()),
             ladder,
             warmth,
+            coverage,
+            lag: Lag::default(),
             every,
             clock,
         }
@@ -58,11 +70,20 @@ impl<S: Store> Probe<S> {
     pub(super) async fn run(mut self) {
         loop {
             if let Some(outcome) = self.ask().await {
-                self.watch.observe(outcome);
+                self.observe(&outcome);
+                self.watch.observe(outcome.map(drop));
             }
+            self.lag.tell(&self.ladder, &self.coverage, self.clock.monotonic());
             self.ladder.doubt(Doubt::Suspect, self.fill.is_suspect());
             self.ladder.assess(self.warmth.share(self.clock.monotonic()));
             sleep(self.pause()).await;
+        }
+    }
+
+    /// Where there is no feed, lookups alone tell how old the data are.
+    fn observe(&self, outcome: &Result<DataAge, StoreError>) {
+        if let (Ok(age), TierState::None) = (outcome, self.ladder.standing().feed) {
+            self.coverage.lags(age.is_lagging());
         }
     }
 
@@ -71,11 +92,12 @@ impl<S: Store> Probe<S> {
     ///
     /// One that answers is asked as well what it should have, and with which secrets
     /// its keys were minted.
-    async fn ask(&mut self) -> Option<Result<(), StoreError>> {
+    async fn ask(&mut self) -> Option<Result<DataAge, StoreError>> {
         let deadline = self.clock.monotonic() + self.every;
         let mut outcome = self.fill.probe(deadline).await;
-        if let Ok(Ok(())) = outcome {
-            outcome = self.fill.recall(deadline).await;
+        if let Ok(Ok(age)) = outcome {
+            let recalled = self.fill.recall(deadline).await;
+            outcome = recalled.map(|recalled| recalled.map(|()| age));
             self.secrets.follow(&self.store, deadline).await;
         }
         match outcome {
@@ -95,6 +117,36 @@ impl<S: Store> Probe<S> {
         let usual = jittered(self.every, JITTER);
         let shortest = (self.every / SHORTEST_PART).min(usual);
         self.store.tries_in().map_or(usual, |tries_in| tries_in.clamp(shortest, usual))
+    }
+}
+
+impl Lag {
+    fn tell(&mut self, ladder: &Ladder, coverage: &Coverage, now: Instant) {
+        let lagging = coverage.is_lagging();
+        ladder.doubt(Doubt::Lagging, lagging);
+        match (lagging, self.since) {
+            (true, None) => {
+                self.since = Some(now);
+                let age = coverage.until().map(|until| now.saturating_duration_since(until));
+                let age = age.map_or_else(
+                    || "not known".to_owned(),
+                    |age| humantime::format_duration(age).to_string(),
+                );
+                tracing::warn!(
+                    age,
+                    "the data of the store are older than `store.max_lag`, or it is not known which \
+                     server answers behind `store.url`: nothing is called fresh and no key unknown; see \
+                     whether the replay of the standby is paused or delayed or its link to the primary \
+                     is down, or name the primary in `store.url`"
+                );
+            }
+            (false, Some(since)) => {
+                self.since = None;
+                let lasted = humantime::format_duration(now.saturating_duration_since(since));
+                tracing::info!(%lasted, "the data of the store are up to date again");
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
     }
 }
 

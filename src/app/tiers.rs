@@ -28,7 +28,8 @@ pub(super) struct Tiers {
     pub(super) store: Arc<Guarded<AnyStore>>,
     pub(super) fill: Fill<AnyStore>,
     memory: Arc<Memory>,
-    coverage: Arc<Coverage>,
+    /// How far the changes of the store have come.
+    pub(super) coverage: Arc<Coverage>,
     suspicion: Arc<Suspicion>,
     /// How known keys fare while the store is in doubt.
     pub(super) warmth: Arc<Warmth>,

@@ -24,6 +24,10 @@ pub struct Coverage {
     unreplayed: AtomicInstant,
     /// Whether they still can be.
     replaying: AtomicBool,
+    /// What was read before was read from another server than the changes now.
+    history: AtomicInstant,
+    /// Whether the data that the store answers with are older than `store.max_lag`.
+    lagging: AtomicBool,
     /// How long the feed may be silent before its word is no longer good, in
     /// nanoseconds.
     grace: i64,
@@ -34,8 +38,9 @@ impl Coverage {
     /// ago, its word is no longer good.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
-        let [since, until, unreplayed] = Default::default();
-        Self { since, until, unreplayed, replaying: AtomicBool::new(false), grace: nanos(grace) }
+        let [since, until, unreplayed, history] = Default::default();
+        let [replaying, lagging] = Default::default();
+        Self { since, until, unreplayed, replaying, history, lagging, grace: nanos(grace) }
     }
 
     /// Every change that was made before `as_of` has been brought. The first
@@ -54,6 +59,30 @@ impl Coverage {
         // In this order: a reader that sees the new end sees the new beginning.
         self.since.set(Some(now));
         self.until.set(Some(now));
+    }
+
+    /// From `now` on another server answers: numbers of what was read before say
+    /// nothing beside its changes.
+    pub fn new_history(&self, now: Instant) {
+        self.history.set(Some(now));
+    }
+
+    /// Since when numbers can be compared with those of changes; `None` when all can.
+    #[must_use]
+    pub fn history(&self) -> Option<Instant> {
+        self.history.get()
+    }
+
+    /// Whether the data that the store answers with are too old now for anything to
+    /// be fresh, or for a key to be absent.
+    pub fn lags(&self, lagging: bool) {
+        self.lagging.store(lagging, Ordering::Relaxed);
+    }
+
+    /// See [`Coverage::lags`]. One atomic read.
+    #[must_use]
+    pub fn is_lagging(&self) -> bool {
+        self.lagging.load(Ordering::Relaxed)
     }
 
     /// The memory was filled from a snapshot at `now`, which missed no change

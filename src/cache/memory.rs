@@ -17,9 +17,9 @@ use super::{
     profiles::Profiles,
 };
 use crate::{
-    key::{Digest, Revision},
+    key::{Digest, Revision, State},
     outage::Unavailable,
-    store::{Absence, Answer, Change, ChangeKind, Known, Profile},
+    store::{Absence, Answer, Change, ChangeKind, DataAge, Known, Profile, StoreErrorKind},
     suspect::{Suspicion, Verdict},
     tier::{Freshness, Sighting},
     time::{Clock, ShortInstant, jittered},
@@ -133,7 +133,7 @@ impl Memory {
 
     fn held(&self, digest: &Digest, entry: Entry, now: ShortInstant) -> Option<Held> {
         let life = self.life(digest, &entry, now);
-        let (freshness, serve) = life.served(entry.lacks_its_row())?;
+        let (freshness, serve) = life.served(entry.lacks_its_row(), self.coverage.is_lagging())?;
         let serve = match serve {
             Serve::AndRefresh if !entry.is_due(now) => Serve::AtOnce,
             serve => serve,
@@ -161,7 +161,7 @@ impl Memory {
         u32::from_le_bytes([a, b, c, d]) ^ self.salt
     }
 
-    /// An absence that is still believed. None is while the store is suspect.
+    /// An absence that is still believed. None is while the store is suspect or lags.
     fn absent(&self, digest: &Digest, now: Instant) -> Option<Held> {
         let missing = self.absences.get(digest)?;
         let Missing { absence, validated_at, .. } = missing;
@@ -171,13 +171,15 @@ impl Memory {
     }
 
     fn believes(&self, digest: &Digest, missing: &Missing, now: Instant) -> bool {
-        now < missing.until && self.suspicion.believes_absence(digest, false)
+        let is_evidence = self.suspicion.believes_absence(digest, false);
+        now < missing.until && is_evidence && !self.coverage.is_lagging()
     }
 
     /// Takes in what the store said when it was asked at `asked_at`, and ends
     /// what it contradicts.
     ///
-    /// Fails with [`Unavailable::Suspect`] when the answer is not believed: an
+    /// Fails with [`StoreErrorKind::Lagging`] for an absence while the data of the store
+    /// are too old, and with [`Unavailable::Suspect`] when the answer is not believed: an
     /// absence that is doubted, or a record that is older than a change of which
     /// the feed has told, as a standby has it that lags behind. What was remembered
     /// then goes on.
@@ -189,11 +191,16 @@ impl Memory {
     ) -> Result<(), Unavailable> {
         match answer {
             Answer::Found(known) => {
-                if self.is_older_than_a_change(&digest, known) {
+                if self.is_older_than_a_change(&digest, known)
+                    || self.is_older_than_held(&digest, known, asked_at)
+                {
                     return Err(Unavailable::Suspect);
                 }
                 self.keep(digest, known.clone(), asked_at.into());
                 Ok(())
+            }
+            Answer::Absent(_) if self.coverage.is_lagging() => {
+                Err(Unavailable::Store(StoreErrorKind::Lagging))
             }
             Answer::Absent(absence) => {
                 if self.doubts(&digest, asked_at) {
@@ -208,11 +215,33 @@ impl Memory {
         }
     }
 
+    /// How an answer is served that the store gives now, from data of that age. A
+    /// record that is too old to be served at all is none, unless it ends the key.
+    pub fn served(&self, known: &Known, age: DataAge, asked_at: Instant) -> Option<Freshness> {
+        let old = asked_at.saturating_duration_since(age.as_of(asked_at));
+        if known.state() == State::Active && old >= self.config.stale_if_error_for {
+            return None;
+        }
+        let lagging = age.is_lagging() || self.coverage.is_lagging();
+        Some(if lagging { Freshness::StaleIfError } else { Freshness::Fresh })
+    }
+
+    /// Whether a record is older than the one that is held, which was read later: a
+    /// standby that is behind has it.
+    fn is_older_than_held(&self, digest: &Digest, known: &Known, validated_at: Instant) -> bool {
+        self.records.peek(digest).is_some_and(|held| {
+            known.state() == State::Active
+                && held.known.revision() > known.revision()
+                && Instant::from(held.validated_at) > validated_at
+        })
+    }
+
     fn is_older_than_a_change(&self, digest: &Digest, known: &Known) -> bool {
         let since = self.coverage.since();
         self.changes.get(digest).is_some_and(|(revision, told_at)| {
             // After a gap, the same numbers may be given out again.
-            known.revision() < revision && since.is_some_and(|since| since <= told_at)
+            let history = self.coverage.history().is_none_or(|since| since <= told_at);
+            known.revision() < revision && history && since.is_some_and(|since| since <= told_at)
         })
     }
 
@@ -301,7 +330,8 @@ impl Memory {
 
     fn record_includes(&self, known: &Known, read_at: Instant, change: Revision) -> bool {
         let same_history = self.coverage.since().is_some_and(|since| since <= read_at);
-        same_history && known.revision() >= change
+        let same_server = self.coverage.history().is_none_or(|since| since <= read_at);
+        same_history && same_server && known.revision() >= change
     }
 
     /// Whether a record of this key is held, in whatever part of its life.

@@ -26,13 +26,16 @@ pub enum Life {
 
 impl Life {
     /// How an entry is served in this part of its life, if it is. `missing` says
-    /// that the store has no such row, which is not believed yet.
-    pub(super) const fn served(self, missing: bool) -> Option<(Freshness, Serve)> {
+    /// that the store has no such row, which is not believed yet, and `lagging` that
+    /// what it says is too old for anything to be fresh.
+    pub(super) const fn served(self, missing: bool, lagging: bool) -> Option<(Freshness, Serve)> {
         match self {
             Self::Expired => None,
             Self::Fresh | Self::Revalidating | Self::Stale if missing => {
                 Some((Freshness::StaleIfError, Serve::AndRefresh))
             }
+            Self::Fresh if lagging => Some((Freshness::StaleIfError, Serve::AtOnce)),
+            Self::Revalidating if lagging => Some((Freshness::StaleIfError, Serve::AndRefresh)),
             Self::Fresh => Some((Freshness::Fresh, Serve::AtOnce)),
             Self::Revalidating => Some((Freshness::Revalidating, Serve::AndRefresh)),
             Self::Stale => Some((Freshness::StaleIfError, Serve::IfError)),

@@ -6,8 +6,8 @@ use super::{Doubts, Seen};
 use crate::{
     cache::{Held, Peeked, Serve},
     outage::Unavailable,
-    store::Answer,
-    tier::Sighting,
+    store::{Answer, StoreErrorKind},
+    tier::{Freshness, Sighting},
 };
 
 /// What a decision rests on.
@@ -59,7 +59,11 @@ fn by_the_store(seen: &Seen, doubts: &Doubts) -> Result<Sighting, Unavailable> {
     let sighting = asked.sighting()?;
     let not_believed = !asked.credible || seen.memory.doubts_absence;
     match sighting.answer {
+        Answer::Absent(_) if doubts.lagging => Err(Unavailable::Store(StoreErrorKind::Lagging)),
         Answer::Absent(_) if not_believed => Err(Unavailable::Suspect),
+        Answer::Found(_) if doubts.lagging => {
+            Ok(Sighting { freshness: Freshness::StaleIfError, ..sighting })
+        }
         Answer::Found(_) | Answer::Absent(_) => Ok(sighting),
     }
 }

@@ -97,11 +97,13 @@ impl<S: Store> Reader<S> {
         follower: &mut impl Follower,
     ) -> Result<(), StoreError> {
         loop {
-            let as_of = self.clock.monotonic();
+            let asked_at = self.clock.monotonic();
             let head = follower.head().await?;
+            let age = follower.age();
             if self.read_up_to(head, follower).await? {
                 self.told.send_replace(self.position);
-                self.coverage.confirm(as_of);
+                self.coverage.confirm(age.as_of(asked_at));
+                self.coverage.lags(age.is_lagging());
                 return Ok(());
             }
         }

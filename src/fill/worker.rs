@@ -11,10 +11,11 @@ use super::{
     queue::{Batch, Lane, Stage, Taken},
 };
 use crate::{
+    cache::Memory,
     guard::{Place, Refused},
     key::Digest,
     outage::Unavailable,
-    store::{Answer, Lookup, Store, StoreError, StoreErrorKind},
+    store::{Answer, DataAge, Lookup, Store, StoreError, StoreErrorKind},
     tier::{Freshness, Sighting},
 };
 
@@ -119,7 +120,7 @@ impl<S: Store> Unfinished<'_, S> {
                 || parts.memory.knows(digest)
                 || parts.suspicion.believes_absence(digest, true);
             let credible = believed && (credible || parts.suspicion.was_deleted(digest));
-            self::outcome(&lookup, digest, asked_at, credible)
+            self::outcome(&parts.memory, &lookup, digest, asked_at, credible)
         });
     }
 
@@ -174,6 +175,7 @@ impl<S: Store> Drop for Unfinished<'_, S> {
 
 /// What the store said about one key.
 fn outcome(
+    memory: &Memory,
     lookup: &Lookup,
     digest: &Digest,
     asked_at: Instant,
@@ -181,12 +183,18 @@ fn outcome(
 ) -> Result<Sighting, Unavailable> {
     match lookup.get(digest) {
         Some(Answer::Absent(_)) if !credible => Err(Unavailable::Suspect),
-        Some(answer) => Ok(Sighting {
-            answer: answer.clone(),
-            validated_at: asked_at,
-            freshness: Freshness::Fresh,
-        }),
+        Some(answer) => {
+            let age = lookup.age();
+            let freshness = match answer {
+                Answer::Found(known) => memory.served(known, age, asked_at),
+                Answer::Absent(_) => Some(Freshness::Fresh),
+            };
+            let freshness = freshness.ok_or(Unavailable::Store(StoreErrorKind::Lagging))?;
+            let validated_at = age.as_of(asked_at);
+            Ok(Sighting { answer: answer.clone(), validated_at, freshness })
+        }
         None => Err(match lookup.unreadable(digest) {
+            Some(error) if error.kind() == StoreErrorKind::Lagging => Unavailable::from(error),
             Some(error) => {
                 tracing::warn!(%error, "a key cannot be read; correct its row");
                 Unavailable::from(error)
@@ -206,7 +214,7 @@ fn tell_late(late: Vec<tokio::sync::watch::Sender<Stage>>) {
 pub(super) async fn probe<S: Store>(
     shared: &Shared<S>,
     deadline: Instant,
-) -> Result<Result<(), StoreError>, Refused> {
+) -> Result<Result<DataAge, StoreError>, Refused> {
     let parts = &shared.parts;
     let place = parts.store.enter(deadline).await?;
     let mut witnesses = parts.suspicion.witnesses(PROBE_WITNESSES);
@@ -222,7 +230,7 @@ pub(super) async fn probe<S: Store>(
             parts.memory.take_witness(witness, answer, asked_at);
         }
     }
-    Ok(Ok(()))
+    Ok(Ok(lookup.age()))
 }
 
 /// See [`super::Fill::recall`].

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 pub(crate) use follower::{Channel, FakeFollower};
 
 use super::{
-    CanaryError, Change, ChangeKind, History, Lookup, Page, Provenance, SecretUse, Store,
+    CanaryError, Change, ChangeKind, DataAge, History, Lookup, Page, Provenance, SecretUse, Store,
     StoreError, StoreErrorKind, StoredKey, WriteError, follower::ChangeRow,
 };
 use crate::key::{
@@ -215,7 +215,9 @@ impl Store for FakeStore {
         let spoilt = self.spoilt.lock().unwrap().clone();
         let unreadable = || Err(StoreError::unreadable("as it was told"));
         let rows = rows.into_iter().chain(spoilt.into_iter().map(|digest| (digest, unreadable())));
-        Ok(Lookup::answered(digests, rows))
+        let lags_since = self.channel.borrow().lags_since;
+        let age = lags_since.map_or(DataAge::Current, DataAge::Lagging);
+        Ok(Lookup::answered(digests, rows, age))
     }
 
     async fn follow(&self) -> Result<Option<FakeFollower>, StoreError> {

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use tokio::time::Instant;
 
-use super::{Change, ChangeKind, StoreError, postgres::PostgresFollower, sqlite::SqliteFollower};
+use super::{
+    Change, ChangeKind, DataAge, StoreError, postgres::PostgresFollower, sqlite::SqliteFollower,
+};
 use crate::key::{Digest, Revision};
 
 /// Reads the numbered changes of a store, over a connection of its own.
@@ -21,6 +23,13 @@ pub trait Follower: Send {
     /// The revision of the newest change, canaries included; 0 before the first.
     /// Never falls, unless the store has lost changes.
     fn head(&mut self) -> impl Future<Output = Result<Revision, StoreError>> + Send;
+
+    /// How old the data were from which [`Follower::head`] was read last.
+    fn age(&self) -> DataAge;
+
+    /// Another number when another server answers than before, whose changes are not
+    /// to be compared with those of the one before.
+    fn history(&self) -> u64;
 
     /// What follows a revision, oldest first, at most `limit` rows of it.
     ///
@@ -53,6 +62,10 @@ pub enum Woken {
     Beat,
     /// The time is over.
     Elapsed,
+    /// It is time to follow anew. This follower is good until then.
+    Renewal,
+    /// Another server has taken over. This follower is good for nothing any more.
+    TakenOver,
 }
 
 /// Changes that follow one another.
@@ -171,6 +184,20 @@ impl Follower for AnyFollower {
         match self {
             Self::Postgres(follower) => follower.announces(),
             Self::Sqlite(follower) => follower.announces(),
+        }
+    }
+
+    fn age(&self) -> DataAge {
+        match self {
+            Self::Postgres(follower) => follower.age(),
+            Self::Sqlite(follower) => follower.age(),
+        }
+    }
+
+    fn history(&self) -> u64 {
+        match self {
+            Self::Postgres(follower) => follower.history(),
+            Self::Sqlite(follower) => follower.history(),
         }
     }
 

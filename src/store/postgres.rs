@@ -11,23 +11,33 @@ mod history;
 mod hosts;
 mod migrate;
 mod relation;
+mod replay;
 mod rows;
 mod tls;
 mod url;
+mod verification;
+mod witness;
 mod write;
 
 use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, sleep};
 use tokio_postgres::{Row, types::Type};
 
 pub use self::follower::PostgresFollower;
-use self::{call::Pace, connections::Connections, dial::Dialer};
+use self::{
+    call::Pace,
+    connections::Connections,
+    dial::Dialer,
+    replay::Observed,
+    witness::{ANSWERING, Answering, Servers},
+};
 pub(crate) use self::{relation::Relation, url::place};
 use super::{
-    CanaryError, History, Lookup, Page, Provenance, SecretUse, Store, StoreError, StoredKey,
-    WriteError,
+    CanaryError, DataAge, History, Lookup, Page, Provenance, SecretUse, Store, StoreError,
+    StoreErrorKind, StoredKey, WriteError,
 };
 use crate::{
     key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor},
@@ -64,6 +74,11 @@ pub struct PostgresConfig {
     /// connection. Bounds how long a connection to a vanished host lives on; a
     /// call that waits on it ends by `query_timeout` long before.
     pub tcp_user_timeout: Duration,
+    /// How old a connection becomes, ±10 %, before another takes its place.
+    pub max_connection_age: Duration,
+    /// How old the data of a standby may be before nothing that it says is fresh.
+    /// Who answers behind the name in the URL is asked every half of it.
+    pub max_lag: Duration,
 }
 
 /// Keys in PostgreSQL.
@@ -83,6 +98,9 @@ pub struct PostgresConfig {
 pub struct PostgresStore {
     connections: Connections,
     dialer: Dialer,
+    servers: Arc<Servers>,
+    max_connection_age: Duration,
+    max_lag: Duration,
     tasks: Tasks,
     query_timeout: Duration,
     prepared_statements: bool,
@@ -153,10 +171,15 @@ impl PostgresStore {
             .into(),
         };
         let dialer = Dialer::new(config, config.url.expose_secret())?;
-        let (again, max) = (dialer.clone(), config.max_connections);
+        let (again, max, age) = (dialer.clone(), config.max_connections, config.max_connection_age);
+        let servers = Arc::new(Servers::new(config.max_lag));
+        let told = Arc::clone(&remedy);
         Ok(Self {
-            connections: Connections::new(again, max, Arc::clone(&remedy), tasks.clone())?,
+            connections: Connections::new(again, max, &servers, age, told, tasks.clone())?,
             dialer,
+            servers,
+            max_connection_age: config.max_connection_age,
+            max_lag: config.max_lag,
             tasks,
             query_timeout: config.query_timeout,
             prepared_statements: config.prepared_statements,
@@ -172,6 +195,42 @@ impl PostgresStore {
     /// Wants a role that owns the schema `keystead`, or that may create it.
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         migrate::run(self).await
+    }
+
+    /// Asks once. With the answer of a standby that lacks a key and may get it yet:
+    /// up to where it has received, or had when it was `asked_first`.
+    async fn look(
+        &self,
+        digests: &[Digest],
+        asked_first: Option<i64>,
+    ) -> Result<(Lookup, Option<i64>), StoreError> {
+        let asked: Vec<&[u8]> = digests.iter().map(|digest| &digest.as_bytes()[..]).collect();
+        let params = [call::param(&asked, Type::BYTEA_ARRAY)];
+        let asked_at = Instant::now();
+        let rows = self.query(&self.statements.find, &params, Pace::Lookup).await?;
+        let first = rows.first().ok_or_else(|| StoreError::unreadable("it says nothing"))?;
+        let answering = Answering::read(first, rows::KEY_COLUMNS)?;
+        let Observed { age, is_settled } = self.servers.observe(&answering, asked_at)?;
+        let found = rows.iter().filter_map(|row| rows::answer(row).transpose());
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+
+        let Some(standby) = answering.standby else {
+            return Ok((Lookup::answered(digests, found, DataAge::Current), None));
+        };
+        let received = asked_first.unwrap_or(standby.received);
+        let has_all = is_settled && standby.replayed >= received;
+        let age = if has_all && !age.is_lagging() { DataAge::Current } else { age };
+        let lookup = Lookup::answered(digests, found, age);
+        let may_come = is_settled && lookup.lacks_for_lag();
+        Ok((lookup, may_come.then_some(received)))
+    }
+
+    /// A server that takes no changes may have been one that did: who answers behind
+    /// the name is asked at once.
+    fn doubt_after(&self, refused: &StoreError) {
+        if refused.kind() == StoreErrorKind::Forbidden {
+            self.servers.doubted.notify_waiters();
+        }
     }
 
     /// Refuses to change keys that are not ours.
@@ -207,13 +266,21 @@ impl Statements {
         let select = format!("SELECT {columns} FROM {relation}");
         let page = r#"id::text COLLATE "C" > $1 ORDER BY id::text COLLATE "C" LIMIT $2"#;
         Self {
-            find: format!("{select} WHERE digest = ANY($1::bytea[])"),
+            // A row at least, so that an answer says whose it is even where there is no
+            // key.
+            find: format!(
+                "SELECT k.*, w.* FROM (SELECT {ANSWERING}) AS w \
+                 LEFT JOIN LATERAL ({select} WHERE digest = ANY($1::bytea[])) AS k ON true"
+            ),
             get: format!("{select} WHERE id::text = $1"),
             list: format!("{select} WHERE {page}"),
             list_of_principal: format!("{select} WHERE principal = $3 AND {page}"),
         }
     }
 }
+
+/// How long a standby is given to replay more before it is asked again.
+const REPLAY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Locked in the order of their ids, so that two servers that note the same keys
 /// do not wait for each other.
@@ -234,13 +301,21 @@ impl Store for PostgresStore {
 
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         if digests.is_empty() {
-            return Ok(Lookup::answered(&[], []));
+            return Ok(Lookup::answered(&[], [], DataAge::Current));
         }
-        let asked: Vec<&[u8]> = digests.iter().map(|digest| &digest.as_bytes()[..]).collect();
-        let params = [call::param(&asked, Type::BYTEA_ARRAY)];
-        let rows = self.query(&self.statements.find, &params, Pace::Lookup).await?;
-        let answers = rows.iter().map(rows::answer).collect::<Result<Vec<_>, _>>()?;
-        Ok(Lookup::answered(digests, answers))
+        // What a standby had received when it was asked first, it replays in a moment:
+        // where a key is missing, it is asked again.
+        let until = Instant::now() + self.query_timeout / 2;
+        let mut asked_first = None;
+        loop {
+            let (lookup, received) = self.look(digests, asked_first).await?;
+            let Some(received) = received else { return Ok(lookup) };
+            asked_first.get_or_insert(received);
+            if Instant::now() + REPLAY_PAUSE >= until {
+                return Ok(lookup);
+            }
+            sleep(REPLAY_PAUSE).await;
+        }
     }
 
     async fn follow(&self) -> Result<Option<PostgresFollower>, StoreError> {
@@ -252,7 +327,13 @@ impl Store for PostgresStore {
 
     async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         match &self.relation {
-            None => canary::write(self, token).await,
+            None => {
+                let written = canary::write(self, token).await;
+                if let Err(CanaryError::Failed(refused)) = &written {
+                    self.doubt_after(refused);
+                }
+                written
+            }
             Some(relation) => Err(CanaryError::ReadOnly(format!(
                 "{relation} is not keystead's: it has no changes"
             ))),
@@ -318,6 +399,7 @@ impl Store for PostgresStore {
             uses.iter().map(|(id, at)| (id.as_str(), *at)).unzip();
         let params =
             [call::param(&ids, Type::TEXT_ARRAY), call::param(&times, Type::TIMESTAMPTZ_ARRAY)];
-        self.query(TOUCH, &params, Pace::Lookup).await.map(drop)
+        let noted = self.query(TOUCH, &params, Pace::Lookup).await.map(drop);
+        noted.inspect_err(|refused| self.doubt_after(refused))
     }
 }

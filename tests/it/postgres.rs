@@ -40,6 +40,8 @@ fn config(url: &str) -> PostgresConfig {
         connect_timeout: Duration::from_secs(10),
         query_timeout: PATIENCE,
         tcp_user_timeout: PATIENCE,
+        max_connection_age: Duration::from_mins(5),
+        max_lag: Duration::from_secs(5),
     }
 }
 

@@ -23,13 +23,13 @@ struct Bench {
 /// A store with a probe that runs until the test ends.
 fn bench(mood: Mood) -> (Bench, impl Future<Output = ()>) {
     let fixture = fill::bench::Bench::new(mood, &Settings::default().places(1));
-    let fill::bench::Bench { store, guarded, fill, .. } = fixture;
+    let fill::bench::Bench { store, guarded, fill, coverage, .. } = fixture;
     let ladder = Ladder::new(Clock::System);
     let warmth = Arc::new(Warmth::new(Instant::now()));
     let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
     let secrets = Secrets::new(&ring, &[], false, ladder.clone(), Clock::System);
     let (guard, clock) = (Arc::clone(&guarded), Clock::System);
-    let probe = Probe::new(guard, fill, secrets, ladder.clone(), warmth, EVERY, clock);
+    let probe = Probe::new(guard, fill, secrets, ladder.clone(), warmth, coverage, EVERY, clock);
     (Bench { store, guarded, ladder }, probe.run())
 }
 

@@ -40,6 +40,8 @@ pub enum Peeked {
         vouched: bool,
         /// Since when the store lacks its row, which is not believed yet.
         missing_since: Option<Instant>,
+        /// Whether what the store says is too old now for anything to be fresh.
+        lagging: bool,
     },
     /// An absence.
     Absence {
@@ -60,8 +62,8 @@ impl Peeked {
     #[must_use]
     pub fn served(&self) -> Option<Held> {
         match self {
-            Self::Record { known, validated_at, life, missing_since, .. } => {
-                let (freshness, serve) = life.served(missing_since.is_some())?;
+            Self::Record { known, validated_at, life, missing_since, lagging, .. } => {
+                let (freshness, serve) = life.served(missing_since.is_some(), *lagging)?;
                 let answer = Answer::Found(known.clone());
                 let sighting = Sighting { answer, validated_at: *validated_at, freshness };
                 Some(Held { sighting, serve })
@@ -112,6 +114,7 @@ impl Memory {
             windows,
             vouched: good_until.is_some_and(|good| now < good),
             missing_since: entry.missing_since(now).map(Instant::from),
+            lagging: self.coverage.is_lagging(),
             known: entry.known,
         }
     }

@@ -10,7 +10,7 @@ use tokio::{
 use super::FakeStore;
 use crate::{
     key::Revision,
-    store::{CanaryError, ChangePage, Follower, StoreError, StoreErrorKind, Woken},
+    store::{CanaryError, ChangePage, DataAge, Follower, StoreError, StoreErrorKind, Woken},
 };
 
 /// How long a call waits for a store that hangs.
@@ -32,6 +32,10 @@ pub(crate) struct Channel {
     pub(super) cuts: u64,
     pub(super) asked: usize,
     pub(super) pruned: Revision,
+    /// As of when the data are, as on a standby that lags behind.
+    pub(crate) lags_since: Option<Instant>,
+    /// How often another server has taken over.
+    pub(super) history: u64,
 }
 
 impl Default for Channel {
@@ -46,6 +50,8 @@ impl Default for Channel {
             cuts: 0,
             asked: 0,
             pruned: Revision(0),
+            lags_since: None,
+            history: 0,
         }
     }
 }
@@ -109,6 +115,14 @@ async fn answers(store: &FakeStore) -> Result<(), StoreError> {
 impl Follower for FakeFollower {
     fn announces(&self) -> bool {
         !self.channel.borrow().announces_nothing
+    }
+
+    fn age(&self) -> DataAge {
+        self.channel.borrow().lags_since.map_or(DataAge::Current, DataAge::Lagging)
+    }
+
+    fn history(&self) -> u64 {
+        self.channel.borrow().history
     }
 
     async fn head(&mut self) -> Result<Revision, StoreError> {

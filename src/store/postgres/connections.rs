@@ -12,16 +12,30 @@ use tokio::{
     time::timeout,
 };
 
-use super::{PostgresConfigError, dial::Dialer, error, hosts::EachHost};
+use super::{
+    PostgresConfigError,
+    dial::Dialer,
+    error,
+    hosts::EachHost,
+    witness::{Server, Servers},
+};
 use crate::{
     store::{StoreError, StoreErrorKind},
     tasks::Tasks,
+    time::spread,
 };
 
 /// Longest that taking an idle connection out of the pool may take. With
 /// [`RecyclingMethod::Fast`] it does no I/O, so that this is never reached; it is
 /// set because deadpool's default is to wait for ever.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How far the ages are spread at which connections are closed.
+const AGE_JITTER: f64 = 0.1;
+
+/// Multiplied by it, numbers that lie close together are spread evenly: 2^64 divided
+/// by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The pool, and the places in it.
 ///
@@ -61,6 +75,8 @@ impl Connections {
     pub(super) fn new(
         dialer: Dialer,
         max_connections: NonZeroUsize,
+        servers: &Arc<Servers>,
+        max_age: Duration,
         remedy: Arc<str>,
         tasks: Tasks,
     ) -> Result<Self, PostgresConfigError> {
@@ -74,8 +90,9 @@ impl Connections {
         let manager = Manager::from_connect(driver, connect, ManagerConfig { recycling_method });
         let mut pool = Pool::builder(manager);
         if let Some(opening) = opening {
-            pool = pool.post_create(begins_with(opening));
+            pool = pool.post_create(begins_with(opening, Arc::clone(servers)));
         }
+        pool = pool.pre_recycle(is_of_use(Arc::clone(servers), max_age));
         let pool = pool
             .max_size(max_connections.get())
             .runtime(Runtime::Tokio1)
@@ -135,11 +152,32 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Runs a statement on every new connection.
-fn begins_with(opening: Arc<str>) -> Hook {
+/// Runs the first statements on every new connection, and looks at who answers.
+fn begins_with(opening: Arc<str>, servers: Arc<Servers>) -> Hook {
     Hook::async_fn(move |client, _| {
-        let opening = Arc::clone(&opening);
-        async move { client.batch_execute(&opening).await.map_err(HookError::Backend) }.boxed()
+        let (opening, servers) = (Arc::clone(&opening), Arc::clone(&servers));
+        async move {
+            let said = client.simple_query(&opening).await.map_err(HookError::Backend)?;
+            let met = Server::read(&said).and_then(|server| servers.meet(server));
+            met.map_err(|refused| HookError::message(refused.detail().to_owned()))
+        }
+        .boxed()
+    })
+}
+
+/// Closes a connection that is too old, or that leads to a server that another one
+/// has taken over from, instead of lending it once more.
+fn is_of_use(servers: Arc<Servers>, max_age: Duration) -> Hook {
+    Hook::sync_fn(move |client, metrics| {
+        // Another age for each connection, and the same each time.
+        let address = Arc::as_ptr(&client.statement_cache).addr() as u64;
+        #[expect(clippy::cast_possible_truncation, reason = "its upper half alone is drawn")]
+        let drawn = (address.wrapping_mul(GOLDEN) >> u32::BITS) as u32;
+        let max_age = max_age.mul_f32(spread(drawn, AGE_JITTER));
+        if metrics.age() >= max_age || !servers.is_current(metrics.created) {
+            return Err(HookError::message("it is not to be used any more"));
+        }
+        Ok(())
     })
 }
 

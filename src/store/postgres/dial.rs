@@ -7,7 +7,10 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, Connection, Socket, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{PostgresConfig, PostgresConfigError, error, hosts, statement_timeout, tls, url};
+use super::{
+    PostgresConfig, PostgresConfigError, error, hosts, statement_timeout, tls, url,
+    witness::{Server, WHO},
+};
 use crate::store::{StoreError, StoreErrorKind};
 
 /// How long a connection may be silent before the kernel asks whether the
@@ -34,9 +37,9 @@ pub(super) struct Dialer {
     /// Longest silence of a server that is there: the TCP user time-out, and at least as
     /// long as a lookup may take there.
     pub(super) silence: Duration,
-    /// The first statement on every connection. `None` behind PgBouncer in
-    /// transaction mode, where the setting would stay on somebody else's
-    /// connection; there, each transaction sets its own.
+    /// The first statements on every connection: a setting, and the question who
+    /// answers. `None` behind PgBouncer in transaction mode, where the setting would
+    /// stay on somebody else's connection; there, each transaction sets its own.
     pub(super) opening: Option<Arc<str>>,
 }
 
@@ -60,12 +63,13 @@ impl Dialer {
         Ok(Self { driver, connector, host_limit, limit, silence, opening })
     }
 
-    /// Makes a connection outside the pool. `drive` begins to drive it.
+    /// Makes a connection outside the pool, and asks who answers. `drive` begins to
+    /// drive it.
     pub(super) async fn dial(
         &self,
         remedy: &str,
         drive: impl FnOnce(Driven),
-    ) -> Result<Client, StoreError> {
+    ) -> Result<(Client, Server), StoreError> {
         let dialling = async {
             let connect = |host: Config| {
                 let connector = self.connector.clone();
@@ -74,15 +78,16 @@ impl Dialer {
             let hosts = hosts::in_order(&self.driver);
             let (client, connection) = hosts::first_of(hosts, self.host_limit, connect).await?;
             drive(connection);
-            if let Some(opening) = &self.opening {
-                client.batch_execute(opening).await?;
-            }
-            Ok(client)
+            let opening = self.opening.as_deref().unwrap_or(WHO);
+            let said = client.simple_query(opening).await?;
+            Ok((client, said))
         };
         let made = timeout(self.limit, dialling).await.map_err(|_| {
             StoreError::new(StoreErrorKind::Unreachable, "no connection within the time-out")
         })?;
-        made.map_err(|reason| error::from_connecting(&reason, remedy))
+        let (client, said) = made.map_err(|reason| error::from_connecting(&reason, remedy))?;
+        let server = Server::read(&said)?;
+        Ok((client, server))
     }
 }
 
@@ -101,8 +106,9 @@ fn prepare(driver: &mut Config, config: &PostgresConfig) {
     }
 }
 
-/// Sets the time-out that lookups have at the server. With a statement, as
+/// Sets the time-out that lookups have at the server, and asks who answers. With a statement, as
 /// PgBouncer refuses a connection that sets it in its start-up message.
 fn limits_statements(query_timeout: Duration) -> Arc<str> {
-    format!("SET statement_timeout = {}", statement_timeout(query_timeout).as_millis()).into()
+    let limit = statement_timeout(query_timeout).as_millis();
+    format!("SET statement_timeout = {limit}; {WHO}").into()
 }

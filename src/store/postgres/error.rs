@@ -22,9 +22,10 @@ pub(super) fn from_pool(error: PoolError, remedy: &str) -> StoreError {
             (StoreErrorKind::Unreachable, "no connection within the time-out")
         }
         PoolError::Timeout(TimeoutType::Wait) => return no_place(),
-        PoolError::Closed
-        | PoolError::NoRuntimeSpecified
-        | PoolError::PostCreateHook(HookError::Message(_)) => {
+        PoolError::PostCreateHook(HookError::Message(why)) => {
+            return StoreError::new(StoreErrorKind::Unreachable, why);
+        }
+        PoolError::Closed | PoolError::NoRuntimeSpecified => {
             (StoreErrorKind::Unreachable, "the connection pool is closed")
         }
     };

@@ -1,10 +1,16 @@
 //! The connection that follows the changes: it listens, and reads the table.
 
-use std::{fmt, future::poll_fn, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    num::NonZeroU32,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_postgres::{AsyncMessage, Client, Notification, Row, types::Type};
 
@@ -13,17 +19,28 @@ use super::{
     call::{self, Param},
     dial::Driven,
     error, rows, statement_timeout,
+    verification::{Proof, Verification},
+    witness::{ANSWERING, Answering, Server, Servers},
 };
 use crate::{
     key::Revision,
-    store::{ChangePage, Follower, StoreError, StoreErrorKind, Woken},
+    store::{ChangePage, DataAge, Follower, StoreError, StoreErrorKind, Woken},
+    time::jittered,
 };
 
 /// Where triggers announce changes. The migrations name it too.
 const CHANNEL: &str = "keystead_changes";
 
+/// How far the ages are spread at which connections are renewed.
+const AGE_JITTER: f64 = 0.1;
+
+/// How long a follower goes on that could not be renewed.
+const RENEWAL_RETRY: Duration = Duration::from_secs(2);
+
 /// The newest row is never deleted: a trigger keeps it.
-const HEAD: &str = "SELECT COALESCE(max(revision), 0) FROM keystead.key_changes";
+static HEAD: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT (SELECT COALESCE(max(revision), 0) FROM keystead.key_changes), {ANSWERING}")
+});
 
 /// What was deleted is read in the same statement, so that both are of the same
 /// moment. There is a row whenever something was deleted: the newest.
@@ -39,6 +56,16 @@ const CHANGES: &str = "\
 /// unset), and on a standby, it does not: there, the changes must be asked for.
 pub struct PostgresFollower {
     client: Client,
+    server: Server,
+    servers: Arc<Servers>,
+    takeovers: watch::Receiver<u64>,
+    history: u64,
+    /// What comes of asking who answers behind the name.
+    proof: watch::Receiver<Proof>,
+    age: DataAge,
+    max_lag: Duration,
+    /// When it is time to follow anew.
+    renewal: Instant,
     ears: Option<Ears>,
     prepared_statements: bool,
     query_timeout: Duration,
@@ -75,9 +102,22 @@ impl PostgresFollower {
             let driving = drive(connection, tell, listener, remedy);
             store.tasks.spawn_until_stopped("listen", driving);
         };
-        let client = store.dialer.dial(&store.remedy, drive).await?;
+        let takeovers = store.servers.takeovers();
+        let dialled_at = Instant::now();
+        let (client, server) = store.dialer.dial(&store.remedy, drive).await?;
+        store.servers.meet(server)?;
+        let history = *takeovers.borrow();
+        let proof = Verification::begin(store, server, dialled_at);
         let mut follower = Self {
             client,
+            server,
+            servers: Arc::clone(&store.servers),
+            takeovers,
+            history,
+            proof,
+            age: DataAge::Current,
+            max_lag: store.max_lag,
+            renewal: dialled_at + jittered(store.max_connection_age, AGE_JITTER),
             ears: None,
             prepared_statements: store.prepared_statements,
             query_timeout: store.query_timeout,
@@ -99,6 +139,29 @@ impl PostgresFollower {
             Err(reason) if error::is_standby(&reason) => Ok(false),
             Err(reason) => Err(error::translate(&reason, &self.remedy)),
         }
+    }
+
+    /// Takes in what an answer says of its server. Fails when it is not the one that
+    /// is followed any more, as behind a pooler, or has become a primary.
+    fn observe(&mut self, answering: &Answering, asked_at: Instant) -> Result<(), StoreError> {
+        if answering.process != self.server.process {
+            return Err(StoreError::new(StoreErrorKind::Unreachable, "another server answers"));
+        }
+        let age = self.servers.observe(answering, asked_at)?.age;
+        let verified_at = self.proof.borrow().verified_at;
+        let unproved = asked_at.saturating_duration_since(verified_at) > self.max_lag;
+        self.age =
+            if unproved { DataAge::Lagging(age.as_of(asked_at).min(verified_at)) } else { age };
+        Ok(())
+    }
+
+    /// Whether the name leads to a server that is to be preferred: a primary to a
+    /// standby, and any to a standby whose data are old.
+    fn prefers_other(&mut self) -> bool {
+        let is_new = self.proof.has_changed().unwrap_or(false);
+        let Proof { is_other, is_primary, .. } = *self.proof.borrow_and_update();
+        let is_standby = self.server.process.timeline.is_none();
+        is_new && is_other && is_standby && (is_primary || self.age.is_lagging())
     }
 
     /// Runs one statement. Unnamed: they are few, and need no second round trip.
@@ -123,9 +186,20 @@ impl Follower for PostgresFollower {
         self.ears.is_some()
     }
 
+    fn age(&self) -> DataAge {
+        self.age
+    }
+
+    fn history(&self) -> u64 {
+        self.history
+    }
+
     async fn head(&mut self) -> Result<Revision, StoreError> {
-        let rows = self.query(HEAD, &[]).await?;
-        rows.first().map_or(Ok(Revision(0)), rows::revision)
+        let asked_at = Instant::now();
+        let rows = self.query(&HEAD, &[]).await?;
+        let row = rows.first().ok_or_else(|| StoreError::unreadable("it says nothing"))?;
+        self.observe(&Answering::read(row, 1)?, asked_at)?;
+        rows::revision(row)
     }
 
     async fn changes(
@@ -154,18 +228,30 @@ impl Follower for PostgresFollower {
     }
 
     async fn wait(&mut self, until: Instant) -> Result<Woken, StoreError> {
-        let Some(ears) = &mut self.ears else {
-            sleep_until(until).await;
-            return Ok(Woken::Elapsed);
-        };
+        if Instant::now() >= self.renewal || self.prefers_other() {
+            // If that fails, it is good for a while.
+            self.renewal = Instant::now() + RENEWAL_RETRY;
+            return Ok(Woken::Renewal);
+        }
+        let Self { ears, takeovers, history, renewal, .. } = self;
+        let until = until.min(*renewal);
         loop {
-            if let Some(woken) = ears.next() {
+            if *takeovers.borrow_and_update() != *history {
+                return Ok(Woken::TakenOver);
+            }
+            if let Some(woken) = ears.as_mut().and_then(Ears::next) {
                 return woken;
             }
-            match timeout_at(until, ears.heard.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(ended()),
-                Err(_) => return Ok(Woken::Elapsed),
+            let heard = async {
+                match ears.as_mut() {
+                    Some(ears) => ears.heard.changed().await.map_err(|_| ended()),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                heard = heard => heard?,
+                Ok(()) = takeovers.changed() => {}
+                () = sleep_until(until) => return Ok(Woken::Elapsed),
             }
         }
     }

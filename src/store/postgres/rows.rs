@@ -31,6 +31,9 @@ const COLUMNS: &str = "\
     allowed_networks::text[], audiences::text[], metadata::text, state::text, not_before, \
     expires_at, created_at, last_used_at, revision::bigint";
 
+/// How many columns [`key_columns`] has.
+pub(super) const KEY_COLUMNS: usize = 18;
+
 /// Reads a row of [`key_columns`].
 ///
 /// Empty where a table that was brought along has NULL: hint, name, scopes,
@@ -59,15 +62,17 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     Ok(StoredKey { digest, record })
 }
 
-/// Reads a row of [`key_columns`] as the answer for its digest. A record that
-/// cannot be read is an error of its own, so that it does not take others with
-/// it.
-pub(super) fn answer(row: &Row) -> Result<(Digest, Result<KeyRecord, StoreError>), StoreError> {
-    let digest = column::<&[u8]>(row, 1, "?")?;
+/// Reads a row of [`key_columns`] as the answer for its digest; `None` where there
+/// is no key and the row only says who answers. A record that cannot be read is an
+/// error of its own, so that it does not take others with it.
+pub(super) fn answer(
+    row: &Row,
+) -> Result<Option<(Digest, Result<KeyRecord, StoreError>)>, StoreError> {
+    let Some(digest) = column::<Option<&[u8]>>(row, 1, "?")? else { return Ok(None) };
     let digest = Digest::try_from(digest).map_err(|r| StoreError::unreadable(r.to_string()))?;
     match stored_key(row) {
         Err(error) if error.kind() != StoreErrorKind::Unreadable => Err(error),
-        read => Ok((digest, read.map(|key| key.record))),
+        read => Ok(Some((digest, read.map(|key| key.record)))),
     }
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     key::Revision,
-    store::{ChangePage, Follower, StoreError, Woken},
+    store::{ChangePage, DataAge, Follower, StoreError, Woken},
 };
 
 /// Follows the changes over a connection of its own.
@@ -42,6 +42,14 @@ impl SqliteFollower {
 impl Follower for SqliteFollower {
     fn announces(&self) -> bool {
         false
+    }
+
+    fn age(&self) -> DataAge {
+        DataAge::Current
+    }
+
+    fn history(&self) -> u64 {
+        0
     }
 
     async fn head(&mut self) -> Result<Revision, StoreError> {

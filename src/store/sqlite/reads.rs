@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Result, named_params};
 use super::rows::{self, COLUMNS};
 use crate::{
     key::{Digest, KeyId, KeyRecord, Revision},
-    store::{ChangePage, Lookup, Page, StoredKey},
+    store::{ChangePage, DataAge, Lookup, Page, StoredKey},
 };
 
 pub(super) fn find(db: &Connection, digests: &[Digest]) -> Result<Lookup> {
@@ -21,7 +21,7 @@ pub(super) fn find(db: &Connection, digests: &[Digest]) -> Result<Lookup> {
     let found: Vec<_> = query
         .query_map(named_params! { ":digests": asked }, rows::answer)?
         .collect::<Result<_>>()?;
-    Ok(Lookup::answered(digests, found))
+    Ok(Lookup::answered(digests, found, DataAge::Current))
 }
 
 /// Changes whenever somebody else has written to the file, and for nothing else

@@ -96,18 +96,18 @@ fn memory(seen: &Seen) -> ExplainedMemory {
                 ..ExplainedMemory::default()
             }
         }
-        Some(Peeked::Record { known, validated_at, life, windows, vouched, missing_since }) => {
-            ExplainedMemory {
-                state: state(*life, missing_since.is_some()).into(),
-                age: since(*at, *validated_at),
-                record: Some(record(known)),
-                feed_vouches: *vouched,
-                fresh_until: on_the_wall(windows.fresh_until),
-                revalidated_until: on_the_wall(windows.revalidating_until),
-                served_until: on_the_wall(windows.stale_until.max(windows.fresh_until)),
-                missing_for: missing_since.and_then(|missing| since(*at, missing)),
-            }
-        }
+        Some(Peeked::Record {
+            known, validated_at, life, windows, vouched, missing_since, ..
+        }) => ExplainedMemory {
+            state: state(*life, missing_since.is_some()).into(),
+            age: since(*at, *validated_at),
+            record: Some(record(known)),
+            feed_vouches: *vouched,
+            fresh_until: on_the_wall(windows.fresh_until),
+            revalidated_until: on_the_wall(windows.revalidating_until),
+            served_until: on_the_wall(windows.stale_until.max(windows.fresh_until)),
+            missing_for: missing_since.and_then(|missing| since(*at, missing)),
+        },
     }
 }
 
