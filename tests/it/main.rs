@@ -20,3 +20,4 @@ mod secrecy;
 mod sqlite;
 mod transport;
 mod write_path;
+mod witness;
