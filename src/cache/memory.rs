@@ -217,6 +217,7 @@ impl Memory {
 
     /// How an answer is served that the store gives now, from data of that age. A
     /// record that is too old to be served at all is none, unless it ends the key.
+    #[must_use]
     pub fn served(&self, known: &Known, age: DataAge, asked_at: Instant) -> Option<Freshness> {
         let old = asked_at.saturating_duration_since(age.as_of(asked_at));
         if known.state() == State::Active && old >= self.config.stale_if_error_for {

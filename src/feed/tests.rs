@@ -344,3 +344,16 @@ async fn changes_that_come_while_it_catches_up_are_caught_up_with_too() {
     sleep(AT_ONCE).await;
     assert!(!bench.has(&key));
 }
+
+#[tokio::test(start_paused = true)]
+async fn data_that_are_old_end_coverage_and_are_told_until_they_are_not() {
+    let bench = bench().await;
+    let since = Instant::now();
+    bench.store.tune(|channel| channel.lags_since = Some(since));
+    sleep(A_BEAT * 4).await;
+    assert!(bench.coverage.is_lagging() && !bench.covers(since));
+    assert_eq!(bench.coverage.until(), Some(since), "the true age is shown");
+    bench.store.tune(|channel| channel.lags_since = None);
+    sleep(A_BEAT).await;
+    assert!(!bench.coverage.is_lagging() && bench.covers(since));
+}

@@ -267,10 +267,10 @@ impl Statements {
         let page = r#"id::text COLLATE "C" > $1 ORDER BY id::text COLLATE "C" LIMIT $2"#;
         Self {
             // A row at least, so that an answer says whose it is even where there is no
-            // key.
+            // key. The lookup comes first: what a server shows of its statements is cut.
             find: format!(
-                "SELECT k.*, w.* FROM (SELECT {ANSWERING}) AS w \
-                 LEFT JOIN LATERAL ({select} WHERE digest = ANY($1::bytea[])) AS k ON true"
+                "SELECT k.*, w.* FROM ({select} WHERE digest = ANY($1::bytea[])) AS k \
+                 RIGHT JOIN (SELECT {ANSWERING}) AS w ON true"
             ),
             get: format!("{select} WHERE id::text = $1"),
             list: format!("{select} WHERE {page}"),

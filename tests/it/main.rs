@@ -19,5 +19,5 @@ mod restart;
 mod secrecy;
 mod sqlite;
 mod transport;
-mod write_path;
 mod witness;
+mod write_path;

@@ -244,8 +244,7 @@ async fn standby_whose_link_is_a_black_hole_vouches_for_nothing_once_it_has_noti
     let port = proxy.address().port();
     site.standby
         .sql(&format!(
-            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={port} user=keystead \
-             password={PASSWORD} connect_timeout=2'"
+            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={port} user=keystead password={PASSWORD}'"
         ))
         .await;
     site.standby.sql("ALTER SYSTEM SET wal_receiver_timeout = '2s'").await;
@@ -265,6 +264,11 @@ async fn standby_whose_link_is_a_black_hole_vouches_for_nothing_once_it_has_noti
     callers.ask(&service, std::slice::from_ref(&new));
     let refused = Refusal::of(&service.check_key(&new).await.unwrap_err());
     assert_eq!(refused.reason, "STORE_LAGGING");
+    proxy.set(Conduct::Reset);
+    eventually("nothing hangs in the black hole any more", async || {
+        (site.standby.value("SELECT count(*) FROM pg_stat_wal_receiver").await == "0").then_some(())
+    })
+    .await;
     proxy.set(Conduct::Forward);
     // The standby tries its primary again every five seconds.
     eventually("it streams again", async || {

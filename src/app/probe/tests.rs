@@ -143,3 +143,19 @@ async fn a_probe_that_finds_no_place_is_told_as_saturation() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_a_feed_the_probe_finds_a_store_whose_data_are_old() {
+    let (bench, probe) = bench(Mood::Answers);
+    TierWatch::new(Dependency::Feed, bench.ladder.clone(), Clock::System).absent();
+    beside(probe, async {
+        bench.until(|bench| bench.state().is_up()).await;
+        let lags = |bench: &Bench| bench.ladder.standing().doubts(Doubt::Lagging);
+        assert!(!lags(&bench));
+        bench.store.tune(|channel| channel.lags_since = Some(Instant::now()));
+        assert!(bench.until(lags).await < EVERY * 2);
+        bench.store.tune(|channel| channel.lags_since = None);
+        assert!(bench.until(|bench| !lags(bench)).await < EVERY * 2);
+    })
+    .await;
+}

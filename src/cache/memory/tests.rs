@@ -338,3 +338,40 @@ fn an_expiry_ends_the_use_of_a_record_to_the_moment() {
     let entry = Entry::new(Known::from(&expiring), Instant::now().into());
     assert!(entry.is_usable(end - SignedDuration::from_nanos(1)) && !entry.is_usable(end));
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_lags_nothing_is_fresh_and_nothing_absent() {
+    let bench = Bench::new();
+    bench.knows(KEY).await;
+    bench.takes(nth(70), None).await.unwrap();
+    assert!(bench.is_absent(&nth(70)));
+    bench.coverage.lags(true);
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::StaleIfError, Serve::AtOnce)));
+    assert!(!bench.is_absent(&nth(70)));
+    let lagging = Err(Unavailable::Store(StoreErrorKind::Lagging));
+    assert_eq!(bench.takes(nth(80), None).await, lagging);
+    bench.coverage.lags(false);
+    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    assert!(bench.is_absent(&nth(70)) && !bench.is_absent(&nth(80)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_record_of_a_standby_does_not_replace_a_newer_one() {
+    let bench = Bench::new();
+    let before = Instant::now();
+    tokio::time::advance(SECOND).await;
+    bench.takes(KEY, Some(record("acme", 6))).await.unwrap();
+    let older = answer(KEY, Some(record("acme", 5))).await;
+    assert_eq!(bench.memory.take(KEY, &older, before), Err(Unavailable::Suspect));
+}
+
+#[tokio::test(start_paused = true)]
+async fn record_that_was_read_from_another_server_is_outdated_by_any_change() {
+    let bench = Bench::new();
+    bench.coverage.confirm(Instant::now());
+    bench.takes(KEY, Some(record("acme", 9))).await.unwrap();
+    assert!(!bench.memory.change(&change(5, KEY, ChangeKind::Updated)));
+    tokio::time::advance(SECOND).await;
+    bench.coverage.new_history(Instant::now());
+    assert!(bench.memory.change(&change(5, KEY, ChangeKind::Updated)));
+}

@@ -70,3 +70,19 @@ async fn the_creation_of_a_key_that_was_just_read_costs_nothing() {
     assert!(remembered(&bench, &KEY).is_some());
     assert_eq!(bench.store.queries(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lagging_standby_says_is_stale_and_what_it_lacks_is_not_absent() {
+    let bench = bench(Mood::Answers, 8, 10);
+    let as_of = Instant::now();
+    bench.store.tune(|channel| channel.lags_since = Some(as_of));
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let found = bench.fill.find(ours(KEY), soon()).await.unwrap();
+    assert_eq!(found.freshness, crate::tier::Freshness::StaleIfError);
+    assert_eq!(found.validated_at, as_of);
+    let lagging = Err(Unavailable::Store(StoreErrorKind::Lagging));
+    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, lagging);
+    assert!(remembered(&bench, &nth(1)).is_none());
+    tokio::time::advance(crate::cache::CacheConfig::default().stale_if_error_for).await;
+    assert_eq!(bench.fill.find(ours(KEY), soon()).await, lagging, "it is too old to be served");
+}

@@ -171,7 +171,6 @@ fn is_of_use(servers: Arc<Servers>, max_age: Duration) -> Hook {
     Hook::sync_fn(move |client, metrics| {
         // Another age for each connection, and the same each time.
         let address = Arc::as_ptr(&client.statement_cache).addr() as u64;
-        #[expect(clippy::cast_possible_truncation, reason = "its upper half alone is drawn")]
         let drawn = (address.wrapping_mul(GOLDEN) >> u32::BITS) as u32;
         let max_age = max_age.mul_f32(spread(drawn, AGE_JITTER));
         if metrics.age() >= max_age || !servers.is_current(metrics.created) {

@@ -22,7 +22,7 @@ pub(super) struct Standby {
     pub(super) received: i64,
     pub(super) replayed: i64,
     /// The process that receives, if there is one.
-    pub(super) receiver: Option<i32>,
+    pub(super) stream: Option<i32>,
     /// How long ago, by the clock of the standby, the primary committed what was
     /// replayed last.
     pub(super) replayed_ago: Option<Duration>,
@@ -53,7 +53,7 @@ pub(super) struct Replay {
 impl Standby {
     /// Whether it has replayed all that it has received, and still receives.
     pub(super) fn is_level(&self) -> bool {
-        self.receiver.is_some() && self.replayed >= self.received
+        self.stream.is_some() && self.replayed >= self.received
     }
 }
 
@@ -64,7 +64,7 @@ impl Replay {
 
     /// Takes in what the standby said when it was asked at `asked_at`.
     pub(super) fn observe(&mut self, standby: &Standby, asked_at: Instant) -> Observed {
-        let is_settled = self.is_settled(standby.receiver, asked_at);
+        let is_settled = self.is_settled(standby.stream, asked_at);
         if is_settled {
             self.sample(standby.received, asked_at);
         }
@@ -137,9 +137,9 @@ mod tests {
         }
 
         /// How many seconds old the data are.
-        fn age(&mut self, second: u32, received: i64, replayed: i64, receiver: Option<i32>) -> u64 {
+        fn age(&mut self, second: u32, received: i64, replayed: i64, stream: Option<i32>) -> u64 {
             let at = self.start + second * SECOND;
-            let standby = Standby { received, replayed, receiver, replayed_ago: Some(SECOND) };
+            let standby = Standby { received, replayed, stream, replayed_ago: Some(SECOND) };
             let Observed { age, .. } = self.replay.observe(&standby, at);
             let old = at - age.as_of(at);
             assert_eq!(age.is_lagging(), old > MAX_LAG);
@@ -188,7 +188,7 @@ mod tests {
     fn before_anything_is_measured_the_last_commit_tells_the_age() {
         let mut bench = Bench::new();
         assert_eq!(bench.age(0, 10, 5, Some(1)), 1);
-        let unknown = Standby { received: 10, replayed: 5, receiver: None, replayed_ago: None };
+        let unknown = Standby { received: 10, replayed: 5, stream: None, replayed_ago: None };
         assert!(Replay::new(MAX_LAG).observe(&unknown, bench.start).age.is_lagging());
     }
 

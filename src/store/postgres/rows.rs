@@ -62,12 +62,13 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     Ok(StoredKey { digest, record })
 }
 
+/// A digest, and its record or why that cannot be read.
+pub(super) type FoundRow = (Digest, Result<KeyRecord, StoreError>);
+
 /// Reads a row of [`key_columns`] as the answer for its digest; `None` where there
 /// is no key and the row only says who answers. A record that cannot be read is an
 /// error of its own, so that it does not take others with it.
-pub(super) fn answer(
-    row: &Row,
-) -> Result<Option<(Digest, Result<KeyRecord, StoreError>)>, StoreError> {
+pub(super) fn answer(row: &Row) -> Result<Option<FoundRow>, StoreError> {
     let Some(digest) = column::<Option<&[u8]>>(row, 1, "?")? else { return Ok(None) };
     let digest = Digest::try_from(digest).map_err(|r| StoreError::unreadable(r.to_string()))?;
     match stored_key(row) {

@@ -213,13 +213,13 @@ impl Answering {
         let timeline: Option<i32> = rows::column(row, first + 1, "?")?;
         let received: Option<i64> = rows::column(row, first + 2, "?")?;
         let replayed: Option<i64> = rows::column(row, first + 3, "?")?;
-        let receiver = rows::column(row, first + 4, "?")?;
+        let stream = rows::column(row, first + 4, "?")?;
         let ago: Option<i64> = rows::column(row, first + 5, "?")?;
         let replayed_ago = ago.map(|ago| Duration::from_millis(ago.max(0).unsigned_abs()));
         let standby = received.zip(replayed).map(|(received, replayed)| Standby {
             received,
             replayed,
-            receiver,
+            stream,
             replayed_ago,
         });
         Ok(Self { process: Process { started, timeline }, standby })
