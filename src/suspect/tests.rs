@@ -399,6 +399,10 @@ proptest! {
             for witness in bench.suspicion.witnesses(16) {
                 bench.suspicion.found(witness, true, true, bench.start + second * SECOND);
             }
+            for missing in bench.suspicion.still_missing(250) {
+                let (since, now) = (bench.start + SECOND, bench.start + second * SECOND);
+                bench.suspicion.missing(missing, since, now);
+            }
         }
         prop_assert!(!bench.suspicion.is_suspect());
         for n in 0..deleted {
