@@ -9,6 +9,7 @@ mod emptied;
 mod fault;
 mod flood;
 mod herd;
+mod moved;
 mod overload;
 mod revocation;
 mod site;
