@@ -10,6 +10,7 @@ mod entry;
 mod memory;
 mod policy;
 mod profiles;
+mod tombstones;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub use config::CacheConfig;
 pub use coverage::Coverage;
 pub use memory::{Held, Memory, Peek, Peeked, Serve};
 pub use policy::{Life, Windows};
+pub use tombstones::Tombstone;
 
 use crate::{
     key::{Credential, Digest},

@@ -128,6 +128,8 @@ impl Tiers {
         let Self { metrics, memory, .. } = self;
         let entries = Arc::clone(memory);
         metrics.observe_cache_entries(move || entries.len());
+        let outranked = Arc::clone(memory);
+        metrics.observe_rows_outranked(move || outranked.rows_outranked());
         let (waiting, capacity) = (self.fill.clone(), self.fill.clone());
         metrics.observe_fill(move |lane| waiting.waiting(lane));
         metrics.observe_headroom(move || capacity.capacity());

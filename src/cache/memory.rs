@@ -1,10 +1,10 @@
 //! The two bounded maps of the cache: records, and absences.
 
+mod export;
 mod peek;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
@@ -15,11 +15,12 @@ use super::{
     entry::Entry,
     policy::{Life, Pace, Validity},
     profiles::Profiles,
+    tombstones::{Tombstone, Tombstones},
 };
 use crate::{
     key::{Digest, Revision, State},
     outage::Unavailable,
-    store::{Absence, Answer, Change, ChangeKind, DataAge, Known, Profile, StoreErrorKind},
+    store::{Absence, Answer, Change, ChangeKind, DataAge, Known, StoreErrorKind},
     suspect::{Suspicion, Verdict},
     tier::{Freshness, Sighting},
     time::{Clock, ShortInstant, jittered},
@@ -48,6 +49,8 @@ pub struct Memory {
     absences: Cache<Digest, Missing>,
     /// The last change of a key, and when the feed told of it: those of late.
     changes: Cache<Digest, (Revision, Instant)>,
+    /// What outranks older rows.
+    tombstones: Tombstones,
     config: CacheConfig,
     pace: Pace,
     coverage: Arc<Coverage>,
@@ -112,6 +115,7 @@ impl Memory {
             profiles: Profiles::new(),
             absences: Cache::new(config.max_absent.get()),
             changes: Cache::new(MAX_CHANGES),
+            tombstones: Tombstones::default(),
             pace: Pace::of(&config),
             config,
             coverage,
@@ -175,8 +179,21 @@ impl Memory {
         now < missing.until && is_evidence && !self.coverage.is_lagging()
     }
 
+    /// An answer as it counts beside what is known: the row of a key that is known to
+    /// be revoked is revoked. Fails with [`Unavailable::Suspect`] for a row that is
+    /// older than the deletion of its key.
+    pub fn judge(&self, digest: &Digest, answer: &Answer) -> Result<Answer, Unavailable> {
+        match answer {
+            Answer::Found(known) => {
+                self.tombstones.judge(digest, known, self.clock.monotonic()).map(Answer::Found)
+            }
+            Answer::Absent(absence) => Ok(Answer::Absent(*absence)),
+        }
+    }
+
     /// Takes in what the store said when it was asked at `asked_at`, and ends
-    /// what it contradicts.
+    /// what it contradicts. Returns the answer as it counts, see
+    /// [`judge`](Self::judge).
     ///
     /// Fails with [`StoreErrorKind::Lagging`] for an absence while the data of the store
     /// are too old, and with [`Unavailable::Suspect`] when the answer is not believed: an
@@ -188,19 +205,21 @@ impl Memory {
         digest: Digest,
         answer: &Answer,
         asked_at: Instant,
-    ) -> Result<(), Unavailable> {
-        match answer {
+    ) -> Result<Answer, Unavailable> {
+        let answer = self.judge(&digest, answer)?;
+        match &answer {
             Answer::Found(known) => {
-                if self.is_older_than_a_change(&digest, known)
-                    || self.is_older_than_held(&digest, known, asked_at)
+                // A row that says revoked or disabled is believed, whatever its number.
+                if known.state() == State::Active
+                    && (self.is_older_than_a_change(&digest, known)
+                        || self.is_older_than_held(&digest, known, asked_at))
                 {
                     return Err(Unavailable::Suspect);
                 }
                 self.keep(digest, known.clone(), asked_at.into());
-                Ok(())
             }
             Answer::Absent(_) if self.coverage.is_lagging() => {
-                Err(Unavailable::Store(StoreErrorKind::Lagging))
+                return Err(Unavailable::Store(StoreErrorKind::Lagging));
             }
             Answer::Absent(absence) => {
                 if self.doubts(&digest, asked_at) {
@@ -210,9 +229,9 @@ impl Memory {
                 let missing = Missing { absence: *absence, validated_at: asked_at, until };
                 self.absences.insert(digest, missing);
                 self.records.remove(&digest);
-                Ok(())
             }
         }
+        Ok(answer)
     }
 
     /// How an answer is served that the store gives now, from data of that age. A
@@ -231,8 +250,7 @@ impl Memory {
     /// standby that is behind has it.
     fn is_older_than_held(&self, digest: &Digest, known: &Known, validated_at: Instant) -> bool {
         self.records.peek(digest).is_some_and(|held| {
-            known.state() == State::Active
-                && held.known.revision() > known.revision()
+            held.known.revision() > known.revision()
                 && Instant::from(held.validated_at) > validated_at
         })
     }
@@ -247,6 +265,12 @@ impl Memory {
     }
 
     fn keep(&self, digest: Digest, known: Known, validated_at: ShortInstant) {
+        match known.state() {
+            State::Revoked => self.tombstones.put(digest, Tombstone::Revoked),
+            State::Active | State::Disabled => {
+                self.tombstones.clear_before(&digest, known.revision());
+            }
+        }
         let entry = Entry::new(self.profiles.sharing(known), validated_at);
         let usable = entry.is_usable(self.clock.wall());
         let known = self.records.contains_key(&digest);
@@ -310,11 +334,14 @@ impl Memory {
         let digest = &change.digest;
         self.suspicion.excuse(digest, change.kind);
         self.changes.insert(*digest, (change.revision, self.clock.monotonic()));
+        self.tombstones.change(change);
         if change.kind != ChangeKind::Deleted {
             self.absences.remove(digest);
         }
         let outdated = |entry: &Entry| {
-            !self.record_includes(&entry.known, entry.validated_at.into(), change.revision)
+            let is_usable = entry.known.state() != State::Revoked;
+            change.kind == ChangeKind::Revoked && is_usable
+                || !self.record_includes(&entry.known, entry.validated_at.into(), change.revision)
         };
         self.records.remove_if(digest, outdated).is_some()
     }
@@ -346,29 +373,10 @@ impl Memory {
         self.records.iter().map(|(digest, _)| digest)
     }
 
-    /// All records with the times when the store vouched for them, in no order.
-    pub fn export(&self) -> impl Iterator<Item = (Digest, Known, Instant)> {
-        let parts = |(digest, Entry { known, validated_at }): (Digest, Entry)| {
-            (digest, known, validated_at.into())
-        };
-        self.records.iter().map(parts)
-    }
-
-    /// Of profiles with the same content, the one that records in here share.
+    /// How many rows of the store were outranked by what was known already.
     #[must_use]
-    pub fn shared(&self, profile: &Profile) -> Profile {
-        self.profiles.shared(profile)
-    }
-
-    /// Puts in a record that the store vouched for at `validated_at`, which may
-    /// lie before the start of this process. Its profile is one that
-    /// [`shared`](Self::shared) gave. For a memory that nobody else fills yet.
-    pub fn restore(&self, digest: Digest, known: Known, validated_at: Instant, now: Timestamp) {
-        let entry = Entry::new(known, validated_at.into());
-        if entry.is_usable(now) {
-            self.suspicion.introduce(digest);
-        }
-        self.records.insert(digest, entry);
+    pub fn rows_outranked(&self) -> u64 {
+        self.tombstones.outranked()
     }
 
     /// How many records are kept.

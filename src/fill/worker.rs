@@ -142,14 +142,18 @@ impl<S: Store> Unfinished<'_, S> {
         while let Some(Taken { digest, ticket, ours, stage, called }) = self.taken.pop() {
             let changed = queue.finish(&digest, ticket);
             let mut outcome = outcome(&digest, ours);
-            if let Ok(Sighting { answer, validated_at, .. }) = &outcome {
+            if let Ok(sighting) = outcome {
+                let Sighting { answer, validated_at, .. } = &sighting;
                 let memory = &self.shared.parts.memory;
                 // The memory takes nothing that was read before a change.
                 let current =
                     changed.is_none_or(|last| memory.includes(answer, *validated_at, last));
-                if current && let Err(doubt) = memory.take(digest, answer, *validated_at) {
-                    outcome = Err(doubt);
-                }
+                let counts = if current {
+                    memory.take(digest, answer, *validated_at)
+                } else {
+                    memory.judge(&digest, answer)
+                };
+                outcome = counts.map(|answer| Sighting { answer, ..sighting });
             }
             told.push((stage, outcome, called));
         }

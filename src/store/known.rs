@@ -82,6 +82,13 @@ impl Known {
         Self::of(own, &self.0.slice)
     }
 
+    /// The same, but revoked.
+    pub(crate) fn revoked(&self) -> Self {
+        let Own { profile, revision, shape, .. } = self.own();
+        let shape = Shape { state: State::Revoked, ..*shape };
+        Self::of(Own::new(profile.clone(), *revision, self.used_at(), shape), &self.0.slice)
+    }
+
     /// Its public name.
     #[must_use]
     pub fn id(&self) -> &str {

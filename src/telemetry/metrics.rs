@@ -192,6 +192,16 @@ impl Metrics {
         self.cache_lookups.count(result as usize);
     }
 
+    /// Shows how many rows were outranked, read whenever the metrics are.
+    pub fn observe_rows_outranked(&self, outranked: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.provider
+            .meter("keystead")
+            .u64_observable_counter("keystead_rows_outranked")
+            .with_description("Rows of keys that are known to have ended and are usable there.")
+            .with_callback(move |counter| counter.observe(outranked(), &[]))
+            .build();
+    }
+
     /// Shows the size of the cache, read whenever the metrics are.
     pub fn observe_cache_entries(&self, entries: impl Fn() -> usize + Send + Sync + 'static) {
         self.provider

@@ -44,7 +44,7 @@ impl Bench {
 
     /// What the store says now.
     async fn takes(&self, digest: Digest, row: Option<KeyRecord>) -> Result<(), Unavailable> {
-        self.memory.take(digest, &answer(digest, row).await, Instant::now())
+        self.memory.take(digest, &answer(digest, row).await, Instant::now()).map(drop)
     }
 
     fn freshness(&self, digest: &Digest) -> Option<(Freshness, Serve)> {

@@ -1,0 +1,254 @@
+//! What is known of keys that have ended. It outranks every older row, such as that
+//! of a backup that is loaded under a running instance.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    key::{Digest, Revision, State},
+    outage::Unavailable,
+    store::{Change, ChangeKind, Known},
+};
+
+/// How many tombstones are kept, about 12 MB. At the bound the oldest makes room: a
+/// store that revokes a thousand keys a day reaches it after three months without a
+/// restart.
+const MAX_TOMBSTONES: usize = 100_000;
+
+/// How often a row that was outranked is logged at most: a backup that was loaded
+/// has many.
+const LOG_EVERY: Duration = Duration::from_mins(1);
+
+/// How a key has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstone {
+    /// A row or a numbered change said that it is revoked. Final.
+    Revoked,
+    /// The change with this number said that its row was deleted. A greater number
+    /// may have created it anew, as when a digest is imported again.
+    Deleted(Revision),
+}
+
+impl Tombstone {
+    fn outranks(self, known: &Known) -> bool {
+        match self {
+            Self::Revoked => known.state() != State::Revoked,
+            Self::Deleted(deleted) => known.state() == State::Active && known.revision() <= deleted,
+        }
+    }
+}
+
+/// The tombstones of an instance. Looked at when the store has answered, and never
+/// on a hit.
+#[derive(Debug, Default)]
+pub(super) struct Tombstones(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Each with its place in `order`.
+    tombstones: HashMap<Digest, (u64, Tombstone)>,
+    /// In the order in which they were put up.
+    order: BTreeMap<u64, Digest>,
+    next: u64,
+    outranked: u64,
+    logged_at: Option<Instant>,
+}
+
+impl Tombstones {
+    /// Puts up a tombstone. A deletion does not take the place of a revocation.
+    pub(super) fn put(&self, digest: Digest, tombstone: Tombstone) {
+        let mut kept = self.kept();
+        match kept.tombstones.get_mut(&digest) {
+            Some((_, Tombstone::Revoked)) => {}
+            Some((_, other)) => *other = tombstone,
+            None => kept.add(digest, tombstone),
+        }
+    }
+
+    /// Takes in a numbered change.
+    pub(super) fn change(&self, change: &Change) {
+        match change.kind {
+            ChangeKind::Revoked => self.put(change.digest, Tombstone::Revoked),
+            ChangeKind::Deleted => self.put(change.digest, Tombstone::Deleted(change.revision)),
+            ChangeKind::Created | ChangeKind::Updated => {
+                self.clear_before(&change.digest, change.revision);
+            }
+        }
+    }
+
+    /// A row as it counts: one of a key that is known to be revoked is revoked.
+    ///
+    /// Fails with [`Unavailable::Suspect`] for a usable row that is no newer than the
+    /// deletion of its key: the row is no grant, and the deletion no denial while the
+    /// store shows the row. A row that says revoked or disabled is always believed.
+    pub(super) fn judge(
+        &self,
+        digest: &Digest,
+        known: &Known,
+        now: Instant,
+    ) -> Result<Known, Unavailable> {
+        let mut kept = self.kept();
+        match kept.get(digest).filter(|it| it.outranks(known)) {
+            None => Ok(known.clone()),
+            Some(tombstone) => {
+                kept.note_outranked(known, now);
+                match tombstone {
+                    Tombstone::Revoked => Ok(known.revoked()),
+                    Tombstone::Deleted(_) => Err(Unavailable::Suspect),
+                }
+            }
+        }
+    }
+
+    /// Whether a record says otherwise than what is known.
+    pub(super) fn ends(&self, digest: &Digest, known: &Known) -> bool {
+        self.kept().get(digest).is_some_and(|it| it.outranks(known))
+    }
+
+    /// A number that was given to a row or a change of this key since clears its
+    /// deletion.
+    pub(super) fn clear_before(&self, digest: &Digest, revision: Revision) {
+        let mut kept = self.kept();
+        let is_before = |it| matches!(it, Tombstone::Deleted(deleted) if deleted < revision);
+        if kept.get(digest).is_some_and(is_before) {
+            kept.remove(digest);
+        }
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn all(&self) -> Vec<(Digest, Tombstone)> {
+        let kept = self.kept();
+        kept.order.values().filter_map(|digest| Some((*digest, kept.get(digest)?))).collect()
+    }
+
+    /// How many rows were outranked.
+    pub(super) fn outranked(&self) -> u64 {
+        self.kept().outranked
+    }
+
+    /// Nothing panics while it holds this lock.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn get(&self, digest: &Digest) -> Option<Tombstone> {
+        self.tombstones.get(digest).map(|(_, tombstone)| *tombstone)
+    }
+
+    fn add(&mut self, digest: Digest, tombstone: Tombstone) {
+        self.tombstones.insert(digest, (self.next, tombstone));
+        self.order.insert(self.next, digest);
+        self.next += 1;
+        if self.tombstones.len() > MAX_TOMBSTONES
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.tombstones.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, digest: &Digest) {
+        if let Some((place, _)) = self.tombstones.remove(digest) {
+            self.order.remove(&place);
+        }
+    }
+
+    fn note_outranked(&mut self, known: &Known, now: Instant) {
+        self.outranked += 1;
+        let is_due = |last: Instant| now.saturating_duration_since(last) >= LOG_EVERY;
+        if self.logged_at.is_none_or(is_due) {
+            self.logged_at = Some(now);
+            tracing::warn!(
+                key_id = known.id(), revision = %known.revision(),
+                "the store has older rows than this instance: a key that is known to have ended \
+                 is active there and stays refused; was a backup loaded?"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fake::record;
+
+    fn nth(n: usize) -> Digest {
+        Digest::sha256_of(&n.to_le_bytes())
+    }
+
+    fn row(revision: i64, state: State) -> Known {
+        let mut record = record("acme", revision);
+        record.state = state;
+        Known::from(&record)
+    }
+
+    fn change(revision: i64, kind: ChangeKind) -> Change {
+        Change { revision: Revision(revision), digest: nth(1), kind }
+    }
+
+    fn judged(tombstones: &Tombstones, known: &Known) -> Result<State, Unavailable> {
+        tombstones.judge(&nth(1), known, Instant::now()).map(|known| known.state())
+    }
+
+    #[test]
+    fn revoked_key_stays_revoked_whatever_a_row_says_and_whatever_its_number_is() {
+        let tombstones = Tombstones::default();
+        tombstones.change(&change(7, ChangeKind::Revoked));
+        for kind in [ChangeKind::Updated, ChangeKind::Deleted, ChangeKind::Created] {
+            tombstones.change(&change(8, kind));
+            for revision in [1, 7, 100] {
+                for state in [State::Active, State::Disabled, State::Revoked] {
+                    let judged = judged(&tombstones, &row(revision, state));
+                    assert_eq!(judged, Ok(State::Revoked), "{revision} {state}");
+                }
+            }
+        }
+        assert_eq!(tombstones.outranked(), 3 * 3 * 2);
+    }
+
+    #[test]
+    fn row_that_is_no_newer_than_the_deletion_of_its_key_is_neither_grant_nor_denial() {
+        let tombstones = Tombstones::default();
+        tombstones.change(&change(7, ChangeKind::Deleted));
+        for revision in [1, 7] {
+            let judged = judged(&tombstones, &row(revision, State::Active));
+            assert_eq!(judged, Err(Unavailable::Suspect));
+        }
+        for state in [State::Disabled, State::Revoked] {
+            assert_eq!(judged(&tombstones, &row(1, state)), Ok(state), "always believed");
+        }
+        assert_eq!(judged(&tombstones, &row(8, State::Active)), Ok(State::Active));
+    }
+
+    #[test]
+    fn key_that_was_created_anew_is_as_its_row_says() {
+        let tombstones = Tombstones::default();
+        tombstones.change(&change(7, ChangeKind::Deleted));
+        tombstones.change(&change(6, ChangeKind::Created));
+        assert!(judged(&tombstones, &row(6, State::Active)).is_err(), "an older change");
+        tombstones.change(&change(8, ChangeKind::Created));
+        assert_eq!(judged(&tombstones, &row(8, State::Active)), Ok(State::Active));
+        assert_eq!(tombstones.all(), []);
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_makes_room_and_what_was_cleared_takes_none() {
+        let tombstones = Tombstones::default();
+        for n in 1..=MAX_TOMBSTONES {
+            tombstones.put(nth(0), Tombstone::Deleted(Revision(1)));
+            tombstones.clear_before(&nth(0), Revision(2));
+            tombstones.put(nth(n), Tombstone::Revoked);
+        }
+        assert_eq!(tombstones.all().len(), MAX_TOMBSTONES);
+        tombstones.put(nth(0), Tombstone::Revoked);
+        let all = tombstones.all();
+        assert_eq!((all.len(), all[0].0), (MAX_TOMBSTONES, nth(2)), "the first is gone");
+        assert_eq!(all.last(), Some(&(nth(0), Tombstone::Revoked)));
+    }
+}
