@@ -14,6 +14,7 @@ mod forward_auth;
 mod harness;
 mod lifecycle;
 mod outages;
+mod outranked;
 mod postgres;
 mod restart;
 mod secrecy;
