@@ -15,7 +15,7 @@ use crate::{
     store::{Change, ChangeKind, Known},
 };
 
-/// How many tombstones are kept, about 12 MB. At the bound the oldest makes room: a
+/// How many tombstones are kept, about 15 MB. At the bound the oldest makes room: a
 /// store that revokes a thousand keys a day reaches it after three months without a
 /// restart.
 const MAX_TOMBSTONES: usize = 100_000;
