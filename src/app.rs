@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapFutureLayer;
 
-pub use open::{OpenError, Opened, hold_against, open_ring, open_store, open_store_alone};
+pub use open::{
+    OpenError, Opened, hold_against, hold_beside, open_ring, open_store, open_store_alone,
+};
 
 use self::{probe::Probe, secrets::Secrets, tiers::Tiers};
 use crate::{

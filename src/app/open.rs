@@ -170,6 +170,17 @@ pub async fn hold_against(
     Ok(if lacking.is_empty() { Ok(()) } else { Err(OpenError::SecretUnknown(lacking)) })
 }
 
+/// Fails when an embedded store took the place of the one that belongs to the secret
+/// beside it: whatever is stored there first would make it look like that one.
+pub async fn hold_beside(config: &Config, store: &AnyStore) -> Result<(), OpenError> {
+    if let (None, StoreUrl::Sqlite { path }, AnyStore::Sqlite(embedded)) =
+        (&config.keys.secret_file, &config.store.url, store)
+    {
+        secret_beside(config, embedded, path).await?;
+    }
+    Ok(())
+}
+
 fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
     let sqlite = SqliteConfig {
         path: path.to_owned(),
@@ -214,14 +225,8 @@ async fn embedded_secret(
     let AnyStore::Sqlite(embedded) = store else {
         return Err(OpenError::SecretMissing);
     };
-    if path.exists() {
-        let secrets = SecretFile::read(&path)?;
-        let fingerprints: Vec<_> = ring_of(config, &secrets)?.fingerprints().collect();
-        if embedded.belongs_to(&fingerprints).await.map_err(failed)? {
-            return Ok(secrets);
-        }
-        let (store, state) = (database.to_owned(), "has no key and never had one");
-        return Err(OpenError::StoreLost { store, secret: path, state });
+    if let Some(secrets) = secret_beside(config, embedded, database).await? {
+        return Ok(secrets);
     }
     if holds_minted_key(store).await.map_err(failed)? {
         return Err(OpenError::SecretLost { store: database.to_owned(), secret: path });
@@ -232,6 +237,26 @@ async fn embedded_secret(
         embedded.note_secret(fingerprint).await.map_err(failed)?;
     }
     Ok(draft.keep()?)
+}
+
+/// The secret that is there beside an embedded store, if the store belongs to it.
+async fn secret_beside(
+    config: &Config,
+    embedded: &SqliteStore,
+    database: &Path,
+) -> Result<Option<SecretFile>, OpenError> {
+    let path = database.with_file_name(EMBEDDED_SECRET);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let secrets = SecretFile::read(&path)?;
+    let fingerprints: Vec<_> = ring_of(config, &secrets)?.fingerprints().collect();
+    let belongs = embedded.belongs_to(&fingerprints).await;
+    if belongs.map_err(|error| OpenError::Embedded { path: database.to_owned(), error })? {
+        return Ok(Some(secrets));
+    }
+    let (store, state) = (database.to_owned(), "has no key and never had one");
+    Err(OpenError::StoreLost { store, secret: path, state })
 }
 
 async fn holds_minted_key(store: &AnyStore) -> Result<bool, StoreError> {

@@ -55,13 +55,16 @@ impl Secrets {
     }
 
     /// Asks at the start: the secrets that are lacking, if the store tells in time.
+    /// They are told by whoever does not go on for them.
     pub(super) async fn at_start<S: Store>(&mut self, store: &Guarded<S>) -> Vec<SecretUse> {
         let deadline = self.clock.monotonic() + AT_START;
         let told = timeout_at(deadline, self.ask(store, deadline)).await;
         let Ok(Ok(Ok(lacking))) = told else {
             return Vec::new();
         };
-        self.take(&lacking);
+        if lacking.is_empty() {
+            self.take(&lacking);
+        }
         lacking
     }
 

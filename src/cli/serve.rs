@@ -3,7 +3,6 @@
 use std::{
     env,
     net::SocketAddr,
-    num::NonZeroU32,
     panic,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,7 +16,7 @@ use crate::{
     app::{App, Opened, Stop, open_store},
     config::Config,
     key::{Environment, Minted, NewKey, Rights},
-    store::{Page, Store, StoreUrl},
+    store::{Store, StoreUrl},
     telemetry::init_log,
     time::Clock,
 };
@@ -31,8 +30,8 @@ Examples:
 /// Run the service until SIGTERM or SIGINT.
 ///
 /// With no configuration it serves on loopback and keeps its keys in
-/// ./keystead.db, with the secret ./keystead.secret beside it. An embedded
-/// store that holds no key gets one, which is printed once.
+/// ./keystead.db, with the secret ./keystead.secret beside it. A new store
+/// of that kind gets a key, which is printed once.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ServeArgs {
@@ -122,16 +121,19 @@ impl Signals {
     }
 }
 
-/// Mints the first key of an embedded store that holds none. A server is left
-/// alone: several instances would each mint one, and what they print goes to a
-/// log.
+/// Mints the first key of an embedded store that holds none, and has lost none: a
+/// new key would speak for the store. A secret that was brought along may have keys
+/// elsewhere. A server is left alone: several instances would each mint one, and
+/// what they print goes to a log.
 async fn first_key(config: &Config) -> Result<Option<Minted>, Failure> {
     let StoreUrl::Sqlite { .. } = config.store.url else {
         return Ok(None);
     };
+    if config.keys.secret_file.is_some() {
+        return Ok(None);
+    }
     let Opened { store, ring, .. } = open_store(config).await?;
-    let any = Page { principal: None, after: None, limit: NonZeroU32::MIN };
-    if !store.list(&any).await?.is_empty() {
+    if store.history().await?.is_some_and(|history| history.any || history.expected > 0) {
         return Ok(None);
     }
     let minted = ring.mint(Environment::Live)?;

@@ -167,7 +167,7 @@ impl Store for SqliteStore {
     }
 
     async fn history(&self) -> Result<Option<History>, StoreError> {
-        self.read(|db| history::read(db)).await.map(Some)
+        self.read(history::read).await.map(Some)
     }
 
     async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {

@@ -7,6 +7,7 @@ mod cli;
 mod conformance;
 mod control;
 mod envoy;
+mod evidence;
 mod examples;
 mod ext_authz;
 mod feed;

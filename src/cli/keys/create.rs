@@ -62,7 +62,7 @@ pub(super) struct CreateArgs {
 }
 
 pub(super) async fn run(args: CreateArgs, options: &GlobalOptions) -> Result<(), Failure> {
-    let session = Session::open_or_create(options)?;
+    let session = Session::open_or_create(options).await?;
     let by = &session.by;
     let environment = Environment::from(args.environment);
     let rights = args.rights(by.at)?;

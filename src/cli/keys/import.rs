@@ -77,7 +77,7 @@ pub(super) struct ImportArgs {
 }
 
 pub(super) async fn run(args: &ImportArgs, options: &GlobalOptions) -> Result<(), Failure> {
-    let session = Session::open_or_create(options)?;
+    let session = Session::open_or_create(options).await?;
     let name = if args.is_stdin() { "stdin".to_owned() } else { args.file.display().to_string() };
     let mut batch = Batch::default();
     open(&args.file, &name)

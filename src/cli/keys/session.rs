@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use crate::{
-    app::{hold_against, open_ring, open_store_alone},
+    app::{hold_against, hold_beside, open_ring, open_store_alone},
     cli::{Failure, GlobalOptions, provenance},
     config::Config,
     key::{KeyId, KeyRecord, KeyRing, NewKey, Revision},
@@ -39,10 +39,11 @@ impl Session {
 
     /// As [`Session::open`], but makes an embedded store where there is none, and
     /// says so.
-    pub(super) fn open_or_create(options: &GlobalOptions) -> Result<Self, Failure> {
+    pub(super) async fn open_or_create(options: &GlobalOptions) -> Result<Self, Failure> {
         let config = options.load(Vec::new())?;
         let made = missing(&config).map(Path::to_owned);
         let session = Self::with(config)?;
+        hold_beside(&session.config, &session.store).await?;
         if let Some(path) = made {
             eprintln!("keystead: there was no store {}, so one is made", path.display());
         }

@@ -74,6 +74,7 @@ async fn a_relation_of_somebody_else_is_listed_and_never_changed() {
     let id = text(&created, "id");
 
     let keystead = with(&postgres, "relation = \"keystead.api_keys\"").await;
+    keystead.write("secret", std::fs::read(own.path("secret")).unwrap());
     assert_eq!(list(&keystead).await.len(), 1);
     for command in [
         vec!["keys", "create", "--principal", "acme"],

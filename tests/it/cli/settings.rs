@@ -79,21 +79,6 @@ async fn a_lost_secret_is_told_and_no_other_is_made_in_its_place() {
 }
 
 #[tokio::test]
-async fn a_lost_store_is_told_when_an_empty_one_takes_its_place() {
-    let keystead = Keystead::new();
-    let first = keystead.serve(&[]).await;
-    assert!(!first.log().contains("there was no store"), "{}", first.log());
-    assert!(first.stop().await.success());
-    for file in ["keystead.db", "keystead.db-wal", "keystead.db-shm"] {
-        let _ = std::fs::remove_file(keystead.path(file));
-    }
-    let second = keystead.serve(&[]).await;
-    let log = second.log();
-    assert!(log.contains("put the store back or correct `store.url`"), "{log}");
-    assert!(second.stop().await.success());
-}
-
-#[tokio::test]
 async fn a_new_secret_is_64_hex_digits_and_needs_no_configuration() {
     let keystead = Keystead::new();
     keystead.write("broken.toml", "this is no TOML");
