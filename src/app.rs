@@ -181,7 +181,6 @@ impl App {
         // What runs behind them.
         let breaker = tiers.store.breaker();
         let probe = Probe::new(
-            Arc::clone(&tiers.store),
             tiers.fill.clone(),
             secrets,
             ladder.clone(),

@@ -155,6 +155,12 @@ impl<S: Store> Fill<S> {
         worker::recall(&self.0, deadline).await
     }
 
+    /// The store that is asked.
+    #[must_use]
+    pub fn store(&self) -> &Guarded<S> {
+        &self.0.parts.store
+    }
+
     /// Whether the store is not believed about what it lacks.
     #[must_use]
     pub fn is_suspect(&self) -> bool {

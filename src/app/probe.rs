@@ -8,7 +8,7 @@ use super::secrets::Secrets;
 use crate::{
     cache::Coverage,
     fill::Fill,
-    guard::{Guarded, Refused},
+    guard::Refused,
     ladder::{Dependency, Doubt, Ladder, TierState, TierWatch, Warmth},
     store::{DataAge, Store, StoreError, StoreErrorKind},
     time::{Clock, jittered},
@@ -23,7 +23,6 @@ const SHORTEST_PART: u32 = 10;
 /// Tells the ladder how the store fares. See [`Fill::probe`].
 #[derive(Debug)]
 pub(super) struct Probe<S> {
-    store: Arc<Guarded<S>>,
     fill: Fill<S>,
     secrets: Secrets,
     watch: TierWatch,
@@ -43,7 +42,6 @@ struct Lag {
 
 impl<S: Store> Probe<S> {
     pub(super) fn new(
-        store: Arc<Guarded<S>>,
         fill: Fill<S>,
         secrets: Secrets,
         ladder: Ladder,
@@ -53,7 +51,6 @@ impl<S: Store> Probe<S> {
         clock: Clock,
     ) -> Self {
         Self {
-            store,
             fill,
             secrets,
             watch: TierWatch::new(Dependency::Store, ladder.clone(), clock.clone()),
@@ -98,7 +95,7 @@ impl<S: Store> Probe<S> {
         if let Ok(Ok(age)) = outcome {
             let recalled = self.fill.recall(deadline).await;
             outcome = recalled.map(|recalled| recalled.map(|()| age));
-            self.secrets.follow(&self.store, deadline).await;
+            self.secrets.follow(self.fill.store(), deadline).await;
         }
         match outcome {
             Ok(outcome) => Some(outcome),
@@ -106,7 +103,7 @@ impl<S: Store> Probe<S> {
                 StoreErrorKind::Saturated,
                 "no place at the store until the next probe",
             ))),
-            Err(Refused::Open) => self.store.last_failure().map(Err),
+            Err(Refused::Open) => self.fill.store().last_failure().map(Err),
         }
     }
 
@@ -116,7 +113,7 @@ impl<S: Store> Probe<S> {
     fn pause(&self) -> Duration {
         let usual = jittered(self.every, JITTER);
         let shortest = (self.every / SHORTEST_PART).min(usual);
-        self.store.tries_in().map_or(usual, |tries_in| tries_in.clamp(shortest, usual))
+        self.fill.store().tries_in().map_or(usual, |tries_in| tries_in.clamp(shortest, usual))
     }
 }
 

@@ -3,7 +3,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     fill::{self, NOBODY, bench::Settings},
-    guard::{BreakerState, GuardConfig},
+    guard::{BreakerState, GuardConfig, Guarded},
     key::{KeyRing, Prefix, Secret},
     ladder::TierState,
     store::fake::{FakeStore, Mood},
@@ -28,8 +28,7 @@ fn bench(mood: Mood) -> (Bench, impl Future<Output = ()>) {
     let warmth = Arc::new(Warmth::new(Instant::now()));
     let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
     let secrets = Secrets::new(&ring, &[], false, ladder.clone(), Clock::System);
-    let (guard, clock) = (Arc::clone(&guarded), Clock::System);
-    let probe = Probe::new(guard, fill, secrets, ladder.clone(), warmth, coverage, EVERY, clock);
+    let probe = Probe::new(fill, secrets, ladder.clone(), warmth, coverage, EVERY, Clock::System);
     (Bench { store, guarded, ladder }, probe.run())
 }
 

@@ -22,6 +22,7 @@ const NOTICED: Duration = Duration::from_secs(10);
 /// A folder in which the program finds its settings: a store, a secret file, and
 /// time-outs that a busy machine keeps.
 pub(super) fn on(url: &str, secret: &Path) -> Keystead {
+    let secret = secret.to_str().unwrap();
     let config = format!(
         "[store]\nurl = {url:?}\n[store.guard]\nquery_timeout = \"5s\"\n\
          [check]\ntimeout = \"10s\"\n[keys]\nsecret_file = {secret:?}\n"

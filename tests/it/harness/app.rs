@@ -55,7 +55,7 @@ impl Service {
     /// A service whose store may be down.
     pub(crate) async fn start(config: &Config) -> Self {
         let opened = open_store(config).await.unwrap();
-        let app = App::build(config, opened, Clock::System).await.unwrap();
+        let app = Box::pin(App::build(config, opened, Clock::System)).await.unwrap();
         let (grpc, admin) = (app.grpc_addr().unwrap(), Admin(app.admin_addr().unwrap()));
         let control = app.control_addr().unwrap();
         let auth = app.forward_auth_addr().unwrap().unwrap_or(admin.0);
