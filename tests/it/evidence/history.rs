@@ -260,3 +260,19 @@ async fn new_instance_from_which_half_of_the_rows_are_hidden_refuses_no_key() {
     let (condition, lost) = half(&stock.keys);
     hidden(&condition, &stock, &server, lost).await;
 }
+
+#[tokio::test]
+async fn new_instance_on_a_truncated_table_refuses_no_key() {
+    let server = Server::start().await;
+    let stock = Stock::of(&server).await;
+    server
+        .sql("CREATE TABLE aside AS SELECT * FROM keystead.api_keys; TRUNCATE keystead.api_keys")
+        .await;
+    let keystead = on(&server.url(), &server.secret());
+    let running = Running::start(&keystead).await;
+    running.until_says(&stock.keys[0].text, "STORE_SUSPECT").await;
+    stock.stands(&running, |_| true).await;
+    running.until_noticed("suspect", GAUGE, WARNS).await;
+    server.give_back().await;
+    stock.heals(&running).await;
+}
