@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 pub use config::CacheConfig;
 pub use coverage::Coverage;
-pub use memory::{Held, Memory, Peek, Peeked, Serve};
+pub use memory::{Exported, Held, Memory, Peek, Peeked, Serve};
 pub use policy::{Life, Windows};
 pub use tombstones::Tombstone;
 

@@ -1,18 +1,20 @@
 //! What is in memory, kept on disk, so that a restart during an outage of the
 //! store serves warm keys.
 //!
-//! There are two files. The *snapshot* holds every record in memory, and is
-//! replaced as a whole now and then. The *changes* beside it hold, one by one,
+//! There are three files. The *snapshot* holds every record in memory and what is
+//! known of keys that have ended, and is replaced as a whole now and then. The *changes* beside it hold, one by one,
 //! what the feed has brought since: an entry whose key has changed since the
 //! snapshot was written is not read back, so that a key that was revoked before
-//! the restart stays revoked. Neither is any use without the other, and both are
-//! sealed with a key derived from the secrets.
+//! the restart stays revoked. The *end* says how far the changes go, and which
+//! snapshot was the last. None is any use without the others, and all are sealed with
+//! a key derived from the secrets.
 //!
 //! Nothing here is in the way of a check: the files are written by threads of
 //! their own, from queues that never make anybody wait.
 
 mod blocks;
 mod config;
+mod end;
 mod entries;
 mod files;
 #[cfg(test)]
@@ -48,7 +50,6 @@ pub use writer::Writer;
 use self::{keeper::Keeper, writer::Written};
 use crate::{
     cache::{Coverage, Memory},
-    key::{Digest, Revision},
     store::{Change, Position, StoreIdentity},
     telemetry::{Metrics, SnapshotLoad},
     time::Clock,
@@ -210,7 +211,7 @@ pub struct Journal(Option<Arc<Queue>>);
 
 #[derive(Debug)]
 struct Queue {
-    sender: mpsc::Sender<Vec<(Digest, Revision)>>,
+    sender: mpsc::Sender<Vec<Change>>,
     lost: Arc<Lost>,
     metrics: Arc<Metrics>,
 }
@@ -232,8 +233,7 @@ impl Journal {
         let Some(queue) = self.0.as_deref().filter(|_| !changes.is_empty()) else {
             return;
         };
-        let noted = changes.iter().map(|change| (change.digest, change.revision)).collect();
-        if queue.sender.try_send(noted).is_err() {
+        if queue.sender.try_send(changes.to_vec()).is_err() {
             queue.metrics.snapshot_changes_lost(changes.len());
             if !queue.lost.flag.swap(true, Ordering::AcqRel) {
                 tracing::warn!(

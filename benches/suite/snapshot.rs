@@ -139,6 +139,7 @@ fn encode(memory: &Memory, setup: &Setup) -> io::Result<Duration> {
     let header = snapshot::Header {
         store: setup.store,
         lineage: [0; 16],
+        serial: 0,
         created_at: now.wall,
         position: Position { revision: REVISION, landmark: None },
         covered_since: None,

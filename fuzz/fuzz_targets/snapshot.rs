@@ -17,7 +17,7 @@ use keystead::{
     store::Profile,
     warm::{
         PURPOSE, Refusal, Seals,
-        snapshot::{Entry, Sealed},
+        snapshot::{Record, Sealed},
     },
 };
 use libfuzzer_sys::fuzz_target;
@@ -26,9 +26,9 @@ use sha2::Sha256;
 const SECRET: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const MAGIC: &[u8; 8] = b"ks-snap\n";
 const END: &[u8; 8] = b"ks-end.\n";
-const VERSION: [u8; 4] = 2_u32.to_le_bytes();
+const VERSION: [u8; 4] = 3_u32.to_le_bytes();
 const MARK: [u8; 16] = [8; 16];
-const HEADER_LEN: usize = 80 + 41;
+const HEADER_LEN: usize = 88 + 41;
 
 static RING: LazyLock<KeyRing> =
     LazyLock::new(|| KeyRing::parse(SECRET, Prefix::default(), true).expect("a good secret"));
@@ -48,7 +48,7 @@ fuzz_target!(|input: &[u8]| {
     for entry in &entries {
         // A digest, a time, and a profile of its own in which nothing is.
         let time = 1_800_000_000_000_000_i64.to_le_bytes();
-        let entry = [&[7; 32][..], &time, &[0, 3, 0, 0, 0], entry].concat();
+        let entry = [&[0][..], &[7; 32], &time, &[0, 3, 0, 0, 0], entry].concat();
         // LEB128 in four bytes, of which the last one says that it is.
         let seven = |at: usize| u8::try_from(entry.len() >> (7 * at) & 0x7f).expect("seven bits");
         block.extend([seven(0) | 0x80, seven(1) | 0x80, seven(2) | 0x80, seven(3)]);
@@ -59,11 +59,11 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn read(bytes: &[u8]) -> Result<Vec<Entry>, Refusal> {
-    let entries = Mutex::new(Vec::new());
-    let keep = |entry| entries.lock().expect("nobody panics").push(entry);
+fn read(bytes: &[u8]) -> Result<Vec<Record>, Refusal> {
+    let records = Mutex::new(Vec::new());
+    let keep = |record| records.lock().expect("nobody panics").push(record);
     Sealed::open(Cursor::new(bytes), &SEALS)?.read(Profile::clone, keep)?;
-    Ok(entries.into_inner().expect("nobody panics"))
+    Ok(records.into_inner().expect("nobody panics"))
 }
 
 /// A file with right seals, whatever is in it: a header and, unless it is empty, one

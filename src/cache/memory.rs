@@ -8,6 +8,7 @@ use std::sync::Arc;
 use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
+pub use export::Exported;
 pub use peek::{Peek, Peeked};
 
 use super::{

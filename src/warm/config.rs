@@ -13,8 +13,8 @@ use crate::time::DurationText;
 #[serde(default, deny_unknown_fields)]
 pub struct SnapshotConfig {
     /// A file on a disk of this instance that outlives a restart, such as
-    /// `/var/lib/keystead/snapshot`; four more are kept beside it, with `.changes`,
-    /// `.lock` and, while they are written, `.new` added to the name. No two
+    /// `/var/lib/keystead/snapshot`; six more are kept beside it, with `.changes`,
+    /// `.end`, `.lock` and, while they are written, `.new` added to the name. No two
     /// instances may share it. Not set, there is no snapshot. With SQLite there is
     /// no need for one: the store itself is a local file.
     #[schemars(title = "a path")]

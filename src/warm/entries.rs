@@ -1,8 +1,11 @@
-//! The entries of one block of a snapshot.
+//! The records of one block of a snapshot: entries and tombstones.
 //!
 //! ```text
-//! one after the other: length · digest 32 · validated_at 8 · number of its profile ·
-//! the profile, if the number is new in this block: length · bytes · the key
+//! one after the other: length · what it is 1 · digest 32 · one of
+//! 0: validated_at 8 · number of its profile ·
+//!    the profile, if the number is new in this block: length · bytes · the key
+//! 1, revoked: nothing
+//! 2, deleted: revision 8
 //! ```
 //!
 //! Lengths and numbers are LEB128. What is behind the key is passed over, so that an
@@ -12,9 +15,13 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{Refusal, snapshot::Entry};
+use super::{
+    Refusal,
+    snapshot::{Entry, Record},
+};
 use crate::{
-    key::Digest,
+    cache::Tombstone,
+    key::{Digest, Revision},
     store::{Known, NotAKey, NotAProfile, Profile, packed},
 };
 
@@ -22,6 +29,10 @@ use crate::{
 /// bounds of `key::bounds` takes. A larger one, from a table that was brought
 /// along, is not kept.
 pub(super) const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+const ENTRY: u8 = 0;
+const REVOKED: u8 = 1;
+const DELETED: u8 = 2;
 
 /// More than an entry takes besides its profile and its texts.
 const NUMBERS_BYTES: usize = 128;
@@ -47,6 +58,7 @@ impl Draft {
             return false;
         }
         self.entry.clear();
+        self.entry.push(ENTRY);
         self.entry.extend_from_slice(digest.as_bytes());
         self.entry.extend_from_slice(&validated_at.as_microsecond().to_le_bytes());
         let next = self.profiles.len();
@@ -59,6 +71,23 @@ impl Draft {
         known.write(&mut self.entry);
         packed::put(&mut self.bytes, &self.entry);
         true
+    }
+
+    /// Adds a tombstone.
+    pub(super) fn add_tombstone(&mut self, digest: &Digest, tombstone: Tombstone) {
+        self.entry.clear();
+        match tombstone {
+            Tombstone::Revoked => {
+                self.entry.push(REVOKED);
+                self.entry.extend_from_slice(digest.as_bytes());
+            }
+            Tombstone::Deleted(Revision(revision)) => {
+                self.entry.push(DELETED);
+                self.entry.extend_from_slice(digest.as_bytes());
+                self.entry.extend_from_slice(&revision.to_le_bytes());
+            }
+        }
+        packed::put(&mut self.bytes, &self.entry);
     }
 
     /// The block so far.
@@ -74,30 +103,49 @@ impl Draft {
     }
 }
 
-/// Reads all entries of a block, in their order; returns how many there are.
+/// Reads all records of a block, in their order; returns how many there are.
 /// `shared` says which copy of a profile is to be used.
 pub(super) fn read(
     mut block: &[u8],
     shared: impl Fn(&Profile) -> Profile,
-    keep: impl Fn(Entry),
+    keep: impl Fn(Record),
 ) -> Result<u64, Refusal> {
     let (mut profiles, mut count) = (Vec::new(), 0);
     while !block.is_empty() {
         let mut bytes = packed::take(&mut block).ok_or(NOT_AN_ENTRY)?;
+        let [what] = take(&mut bytes)?;
         let digest = take(&mut bytes).map(Digest::from_bytes)?;
-        let validated_at = Timestamp::from_microsecond(i64::from_le_bytes(take(&mut bytes)?))
-            .map_err(|_| Refusal::Unreadable("an entry in it names a time that there is not"))?;
-        let number = packed::take_length(&mut bytes).ok_or(NOT_AN_ENTRY)?;
-        if number == profiles.len() {
-            let profile = packed::take(&mut bytes).ok_or(NOT_AN_ENTRY)?;
-            profiles.push(shared(&Profile::read(profile)?));
-        }
-        let profile: &Profile = profiles.get(number).ok_or(NOT_AN_ENTRY)?;
-        let known = Known::read(&mut bytes, profile.clone())?;
-        keep(Entry { digest, validated_at, known });
+        keep(match what {
+            ENTRY => Record::Entry(read_entry(digest, &mut bytes, &mut profiles, &shared)?),
+            REVOKED => Record::Tombstone(digest, Tombstone::Revoked),
+            DELETED => {
+                let revision = Revision(i64::from_le_bytes(take(&mut bytes)?));
+                Record::Tombstone(digest, Tombstone::Deleted(revision))
+            }
+            _ => return Err(NOT_AN_ENTRY),
+        });
         count += 1;
     }
     Ok(count)
+}
+
+/// What follows the digest of an entry.
+fn read_entry(
+    digest: Digest,
+    bytes: &mut &[u8],
+    profiles: &mut Vec<Profile>,
+    shared: impl Fn(&Profile) -> Profile,
+) -> Result<Entry, Refusal> {
+    let validated_at = Timestamp::from_microsecond(i64::from_le_bytes(take(bytes)?))
+        .map_err(|_| Refusal::Unreadable("an entry in it names a time that there is not"))?;
+    let number = packed::take_length(bytes).ok_or(NOT_AN_ENTRY)?;
+    if number == profiles.len() {
+        let profile = packed::take(bytes).ok_or(NOT_AN_ENTRY)?;
+        profiles.push(shared(&Profile::read(profile)?));
+    }
+    let profile = profiles.get(number).ok_or(NOT_AN_ENTRY)?;
+    let known = Known::read(bytes, profile.clone())?;
+    Ok(Entry { digest, validated_at, known })
 }
 
 const NOT_AN_ENTRY: Refusal = Refusal::Unreadable("an entry in it is no record of a key");

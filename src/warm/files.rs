@@ -21,6 +21,8 @@ pub(super) struct Files {
     pub(super) snapshot: PathBuf,
     /// The changes since.
     pub(super) changes: PathBuf,
+    /// How far they go.
+    pub(super) end: PathBuf,
     folder: PathBuf,
     /// Locked until it is closed.
     _lock: File,
@@ -46,11 +48,13 @@ impl Files {
         let files = Self {
             snapshot: path.to_owned(),
             changes: with(path, ".changes"),
+            end: with(path, ".end"),
             folder: folder.unwrap_or(Path::new(".")).to_owned(),
             _lock: lock,
         };
         remove(&draft_of(&files.snapshot))?;
         remove(&draft_of(&files.changes))?;
+        remove(&draft_of(&files.end))?;
         Ok(files)
     }
 

@@ -9,7 +9,7 @@ use super::{Refusal, Restored, Seals, keeper::Keeper};
 use crate::{
     cache::{CacheConfig, Coverage, Memory},
     key::{Digest, KeyRecord, KeyRing, Prefix, Revision},
-    store::{Answer, ChangeKind, Position, Row, StoreIdentity, fake::record},
+    store::{Answer, Change, ChangeKind, Position, Row, StoreIdentity, fake::record},
     suspect::{SuspectConfig, Suspicion},
     tier::Sighting,
     time::{Clock, Moment},
@@ -125,9 +125,12 @@ pub(super) fn write_at(keeper: &mut Keeper, memory: &Memory, position: i64) {
 }
 
 pub(super) fn note(keeper: &mut Keeper, changes: impl IntoIterator<Item = (u64, i64)>) {
-    let changes: Vec<_> =
-        changes.into_iter().map(|(key, revision)| (digest(key), Revision(revision))).collect();
-    keeper.note(&changes).unwrap();
+    let changes = changes.into_iter().map(|(key, revision)| updated(key, revision));
+    keeper.note(&changes.collect::<Vec<_>>()).unwrap();
+}
+
+pub(super) fn updated(key: u64, revision: i64) -> Change {
+    Change { revision: Revision(revision), digest: digest(key), kind: ChangeKind::Updated }
 }
 
 /// Which of the first hundred keys are in there.

@@ -2,14 +2,15 @@
 //! written stays revoked when the process dies before the next one.
 //!
 //! ```text
-//! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · base 8
+//! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · base 8 · serial 8
 //! seal 32, over everything before it
-//! one after the other: digest 32 · revision 8 · seal 16
+//! one after the other: digest 32 · revision 8 · kind 1 · seal 16
 //! ```
 //!
 //! The seal of a change is over the seal before it, its number and itself, so that
-//! none can be changed, moved or taken out, but the last. The first change has
-//! the number `base`.
+//! none can be changed, moved or taken out. How many there are at least says the
+//! [end](super::end). The first change has the number `base`, and what the snapshot
+//! with this `serial` has taken in is gone: an earlier snapshot is of no use with it.
 
 use std::{
     fs::File,
@@ -18,41 +19,45 @@ use std::{
 
 use super::{
     Refusal,
+    end::End,
     files::{Files, open_private},
+    landmark::{kind_from_byte, kind_to_byte},
     seal::{MARK_LEN, Seal, Sealing, Seals},
-    snapshot::{Lineage, take},
+    snapshot::{Header, Lineage, take},
 };
-use crate::key::{Digest, Fingerprint, Revision};
+use crate::{
+    key::{Digest, Fingerprint, Revision},
+    store::Change,
+};
 
 const MAGIC: [u8; 8] = *b"ks-chng\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const TAG_LEN: usize = 16;
 
-/// Digest and revision.
-const BODY_LEN: usize = Digest::LEN + 8;
+/// Digest, revision and kind.
+const BODY_LEN: usize = Digest::LEN + 8 + 1;
 const RECORD_LEN: usize = BODY_LEN + TAG_LEN;
 
 /// What the seal of the head is over.
-const HEAD_BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8;
+const HEAD_BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + 8;
 const HEAD_LEN: usize = HEAD_BODY_LEN + MARK_LEN;
 
 /// How many changes are kept between two snapshots: what an import of a million
-/// keys makes, 56 MB. Past it the snapshot is given up.
+/// keys makes, 57 MB. Past it the snapshot is given up.
 pub(super) const MAX_RECORDS: u64 = 1_000_000;
 
 /// One change, and its number in its lineage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Noted {
     pub(super) number: u64,
-    pub(super) digest: Digest,
-    pub(super) revision: Revision,
+    pub(super) change: Change,
 }
 
 impl Noted {
     /// Whether a snapshot that began to be written then may be without it: it
     /// was not yet kept, or not yet applied.
-    pub(super) fn is_after(&self, noted: u64, position: Revision) -> bool {
-        self.number >= noted || self.revision > position
+    pub(super) fn is_after(&self, header: &Header) -> bool {
+        self.number >= header.noted || self.change.revision > header.position.revision
     }
 }
 
@@ -60,11 +65,12 @@ impl Noted {
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
-    seal: Seal,
+    end: File,
     lineage: Lineage,
+    /// That of the last snapshot that was put in its place.
+    serial: u64,
     base: u64,
-    next: u64,
-    tag: [u8; TAG_LEN],
+    chain: Chain,
 }
 
 impl Journal {
@@ -75,49 +81,58 @@ impl Journal {
     pub(super) fn begin(
         files: &Files,
         seals: &Seals,
-        lineage: Lineage,
+        end: End,
         kept: &[Noted],
-        next: u64,
     ) -> Result<Self, BeginError> {
-        let seal = seals.first().clone();
+        let seal = seals.first();
+        let End { lineage, next, serial } = end;
         let base = next - kept.len() as u64;
-        let journal = || {
+        let (head, tag) = head(seal, lineage, base, serial);
+        // They are the last changes, which keep their numbers, and before
+        // them such as are kept for their revisions, whatever their numbers.
+        let mut chain = Chain { seal: seal.clone(), next: base, tag };
+        let records = kept.iter().flat_map(|noted| chain.put(&noted.change));
+        let bytes: Vec<u8> = head.into_iter().chain(records).collect();
+        let file = || {
             let mut file = Files::draft(&files.changes)?;
-            let (head, tag) = head(&seal, lineage, base);
-            file.write_all(&head)?;
-            let mut journal = Self { file, seal: seal.clone(), lineage, base, next: base, tag };
-            // They are the last changes, which keep their numbers, and before
-            // them such as are kept for their revisions, whatever their numbers.
-            journal.append(kept.iter().map(|noted| (noted.digest, noted.revision)))?;
-            journal.file.sync_all()?;
-            Ok(journal)
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            Ok(file)
         };
-        let journal = journal().map_err(BeginError::Untouched)?;
+        let file = file().map_err(BeginError::Untouched)?;
         files.replace(&files.changes).map_err(BeginError::Unknown)?;
-        Ok(journal)
+        let end = end.begin(files, seal).map_err(BeginError::Unknown)?;
+        Ok(Self { file, end, lineage, serial, base, chain })
     }
 
     /// Opens what belongs to a snapshot, and reads the changes in it. Cuts off a
-    /// last one that is not whole: the process that wrote it died over it.
+    /// last one that is not whole and lies behind the end: the process that wrote it
+    /// died over it.
     pub(super) fn open(
         files: &Files,
         seals: &Seals,
-        lineage: Lineage,
+        header: &Header,
     ) -> Result<(Self, Vec<Noted>), Refusal> {
         let mut file = open_private(&files.changes, true)?.ok_or(Refusal::NoChanges)?;
         let bytes = read_bounded(&mut file)?;
         let contents = Contents::read(&bytes, seals)?;
-        if contents.lineage != lineage {
+        let end = End::read(files, seals)?;
+        let is_of_them = header.serial >= contents.serial.max(end.serial);
+        if [contents.lineage, end.lineage] != [header.lineage; 2] || !is_of_them {
             return Err(Refusal::OtherChanges);
+        }
+        if contents.chain.next < end.next {
+            return Err(Refusal::ChangesDamaged);
         }
         if contents.whole < bytes.len() {
             file.set_len(contents.whole as u64)?;
             file.sync_all()?;
         }
         io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
-        let Contents { seal, base, tag, records, .. } = contents;
-        let next = base + records.len() as u64;
-        Ok((Self { file, seal, lineage, base, next, tag }, records))
+        let Contents { chain, lineage, base, records, .. } = contents;
+        let serial = header.serial;
+        let end = End { lineage, next: chain.next, serial }.begin(files, &chain.seal)?;
+        Ok((Self { file, end, lineage, serial, base, chain }, records))
     }
 
     pub(super) const fn lineage(&self) -> Lineage {
@@ -126,30 +141,22 @@ impl Journal {
 
     /// How many changes of the lineage have been kept.
     pub(super) const fn next(&self) -> u64 {
-        self.next
+        self.chain.next
     }
 
     /// Whether as many more can be kept.
     pub(super) fn has_room_for(&self, count: usize) -> bool {
-        (self.next - self.base).saturating_add(count as u64) <= MAX_RECORDS
+        (self.chain.next - self.base).saturating_add(count as u64) <= MAX_RECORDS
     }
 
     /// Adds changes, and forces them to disk. After an error the file may end in
     /// half a change, and is not to be written on.
-    pub(super) fn append(
-        &mut self,
-        changes: impl Iterator<Item = (Digest, Revision)>,
-    ) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        for (digest, revision) in changes {
-            let body = body(digest, revision);
-            self.tag = tag_of(&self.seal, &self.tag, self.next, &body);
-            self.next += 1;
-            bytes.extend_from_slice(&body);
-            bytes.extend_from_slice(&self.tag);
-        }
+    pub(super) fn append(&mut self, changes: &[Change]) -> io::Result<()> {
+        let bytes: Vec<u8> = changes.iter().flat_map(|change| self.chain.put(change)).collect();
         self.file.write_all(&bytes)?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        let end = End { lineage: self.lineage, next: self.chain.next, serial: self.serial };
+        end.write(&self.end, &self.chain.seal)
     }
 
     /// Begins the file anew, without what a snapshot has taken in.
@@ -157,20 +164,17 @@ impl Journal {
         &mut self,
         files: &Files,
         seals: &Seals,
-        noted: u64,
-        position: Revision,
+        header: &Header,
     ) -> Result<(), BeginError> {
-        if self.next == self.base {
-            return Ok(());
-        }
         let kept = || -> Result<Vec<Noted>, Refusal> {
             let mut file = open_private(&files.changes, false)?.ok_or(Refusal::NoChanges)?;
             let mut records = Contents::read(&read_bounded(&mut file)?, seals)?.records;
-            records.retain(|record| record.is_after(noted, position));
+            records.retain(|record| record.is_after(header));
             Ok(records)
         };
         let kept = kept().map_err(|why| BeginError::Untouched(io::Error::other(why)))?;
-        *self = Self::begin(files, seals, self.lineage, &kept, self.next)?;
+        let end = End { lineage: self.lineage, next: self.chain.next, serial: header.serial };
+        *self = Self::begin(files, seals, end, &kept)?;
         Ok(())
     }
 }
@@ -194,12 +198,11 @@ impl From<BeginError> for io::Error {
 
 /// What a file holds.
 struct Contents {
-    seal: Seal,
     lineage: Lineage,
+    serial: u64,
     base: u64,
     records: Vec<Noted>,
-    /// The last seal.
-    tag: [u8; TAG_LEN],
+    chain: Chain,
     /// How many bytes of it are whole.
     whole: usize,
 }
@@ -207,35 +210,35 @@ struct Contents {
 impl Contents {
     fn read(bytes: &[u8], seals: &Seals) -> Result<Self, Refusal> {
         let (head, mut rest) = bytes.split_at_checked(HEAD_LEN).ok_or(Refusal::ChangesDamaged)?;
-        let Head { seal, lineage, base, mut tag } = Head::read(head, seals)?;
+        let Head { lineage, serial, base, mut chain } = Head::read(head, seals)?;
         let mut records = Vec::with_capacity(rest.len() / RECORD_LEN);
-        let mut number = base;
         while let Some((record, after)) = rest.split_at_checked(RECORD_LEN) {
-            let (body, its_tag) = record.split_at(BODY_LEN);
-            if !tagging(&seal, &tag, number, body).begins_with(its_tag) {
+            let (mut body, tag) = record.split_at(BODY_LEN);
+            if !chain.tagging(body).begins_with(tag) {
                 // Not all of it had reached the disk, and zeros what had not.
                 if after.iter().all(|byte| *byte == 0) {
                     break;
                 }
                 return Err(Refusal::ChangesDamaged);
             }
-            let mut body = body;
             let digest = Digest::from_bytes(take(&mut body));
             let revision = Revision(i64::from_le_bytes(take(&mut body)));
-            records.push(Noted { number, digest, revision });
-            tag.copy_from_slice(its_tag);
-            number += 1;
+            let [kind] = take(&mut body);
+            let change = Change { revision, digest, kind: kind_from_byte(kind)? };
+            records.push(Noted { number: chain.next, change });
+            chain.tag.copy_from_slice(tag);
+            chain.next += 1;
             rest = after;
         }
-        Ok(Self { seal, lineage, base, records, tag, whole: bytes.len() - rest.len() })
+        Ok(Self { lineage, serial, base, records, chain, whole: bytes.len() - rest.len() })
     }
 }
 
 struct Head {
-    seal: Seal,
     lineage: Lineage,
+    serial: u64,
     base: u64,
-    tag: [u8; TAG_LEN],
+    chain: Chain,
 }
 
 impl Head {
@@ -246,6 +249,7 @@ impl Head {
         let secret = Fingerprint::from_bytes(take(&mut rest));
         let lineage = take(&mut rest);
         let base = u64::from_le_bytes(take(&mut rest));
+        let serial = u64::from_le_bytes(take(&mut rest));
         if !known || base > u64::MAX - 2 * MAX_RECORDS {
             return Err(Refusal::ChangesDamaged);
         }
@@ -256,19 +260,20 @@ impl Head {
         if !sealing.is(&mark) {
             return Err(Refusal::ChangesDamaged);
         }
-        Ok(Self { seal, lineage, base, tag: shortened(&mark) })
+        Ok(Self { lineage, serial, base, chain: Chain { seal, next: base, tag: shortened(&mark) } })
     }
 }
 
 /// The bytes at the beginning of a file, and the seal that the first change
 /// follows.
-fn head(seal: &Seal, lineage: Lineage, base: u64) -> (Vec<u8>, [u8; TAG_LEN]) {
+fn head(seal: &Seal, lineage: Lineage, base: u64, serial: u64) -> (Vec<u8>, [u8; TAG_LEN]) {
     let mut bytes = Vec::with_capacity(HEAD_LEN);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(seal.secret().as_bytes());
     bytes.extend_from_slice(&lineage);
     bytes.extend_from_slice(&base.to_le_bytes());
+    bytes.extend_from_slice(&serial.to_le_bytes());
     let mut sealing = seal.begin();
     sealing.update(&bytes);
     let mark = sealing.finish();
@@ -276,25 +281,37 @@ fn head(seal: &Seal, lineage: Lineage, base: u64) -> (Vec<u8>, [u8; TAG_LEN]) {
     (bytes, shortened(&mark))
 }
 
-fn body(digest: Digest, revision: Revision) -> [u8; BODY_LEN] {
-    let mut body = [0; BODY_LEN];
-    body[..Digest::LEN].copy_from_slice(digest.as_bytes());
-    body[Digest::LEN..].copy_from_slice(&revision.0.to_le_bytes());
-    body
+/// The seal that the next change follows, and its number.
+#[derive(Debug)]
+struct Chain {
+    seal: Seal,
+    next: u64,
+    tag: [u8; TAG_LEN],
 }
 
-fn tag_of(seal: &Seal, before: &[u8; TAG_LEN], number: u64, body: &[u8]) -> [u8; TAG_LEN] {
-    shortened(&tagging(seal, before, number, body).finish())
-}
+impl Chain {
+    /// The next change as it is in the file.
+    fn put(&mut self, change: &Change) -> [u8; RECORD_LEN] {
+        let mut record = [0; RECORD_LEN];
+        let (body, tag) = record.split_at_mut(BODY_LEN);
+        body[..Digest::LEN].copy_from_slice(change.digest.as_bytes());
+        body[Digest::LEN..BODY_LEN - 1].copy_from_slice(&change.revision.0.to_le_bytes());
+        body[BODY_LEN - 1] = kind_to_byte(change.kind);
+        self.tag = shortened(&self.tagging(body).finish());
+        tag.copy_from_slice(&self.tag);
+        self.next += 1;
+        record
+    }
 
-fn tagging(seal: &Seal, before: &[u8; TAG_LEN], number: u64, body: &[u8]) -> Sealing {
-    let mut sealing = seal.begin();
-    // Nothing else that is sealed begins like this.
-    sealing.update(b"change");
-    sealing.update(before);
-    sealing.update(&number.to_le_bytes());
-    sealing.update(body);
-    sealing
+    fn tagging(&self, body: &[u8]) -> Sealing {
+        let mut sealing = self.seal.begin();
+        // Nothing else that is sealed begins like this.
+        sealing.update(b"change");
+        sealing.update(&self.tag);
+        sealing.update(&self.next.to_le_bytes());
+        sealing.update(body);
+        sealing
+    }
 }
 
 fn shortened(mark: &[u8; MARK_LEN]) -> [u8; TAG_LEN] {

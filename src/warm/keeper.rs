@@ -6,24 +6,27 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::{
     Refusal, Restored,
+    end::End,
     files::{Files, open_private},
     journal::{BeginError, Journal},
     seal::Seals,
-    snapshot::{self, Entry, Header, Sealed},
+    snapshot::{self, Entry, Header, Record, Sealed},
 };
 use crate::{
-    cache::Memory,
-    key::{Digest, Revision},
-    store::{Known, Position, StoreIdentity},
+    cache::{Exported, Memory},
+    key::Digest,
+    store::{Change, Position, StoreIdentity},
     time::Moment,
 };
 
@@ -42,6 +45,8 @@ pub(super) struct Keeper {
     /// `None` when what is on disk was not written or taken in by this process,
     /// or is not to be trusted.
     journal: Option<Journal>,
+    /// That of the last snapshot that was read or begun.
+    serial: u64,
     /// How often a change could not be kept.
     losses: u64,
 }
@@ -58,7 +63,7 @@ pub(super) struct Draft {
 
 impl Keeper {
     pub(super) fn new(path: PathBuf, store: StoreIdentity, seals: Seals) -> Self {
-        Self { path, store, seals, files: None, journal: None, losses: 0 }
+        Self { path, store, seals, files: None, journal: None, serial: 0, losses: 0 }
     }
 
     /// Reads what an earlier process left into `memory`. `None` when it left
@@ -84,17 +89,24 @@ impl Keeper {
         }
         let since_written = age(&header, max_age, now.wall)?;
         let seals = self.seals.clone();
-        let (journal, changes) = Journal::open(self.claim()?, &seals, header.lineage)?;
-        let changes =
-            changes.iter().filter(|change| change.is_after(header.noted, header.position.revision));
-        let outdated: HashSet<Digest> = changes.map(|change| change.digest).collect();
+        let (journal, mut changes) = Journal::open(self.claim()?, &seals, &header)?;
+        changes.retain(|noted| noted.is_after(&header));
+        let outdated: HashSet<Digest> = changes.iter().map(|noted| noted.change.digest).collect();
 
         let at = |then: Timestamp| {
             let before = Duration::try_from(header.created_at.duration_since(then));
             now.monotonic.checked_sub(since_written + before.unwrap_or_default())
         };
         let entries = AtomicUsize::new(0);
-        let restore = |Entry { digest, validated_at, known }| {
+        let tombstones = Mutex::new(Vec::new());
+        let restore = |record| {
+            let Entry { digest, validated_at, known } = match record {
+                Record::Entry(entry) => entry,
+                Record::Tombstone(digest, tombstone) => {
+                    let mut all = tombstones.lock().unwrap_or_else(PoisonError::into_inner);
+                    return all.push((digest, tombstone));
+                }
+            };
             let expired = known.expires_at().is_some_and(|end| end <= now.wall);
             let Some(validated_at) = at(validated_at) else { return };
             let too_old = now.monotonic - validated_at >= max_age;
@@ -104,7 +116,14 @@ impl Keeper {
             }
         };
         sealed.read(|profile| memory.shared(profile), restore)?;
-        self.journal = Some(journal);
+        // When no thread puts in records any more.
+        for (digest, tombstone) in tombstones.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            memory.restore_tombstone(digest, tombstone);
+        }
+        for noted in &changes {
+            memory.restore_change(&noted.change);
+        }
+        (self.journal, self.serial) = (Some(journal), header.serial);
         let covered_since = header.covered_since.and_then(at).unwrap_or(now.monotonic);
         Ok(Some(Restored {
             position: header.position,
@@ -115,7 +134,7 @@ impl Keeper {
     }
 
     /// Keeps changes. When that fails, the snapshot is removed.
-    pub(super) fn note(&mut self, changes: &[(Digest, Revision)]) -> io::Result<()> {
+    pub(super) fn note(&mut self, changes: &[Change]) -> io::Result<()> {
         let kept = self.append(changes);
         if kept.is_err() {
             self.distrust();
@@ -123,7 +142,7 @@ impl Keeper {
         kept
     }
 
-    fn append(&mut self, changes: &[(Digest, Revision)]) -> io::Result<()> {
+    fn append(&mut self, changes: &[Change]) -> io::Result<()> {
         if self.files.is_none() {
             // Nothing on disk is ours.
             return Ok(());
@@ -132,7 +151,7 @@ impl Keeper {
         if !journal.has_room_for(changes.len()) {
             return Err(io::Error::other("there are too many changes since the last snapshot"));
         }
-        journal.append(changes.iter().copied())
+        journal.append(changes)
     }
 
     /// A change is lost: what is on disk may say that a key is good that was
@@ -141,9 +160,10 @@ impl Keeper {
         self.losses += 1;
         self.journal = None;
         let Some(files) = &self.files else { return };
-        let snapshot = files.remove(&files.snapshot);
-        // Either alone will do: a snapshot without its changes is not used.
-        if let (Err(error), Err(_)) = (snapshot, files.remove(&files.changes)) {
+        let removed =
+            [&files.snapshot, &files.changes, &files.end].map(|target| files.remove(target));
+        // Any one will do: none of them is used without the others.
+        if let [Err(error), Err(_), Err(_)] = removed {
             let path = self.path.display();
             tracing::error!(%path, %error, "a snapshot that lacks changes cannot be removed; remove it by hand");
         }
@@ -160,9 +180,16 @@ impl Keeper {
         let journal = self.journal()?;
         let (lineage, noted) = (journal.lineage(), journal.next());
         let file = Files::draft(&self.path)?;
-        let created_at = now.wall;
-        let header =
-            Header { store: self.store, lineage, created_at, position, covered_since, noted };
+        self.serial += 1;
+        let header = Header {
+            store: self.store,
+            lineage,
+            serial: self.serial,
+            created_at: now.wall,
+            position,
+            covered_since,
+            noted,
+        };
         Ok(Draft { file, header, now, seals: self.seals.clone(), losses: self.losses })
     }
 
@@ -176,8 +203,7 @@ impl Keeper {
             return Err(io::Error::other("a change was lost while it was written"));
         }
         files.replace(&files.snapshot)?;
-        let Header { noted, position, .. } = draft.header;
-        match journal.shorten(files, &self.seals, noted, position.revision) {
+        match journal.shorten(files, &self.seals, &draft.header) {
             Ok(()) => Ok(()),
             Err(BeginError::Untouched(error)) => Err(error),
             Err(BeginError::Unknown(error)) => {
@@ -208,7 +234,8 @@ impl Keeper {
             let mut lineage = [0; 16];
             getrandom::fill(&mut lineage)?;
             let seals = self.seals.clone();
-            Journal::begin(self.claim()?, &seals, lineage, &[], 0)?
+            let end = End { lineage, next: 0, serial: 0 };
+            Journal::begin(self.claim()?, &seals, end, &[])?
         };
         Ok(self.journal.insert(journal))
     }
@@ -218,11 +245,11 @@ impl Draft {
     /// Writes all of it and forces it to disk; returns how many entries it has.
     pub(super) fn write(
         &self,
-        entries: impl Iterator<Item = (Digest, Known, Instant)>,
+        exported: impl Iterator<Item = Exported>,
         go_on: impl Fn() -> bool,
     ) -> io::Result<u64> {
         let count =
-            snapshot::write(&self.file, &self.seals, &self.header, self.now, entries, go_on)?;
+            snapshot::write(&self.file, &self.seals, &self.header, self.now, exported, go_on)?;
         self.file.sync_all()?;
         Ok(count)
     }

@@ -63,6 +63,11 @@ pub enum Refusal {
         "the changes beside it belong to another snapshot, so that a key that was revoked since then could be in it"
     )]
     OtherChanges,
+    /// What says how far the changes since it was written go is gone.
+    #[error(
+        "what says how far the changes since it was written go is not beside it, so that a key that was revoked since then could be in it"
+    )]
+    NoEnd,
     /// The changes since it was written cannot be trusted.
     #[error("of the changes since it was written, some were changed, moved or removed")]
     ChangesDamaged,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic 8 · version 4 · fingerprint of the secret 8 · mark of this file 16, random
-//! store 32 · lineage 16 · created_at 8 · position 8 · covered_since 8 · noted 8
+//! store 32 · lineage 16 · serial 8 · created_at 8 · position 8 · covered_since 8 · noted 8
 //! landmark: kind 1 · revision 8 · digest 32
 //! seal 32, over everything before it
 //! one after the other: length 4 · block of entries · seal 32
@@ -23,7 +23,6 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
 use super::{
     Refusal,
@@ -33,13 +32,14 @@ use super::{
     seal::{MARK_LEN, Seals},
 };
 use crate::{
+    cache::{Exported, Tombstone},
     key::{Digest, Fingerprint, Revision},
     store::{Known, Position, Profile, StoreIdentity},
     time::Moment,
 };
 
 /// The version of the format. Entries may gain fields without a new one.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"ks-snap\n";
 
@@ -58,6 +58,8 @@ pub struct Header {
     pub store: StoreIdentity,
     /// The run of changes that it belongs to.
     pub lineage: [u8; 16],
+    /// Greater than that of every earlier one of its lineage.
+    pub serial: u64,
     /// When it began to be written.
     pub created_at: Timestamp,
     /// Up to where changes had been applied when it began to be written.
@@ -80,6 +82,15 @@ pub struct Entry {
     pub known: Known,
 }
 
+/// What a snapshot says of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// What was known about it.
+    Entry(Entry),
+    /// That it has ended.
+    Tombstone(Digest, Tombstone),
+}
+
 /// Writes a snapshot, and returns how many entries it has.
 ///
 /// Takes a fixed amount of memory. Ends early, with
@@ -89,7 +100,7 @@ pub fn write(
     seals: &Seals,
     header: &Header,
     now: Moment,
-    entries: impl Iterator<Item = (Digest, Known, Instant)>,
+    exported: impl Iterator<Item = Exported>,
     go_on: impl Fn() -> bool,
 ) -> io::Result<u64> {
     let seal = seals.first();
@@ -100,10 +111,19 @@ pub fn write(
     let out = BufWriter::with_capacity(2 * BLOCK_BYTES, to);
     let mut out = blocks::Writer::begin(out, seal, &head)?;
 
-    let (mut seen, mut count): (u64, u64) = (0, 0);
+    let (mut seen, mut entries, mut tombstones): (u64, u64, u64) = (0, 0, 0);
     let mut draft = Draft::default();
-    for (digest, known, validated_at) in entries {
-        count += u64::from(draft.add(&digest, now.wall_at(validated_at), &known));
+    for exported in exported {
+        match exported {
+            Exported::Record(digest, known, validated_at) => {
+                let validated_at = now.wall_at(validated_at);
+                entries += u64::from(draft.add(&digest, validated_at, &known));
+            }
+            Exported::Tombstone(digest, tombstone) => {
+                draft.add_tombstone(&digest, tombstone);
+                tombstones += 1;
+            }
+        }
         if draft.bytes().len() >= BLOCK_BYTES {
             out.put(draft.bytes())?;
             draft.clear();
@@ -116,8 +136,8 @@ pub fn write(
     if !draft.bytes().is_empty() {
         out.put(draft.bytes())?;
     }
-    out.finish(count)?;
-    Ok(count)
+    out.finish(entries + tombstones)?;
+    Ok(entries)
 }
 
 /// A snapshot whose head has the right seal.
@@ -163,22 +183,22 @@ impl<R: Read + Seek + Send> Sealed<R> {
         &self.header
     }
 
-    /// Hands out all entries, in no order, on as many threads as there are cores at
+    /// Hands out all records, in no order, on as many threads as there are cores at
     /// most. Of profiles with the same content `shared` says which one is used.
     ///
-    /// When it is refused, some entries were already handed out, all of which are as
+    /// When it is refused, some records were already handed out, all of which are as
     /// they were written.
     pub fn read(
         self,
         shared: impl Fn(&Profile) -> Profile + Sync,
-        entry: impl Fn(Entry) + Sync,
+        record: impl Fn(Record) + Sync,
     ) -> Result<(), Refusal> {
         // No more threads than there are blocks.
         let most = usize::try_from(self.length / BLOCK_BYTES as u64 + 1).unwrap_or(usize::MAX);
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(most);
         let blocks = Mutex::new(self.blocks);
         let count = thread::scope(|scope| {
-            let reading = || read_blocks(&blocks, &shared, &entry);
+            let reading = || read_blocks(&blocks, &shared, &record);
             let readers: Vec<_> = (0..cores).map(|_| scope.spawn(reading)).collect();
             // All of them, whatever the first one says: they are gone afterwards.
             let counts: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
@@ -188,21 +208,21 @@ impl<R: Read + Seek + Send> Sealed<R> {
         if lock(&blocks).count() == Some(count) {
             return Ok(());
         }
-        Err(Refusal::Unreadable("it does not hold as many entries as it says"))
+        Err(Refusal::Unreadable("it does not hold as many records as it says"))
     }
 }
 
 /// Reads one block after the other, until there is none or one cannot be read;
-/// returns how many entries there were.
+/// returns how many records there were.
 fn read_blocks<R: Read>(
     blocks: &Mutex<blocks::Reader<R>>,
     shared: impl Fn(&Profile) -> Profile,
-    entry: impl Fn(Entry),
+    record: impl Fn(Record),
 ) -> Result<u64, Refusal> {
     let (mut count, mut bytes) = (0, Vec::new());
     let mut next = || {
         let Some(block) = lock(blocks).next(&mut bytes)? else { return Ok(None) };
-        entries::read(block.checked(&bytes)?, &shared, &entry).map(Some)
+        entries::read(block.checked(&bytes)?, &shared, &record).map(Some)
     };
     loop {
         match next() {
@@ -264,13 +284,14 @@ impl Start {
 }
 
 impl Header {
-    const LEN: usize = 80 + landmark::LEN;
+    const LEN: usize = 88 + landmark::LEN;
 
     fn to_bytes(self) -> [u8; Self::LEN] {
         let covered_since = self.covered_since.map_or(i64::MIN, Timestamp::as_microsecond);
         let mut bytes = Vec::with_capacity(Self::LEN);
         bytes.extend_from_slice(self.store.as_bytes());
         bytes.extend_from_slice(&self.lineage);
+        bytes.extend_from_slice(&self.serial.to_le_bytes());
         for number in [self.created_at.as_microsecond(), self.position.revision.0, covered_since] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -287,6 +308,7 @@ impl Header {
         };
         let store = StoreIdentity::from_bytes(take(&mut rest));
         let lineage = take(&mut rest);
+        let serial = u64::from_le_bytes(take(&mut rest));
         let created_at = time(i64::from_le_bytes(take(&mut rest)))?;
         let revision = Revision(i64::from_le_bytes(take(&mut rest)));
         let covered_since = match i64::from_le_bytes(take(&mut rest)) {
@@ -295,7 +317,7 @@ impl Header {
         };
         let noted = u64::from_le_bytes(take(&mut rest));
         let position = Position { revision, landmark: landmark::read(take(&mut rest))? };
-        Ok(Self { store, lineage, created_at, position, covered_since, noted })
+        Ok(Self { store, lineage, serial, created_at, position, covered_since, noted })
     }
 }
 

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Lost, keeper::Keeper};
 use crate::{
     cache::{Coverage, Memory},
-    key::{Digest, Revision},
-    store::Position,
+    key::Revision,
+    store::{Change, Position},
     telemetry::Metrics,
     time::{Clock, jittered},
 };
@@ -64,7 +64,7 @@ impl Writer {
 #[derive(Debug)]
 pub(super) struct Recorder {
     pub(super) keeper: Arc<Mutex<Keeper>>,
-    pub(super) changes: Receiver<Vec<(Digest, Revision)>>,
+    pub(super) changes: Receiver<Vec<Change>>,
     pub(super) lost: Arc<Lost>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -90,7 +90,7 @@ impl Recorder {
         }
     }
 
-    async fn keep(&self, pages: Vec<Vec<(Digest, Revision)>>) {
+    async fn keep(&self, pages: Vec<Vec<Change>>) {
         let lost = self.lost.flag.swap(false, Ordering::AcqRel);
         let (keeper, metrics) = (Arc::clone(&self.keeper), Arc::clone(&self.metrics));
         let keeping = spawn_blocking(move || {

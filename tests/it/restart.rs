@@ -213,6 +213,57 @@ async fn a_key_that_is_revoked_while_the_service_is_down_is_refused_when_the_sto
 }
 
 #[tokio::test]
+async fn files_of_two_moments_revive_no_revoked_key() {
+    let mut database = Database::start().await;
+    let site = Site::on(&database, "1h");
+    let keys = site.keys().await;
+    let all = keys.create_many(2).await;
+    let server = site.keystead.serve(&[]).await;
+    site.warm_up(&server, &all).await;
+    assert!(server.stop().await.success());
+    let names = ["", ".changes", ".end"];
+    let read = || names.map(|name| fs::read(site.file(name)).unwrap());
+    let before = read();
+
+    let server = site.keystead.serve(&[]).await;
+    keys.act(&all[0], Action::Revoke).await;
+    eventually("the revocation is on disk", async || {
+        (fs::read(site.file(".end")).unwrap() != before[2]).then_some(())
+    })
+    .await;
+    killed(server).await;
+    let noted = read();
+    let server = site.keystead.serve(&[]).await;
+    assert_eq!(told(&server)["entries"], 1);
+    assert!(server.stop().await.success());
+    let after = read();
+    drop(keys);
+    database.postgres.kill();
+
+    let mut zeroed = noted[1].clone();
+    zeroed[before[1].len()..].fill(0);
+    let mut damaged = noted[1].clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    for (nth, files) in [
+        [&before[0], &after[1], &after[2]],
+        [&before[0], &before[1], &after[2]],
+        [&noted[0], &before[1], &noted[2]],
+        [&noted[0], &zeroed, &noted[2]],
+        [&noted[0], &damaged, &noted[2]],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        names.iter().zip(files).for_each(|(name, it)| fs::write(site.file(name), it).unwrap());
+        let server = site.keystead.serve(&[]).await;
+        let line = told(&server);
+        assert!(line["reason"].as_str().is_some_and(|it| it.contains("changes")), "{nth}: {line}");
+        assert_eq!(site.check(&server, &all[0]).await.0, UNAVAILABLE, "{nth}");
+        killed(server).await;
+    }
+}
+
+#[tokio::test]
 async fn a_program_that_is_killed_while_it_writes_leaves_the_last_whole_snapshot() {
     let site = Site::embedded("100ms");
     let keys = site.keys().await.create_many(MANY).await;

@@ -7,16 +7,28 @@ use super::Memory;
 use crate::{
     cache::{Tombstone, entry::Entry},
     key::Digest,
-    store::{Known, Profile},
+    store::{Change, Known, Profile},
 };
 
+/// One thing that outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exported {
+    /// A record, and the time when the store vouched for it.
+    Record(Digest, Known, Instant),
+    /// What is known of a key that has ended.
+    Tombstone(Digest, Tombstone),
+}
+
 impl Memory {
-    /// All records with the times when the store vouched for them, in no order.
-    pub fn export(&self) -> impl Iterator<Item = (Digest, Known, Instant)> {
+    /// All records, in no order, and then all tombstones that there are by then, the
+    /// oldest first.
+    pub fn export(&self) -> impl Iterator<Item = Exported> {
         let parts = |(digest, Entry { known, validated_at }): (Digest, Entry)| {
-            (digest, known, validated_at.into())
+            Exported::Record(digest, known, validated_at.into())
         };
-        self.records.iter().map(parts)
+        let tombstones = std::iter::once_with(|| self.tombstones.all()).flatten();
+        let ended = |(digest, tombstone)| Exported::Tombstone(digest, tombstone);
+        self.records.iter().map(parts).chain(tombstones.map(ended))
     }
 
     /// Of profiles with the same content, the one that records in here share.
@@ -40,17 +52,17 @@ impl Memory {
         self.records.insert(digest, entry);
     }
 
-    /// What is known of keys that have ended, the oldest first.
-    #[must_use]
-    pub fn tombstones(&self) -> Vec<(Digest, Tombstone)> {
-        self.tombstones.all()
-    }
-
     /// Puts up a tombstone from before the start of this process, and removes a record
     /// that it outranks.
     pub fn restore_tombstone(&self, digest: Digest, tombstone: Tombstone) {
         self.tombstones.put(digest, tombstone);
         let ends = |entry: &Entry| self.tombstones.ends(&digest, &entry.known);
         self.records.remove_if(&digest, ends);
+    }
+
+    /// Takes in a change from before the start of this process, of a key that is not
+    /// restored.
+    pub fn restore_change(&self, change: &Change) {
+        self.tombstones.change(change);
     }
 }

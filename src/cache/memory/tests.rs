@@ -291,7 +291,7 @@ async fn what_is_restored_is_as_old_as_it_was_and_not_fresh() {
     bench.coverage.confirm(now);
     assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Fresh);
     let exported: Vec<_> = bench.memory.export().collect();
-    assert_eq!(exported, [(KEY, known, validated_at)]);
+    assert_eq!(exported, [Exported::Record(KEY, known, validated_at)]);
 }
 
 #[test]

@@ -17,17 +17,18 @@ fn bench() -> Bench {
 
 impl Bench {
     fn begin(&self) -> Journal {
-        Journal::begin(&self.files, &seals(&[SECRET]), LINEAGE, &[], 0).unwrap()
+        let end = End { lineage: LINEAGE, next: 0, serial: 1 };
+        Journal::begin(&self.files, &seals(&[SECRET]), end, &[]).unwrap()
     }
 
     /// A file with so many changes.
     fn written(&self, count: u64) -> Vec<u8> {
-        self.begin().append(changes(0..count)).unwrap();
+        self.begin().append(&changes(0..count)).unwrap();
         fs::read(&self.files.changes).unwrap()
     }
 
     fn open(&self) -> Result<(Journal, Vec<Noted>), Refusal> {
-        Journal::open(&self.files, &seals(&[SECRET]), LINEAGE)
+        Journal::open(&self.files, &seals(&[SECRET]), &header(1))
     }
 
     fn open_with(&self, bytes: &[u8]) -> Result<(Journal, Vec<Noted>), Refusal> {
@@ -40,22 +41,30 @@ impl Bench {
     }
 }
 
-fn changes(keys: std::ops::Range<u64>) -> impl Iterator<Item = (Digest, Revision)> {
-    keys.map(|key| (digest(key), Revision(100 + i64::try_from(key).unwrap())))
+/// That of a snapshot which had taken nothing in.
+fn header(serial: u64) -> Header {
+    let created_at = jiff::Timestamp::UNIX_EPOCH;
+    let position = at(100);
+    let store = store(1);
+    Header { store, lineage: LINEAGE, serial, created_at, position, covered_since: None, noted: 0 }
+}
+
+fn changes(keys: std::ops::Range<u64>) -> Vec<Change> {
+    keys.map(|key| updated(key, 100 + i64::try_from(key).unwrap())).collect()
 }
 
 fn noted(keys: std::ops::Range<u64>) -> Vec<Noted> {
-    let changes = changes(keys.clone()).zip(keys);
-    changes.map(|((digest, revision), number)| Noted { number, digest, revision }).collect()
+    let changes = changes(keys.clone()).into_iter().zip(keys);
+    changes.map(|(change, number)| Noted { number, change }).collect()
 }
 
 #[test]
 fn what_was_kept_reads_back_and_is_gone_on_with() {
     let bench = bench();
-    bench.begin().append(changes(0..3)).unwrap();
+    bench.begin().append(&changes(0..3)).unwrap();
     let (mut journal, kept) = bench.open().unwrap();
     assert_eq!((kept, journal.next()), (noted(0..3), 3));
-    journal.append(changes(3..5)).unwrap();
+    journal.append(&changes(3..5)).unwrap();
     assert_eq!(bench.open().unwrap().1, noted(0..5));
 }
 
@@ -65,33 +74,37 @@ fn the_file_is_private() {
     let bench = bench();
     bench.begin();
     assert_eq!(fs::metadata(&bench.files.changes).unwrap().mode() & 0o777, 0o600);
-    assert_eq!(bench.folder.names(), ["snapshot.changes", "snapshot.lock"]);
+    assert_eq!(bench.folder.names(), ["snapshot.changes", "snapshot.end", "snapshot.lock"]);
 }
 
 #[test]
-fn a_last_change_that_is_not_whole_is_cut_off() {
+fn a_last_change_that_is_not_whole_and_behind_the_end_is_cut_off() {
     let bench = bench();
+    bench.written(2);
+    let end_of_two = fs::read(&bench.files.end).unwrap();
     let all = bench.written(3);
     let two = all.len() - RECORD_LEN;
     for length in two..all.len() {
+        fs::write(&bench.files.end, &end_of_two).unwrap();
         let (mut journal, kept) = bench.open_with(&all[..length]).unwrap();
         assert_eq!(kept, noted(0..2), "{length}");
         assert_eq!(fs::metadata(&bench.files.changes).unwrap().len(), two as u64);
-        journal.append(changes(2..3)).unwrap();
+        journal.append(&changes(2..3)).unwrap();
         assert_eq!(bench.open().unwrap().1, noted(0..3));
     }
     // What the disk had set aside, and had not been written.
     let mut zeros = all.clone();
     zeros[two..].fill(0);
     zeros.resize(zeros.len() + 3 * RECORD_LEN + 5, 0);
+    fs::write(&bench.files.end, &end_of_two).unwrap();
     assert_eq!(bench.open_with(&zeros).unwrap().1, noted(0..2));
 }
 
 #[test]
-fn any_change_of_one_byte_before_the_last_change_is_refused() {
+fn any_change_of_one_byte_is_refused() {
     let bench = bench();
     let good = bench.written(3);
-    for at in 0..good.len() - RECORD_LEN {
+    for at in 0..good.len() {
         let mut bad = good.clone();
         bad[at] ^= 0x40;
         let fingerprint = MAGIC.len() + 4..MAGIC.len() + 4 + Fingerprint::LEN;
@@ -124,12 +137,13 @@ fn whatever_the_file_is_if_it_is_not_one_of_ours_it_is_refused() {
         assert!(bench.refused(&good[..length]), "{length}");
     }
     assert!(bench.refused(&[0; 500]));
-    let other = Journal::open(&bench.files, &seals(&[OTHER_SECRET]), LINEAGE);
+    let other = Journal::open(&bench.files, &seals(&[OTHER_SECRET]), &header(1));
     assert!(matches!(other, Err(Refusal::ChangesDamaged)), "there are only zeros");
     fs::write(&bench.files.changes, &good).unwrap();
-    let other = Journal::open(&bench.files, &seals(&[OTHER_SECRET]), LINEAGE);
+    let other = Journal::open(&bench.files, &seals(&[OTHER_SECRET]), &header(1));
     assert!(matches!(other, Err(Refusal::OtherSecret)));
-    let other = Journal::open(&bench.files, &seals(&[SECRET]), [6; 16]);
+    let stranger = Header { lineage: [6; 16], ..header(1) };
+    let other = Journal::open(&bench.files, &seals(&[SECRET]), &stranger);
     assert!(matches!(other, Err(Refusal::OtherChanges)));
     fs::remove_file(&bench.files.changes).unwrap();
     assert!(matches!(bench.open(), Err(Refusal::NoChanges)));
@@ -139,12 +153,13 @@ fn whatever_the_file_is_if_it_is_not_one_of_ours_it_is_refused() {
 fn shortening_keeps_what_a_snapshot_has_not_taken_in() {
     let bench = bench();
     let mut journal = bench.begin();
-    journal.append(changes(0..5)).unwrap();
+    journal.append(&changes(0..5)).unwrap();
     // Three had been kept and one of them, the last, not yet applied.
-    journal.shorten(&bench.files, &seals(&[OTHER_SECRET, SECRET]), 3, Revision(101)).unwrap();
-    journal.append(changes(5..6)).unwrap();
+    let taken = Header { noted: 3, position: at(101), ..header(2) };
+    journal.shorten(&bench.files, &seals(&[OTHER_SECRET, SECRET]), &taken).unwrap();
+    journal.append(&changes(5..6)).unwrap();
     let both = seals(&[OTHER_SECRET, SECRET]);
-    let (journal, kept) = Journal::open(&bench.files, &both, LINEAGE).unwrap();
+    let (journal, kept) = Journal::open(&bench.files, &both, &taken).unwrap();
     assert_eq!((kept, journal.next()), (noted(2..6), 6));
     assert!(matches!(bench.open(), Err(Refusal::OtherSecret)), "it has the new secret now");
 }
@@ -153,13 +168,69 @@ fn shortening_keeps_what_a_snapshot_has_not_taken_in() {
 fn shortening_that_fails_leaves_the_file_as_it_was() {
     let bench = bench();
     let mut journal = bench.begin();
-    journal.append(changes(0..2)).unwrap();
+    journal.append(&changes(0..2)).unwrap();
     // A folder in the place of the draft.
     fs::create_dir(bench.folder.beside(".changes.new")).unwrap();
-    let shortened = journal.shorten(&bench.files, &seals(&[SECRET]), 2, Revision(101));
+    let taken = Header { noted: 2, position: at(101), ..header(2) };
+    let shortened = journal.shorten(&bench.files, &seals(&[SECRET]), &taken);
     assert!(matches!(shortened, Err(BeginError::Untouched(_))));
-    journal.append(changes(2..3)).unwrap();
+    journal.append(&changes(2..3)).unwrap();
     assert_eq!(bench.open().unwrap().1, noted(0..3));
+}
+
+#[test]
+fn changes_that_are_cut_back_or_zeroed_are_refused() {
+    let bench = bench();
+    let good = bench.written(3);
+    for length in 0..good.len() {
+        assert!(bench.refused(&good[..length]), "{length}");
+        let mut zeroed = good.clone();
+        zeroed[length..].fill(0);
+        if zeroed != good {
+            assert!(bench.open_with(&zeroed).is_err(), "{length}");
+        }
+    }
+    assert_eq!(bench.open_with(&good).unwrap().1, noted(0..3));
+}
+
+#[test]
+fn an_end_that_is_missing_changed_or_of_another_run_is_refused() {
+    let bench = bench();
+    bench.written(3);
+    let good = fs::read(&bench.files.end).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x40;
+        fs::write(&bench.files.end, &bad).unwrap();
+        let refused = bench.open().unwrap_err();
+        assert!(matches!(refused, Refusal::ChangesDamaged | Refusal::OtherSecret), "byte {at}");
+        fs::write(&bench.files.end, &good[..at]).unwrap();
+        assert!(matches!(bench.open(), Err(Refusal::ChangesDamaged)), "{at} bytes");
+    }
+    let other = End { lineage: [6; 16], next: 0, serial: 0 };
+    other.begin(&bench.files, seals(&[SECRET]).first()).unwrap();
+    assert!(matches!(bench.open(), Err(Refusal::OtherChanges)));
+    fs::remove_file(&bench.files.end).unwrap();
+    assert!(matches!(bench.open(), Err(Refusal::NoEnd)));
+}
+
+#[test]
+fn a_snapshot_that_is_older_than_the_changes_or_the_end_is_refused() {
+    let bench = bench();
+    let mut journal = bench.begin();
+    let read = || [&bench.files.changes, &bench.files.end].map(|file| fs::read(file).unwrap());
+    let [_, end_before] = read();
+    journal.shorten(&bench.files, &seals(&[SECRET]), &header(2)).unwrap();
+    let [changes, end] = read();
+    let open = |serial| Journal::open(&bench.files, &seals(&[SECRET]), &header(serial));
+    assert!(matches!(open(1), Err(Refusal::OtherChanges)));
+    fs::write(&bench.files.end, &end_before).unwrap();
+    assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the changes say so");
+    bench.begin();
+    fs::write(&bench.files.end, &end).unwrap();
+    assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the end says so");
+    fs::write(&bench.files.changes, &changes).unwrap();
+    assert!(open(3).is_ok(), "its process died before it had begun the changes anew");
 }
 
 #[test]

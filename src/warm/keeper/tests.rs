@@ -1,7 +1,16 @@
+mod model;
+
 use std::{fs, os::unix::fs::PermissionsExt};
 
+use tokio::time::Instant;
+
 use super::{super::fixture::*, *};
-use crate::{store::fake::record, time::Clock};
+use crate::{
+    key::State,
+    outage::Unavailable,
+    store::{Answer, ChangeKind, fake::record},
+    time::Clock,
+};
 
 fn kept(folder: &Folder) -> Keeper {
     let mut keeper = folder.keeper();
@@ -168,6 +177,79 @@ fn a_change_that_was_noted_but_not_yet_applied_counts_by_its_revision() {
 }
 
 #[test]
+fn a_key_that_is_known_to_have_ended_is_so_after_restarts() {
+    let folder = Folder::new();
+    let mut keeper = folder.keeper();
+    let change = |key, revision, kind| Change { kind, ..updated(key, revision) };
+    let [revoked, deleted, anew] = [
+        change(0, 8, ChangeKind::Revoked),
+        change(1, 9, ChangeKind::Deleted),
+        change(2, 10, ChangeKind::Deleted),
+    ];
+    let before = memory(4);
+    for change in [&revoked, &deleted, &anew] {
+        let _ = before.change(change);
+    }
+    write_at(&mut keeper, &before, 10);
+    let after = [change(2, 11, ChangeKind::Created), change(3, 12, ChangeKind::Revoked)];
+    keeper.note(&after).unwrap();
+    drop(keeper);
+    for _ in 0..2 {
+        let mut keeper = folder.keeper();
+        let memory = empty();
+        keeper.restore(&memory, HOUR, Clock::System.moment()).unwrap().unwrap();
+        let row = |key, revision| {
+            let answer = Answer::Found((&record("older", revision)).into());
+            memory.judge(&digest(key), &answer).map(|answer| match answer {
+                Answer::Found(known) => known.state(),
+                Answer::Absent(_) => panic!("there is a row"),
+            })
+        };
+        assert_eq!(row(0, 20), Ok(State::Revoked));
+        assert_eq!(row(1, 9), Err(Unavailable::Suspect));
+        assert_eq!(row(2, 11), Ok(State::Active), "created anew");
+        assert_eq!(row(3, 1), Ok(State::Revoked), "from the changes alone");
+        // And again, out of the snapshot of this process.
+        write_at(&mut keeper, &memory, 12);
+    }
+}
+
+#[test]
+fn files_of_two_moments_are_refused() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    let names = ["", ".changes", ".end"];
+    let read = || names.map(|name| fs::read(folder.beside(name)).unwrap());
+    let earlier = read();
+    // A revocation that a lookup found: it is in no change.
+    let all = memory(3);
+    let mut revoked = record("p1", 2);
+    revoked.state = State::Revoked;
+    put(&all, 1, &revoked, Instant::now());
+    write_at(&mut keeper, &all, 10);
+    let quiet = read();
+    keeper.note(&[updated(1, 11)]).unwrap();
+    let noted = read();
+    drop(keeper);
+    let write = |files: [&Vec<u8>; 3]| {
+        names.iter().zip(files).for_each(|(name, it)| fs::write(folder.beside(name), it).unwrap());
+    };
+    for files in [
+        [&earlier[0], &quiet[1], &quiet[2]],
+        [&earlier[0], &earlier[1], &quiet[2]],
+        [&earlier[0], &quiet[1], &earlier[2]],
+        [&earlier[0], &noted[1], &noted[2]],
+    ] {
+        write(files);
+        assert!(matches!(folder.refused(), Refusal::OtherChanges));
+    }
+    write([&noted[0], &quiet[1], &noted[2]]);
+    assert!(matches!(folder.refused(), Refusal::ChangesDamaged), "cut back");
+    write([&noted[0], &noted[1], &noted[2]]);
+    assert_eq!(folder.restored().unwrap().unwrap().1.entries, 2);
+}
+
+#[test]
 fn a_store_whose_numbers_went_back_brings_no_revoked_key_back() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
@@ -236,9 +318,9 @@ fn a_lost_change_removes_the_snapshot_and_the_one_that_is_being_written() {
 fn more_changes_than_can_be_kept_remove_the_snapshot() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
-    let one = (digest(1), Revision(11));
+    let one = updated(1, 11);
     let most = usize::try_from(super::super::journal::MAX_RECORDS).unwrap();
-    keeper.note(&vec![one; most + 1]).unwrap_err();
+    keeper.note(&vec![one.clone(); most + 1]).unwrap_err();
     assert!(!folder.path.exists());
     keeper.note(&[one]).unwrap();
 }
@@ -247,11 +329,11 @@ fn more_changes_than_can_be_kept_remove_the_snapshot() {
 fn what_a_crash_left_half_written_is_removed_and_the_last_whole_one_is_used() {
     let folder = Folder::new();
     drop(kept(&folder));
-    for left in [".new", ".changes.new"] {
+    for left in [".new", ".changes.new", ".end.new"] {
         fs::write(folder.beside(left), "half").unwrap();
     }
     assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 1, 2]);
-    assert_eq!(folder.names(), ["snapshot", "snapshot.changes", "snapshot.lock"]);
+    assert_eq!(folder.names(), ["snapshot", "snapshot.changes", "snapshot.end", "snapshot.lock"]);
     for name in folder.names() {
         let mode = fs::metadata(folder.folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

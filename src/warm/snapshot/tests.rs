@@ -13,6 +13,7 @@ fn header() -> Header {
     Header {
         store: store(1),
         lineage: [3; 16],
+        serial: 2,
         created_at,
         position: at(42),
         covered_since: Some(created_at),
@@ -34,7 +35,11 @@ fn small() -> Vec<u8> {
 fn read(bytes: &[u8], secrets: &[&str]) -> Result<(Header, Vec<Entry>), Refusal> {
     let sealed = Sealed::open(Cursor::new(bytes), &seals(secrets))?;
     let (header, entries) = (*sealed.header(), Mutex::default());
-    sealed.read(Profile::clone, |entry| Vec::push(&mut entries.lock().unwrap(), entry))?;
+    let keep = |record| match record {
+        Record::Entry(entry) => Vec::push(&mut entries.lock().unwrap(), entry),
+        Record::Tombstone(..) => {}
+    };
+    sealed.read(Profile::clone, keep)?;
     Ok((header, entries.into_inner().unwrap()))
 }
 
@@ -74,7 +79,7 @@ proptest! {
         let all: Vec<_> = records.iter().map(Known::from).collect();
         let known = all.iter().zip(&ages).zip(0..).map(|((known, age), number)| {
             let validated_at = now.monotonic - std::time::Duration::from_micros(*age);
-            (digest(number), known.clone(), validated_at)
+            Exported::Record(digest(number), known.clone(), validated_at)
         });
         let mut bytes = Vec::new();
         let count = write(&mut bytes, &seals(&[SECRET]), &header(), now, known, || true).unwrap();
@@ -93,7 +98,7 @@ proptest! {
     #[test]
     fn whatever_is_behind_a_right_seal_reading_ends(head: Vec<u8>, block: Vec<u8>, count: u64) {
         let _ = read(&sealed_blocks(&head, &[], count), &[SECRET]);
-        let digest_and_time = [&[1; 32][..], &0_i64.to_le_bytes(), &block].concat();
+        let digest_and_time = [&[0][..], &[1; 32], &0_i64.to_le_bytes(), &block].concat();
         for block in [&block, &entry(&block), &entry(&digest_and_time)] {
             if !block.is_empty() {
                 let _ = read(&sealed(&[block], count), &[SECRET]);
@@ -167,7 +172,7 @@ fn another_version_is_named() {
     let mut bytes = small();
     bytes[8] = 9;
     let reason = refused(&bytes).to_string();
-    assert_eq!(reason, "it has version 9 of the format, and this is version 2");
+    assert_eq!(reason, "it has version 9 of the format, and this is version 3");
 }
 
 #[test]
@@ -199,7 +204,7 @@ fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
 #[test]
 fn a_wrong_number_of_entries_is_refused() {
     let reason = refused(&sealed(&[], 1)).to_string();
-    assert_eq!(reason, "it does not hold as many entries as it says");
+    assert_eq!(reason, "it does not hold as many records as it says");
     assert!(matches!(refused(&sealed_blocks(b"no header", &[], 0)), Refusal::CutOff));
 }
 

@@ -109,7 +109,7 @@ async fn nothing_is_written_before_the_feed_has_spoken() {
     assert_eq!(folder.names(), ["snapshot.lock"]);
     service.told.send_replace(Some(at(5)));
     snapshots.write(&path, None).await;
-    assert_eq!(folder.names(), ["snapshot", "snapshot.changes", "snapshot.lock"]);
+    assert_eq!(folder.names(), ["snapshot", "snapshot.changes", "snapshot.end", "snapshot.lock"]);
 }
 
 #[tokio::test]
