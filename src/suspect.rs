@@ -14,10 +14,10 @@
 //! A numbered change that says that a key was deleted is evidence whatever else is
 //! lost.
 
+mod config;
 mod state;
 
 use std::{
-    num::NonZeroUsize,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -26,14 +26,13 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+pub use config::SuspectConfig;
 
 use crate::{
     key::Digest,
     store::{ChangeKind, History},
-    time::DurationText,
 };
 use state::{Change, MAX_WITNESSES, State};
 
@@ -43,46 +42,6 @@ const MAX_DELETED: usize = 10_000;
 
 /// How often the store is asked for its history.
 const HISTORY_EVERY: Duration = Duration::from_secs(5);
-
-/// When the store is not believed: known keys that vanish.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SuspectConfig {
-    /// Whether a row that is merely missing is doubted. Unset it to make a mass
-    /// deletion count that was meant and that the store did not record, such as
-    /// TRUNCATE or a `store.relation` that was emptied: restart with it unset,
-    /// and set it again afterwards.
-    pub enabled: bool,
-    /// How many known keys must be missing within `suspect.window` for the store
-    /// to be suspect, if they are two fifths or more of those that are missing or
-    /// were found since. Fewer are believed after `suspect.confirm_for`, once the
-    /// store has shown that it has others. Also how many keys of which its newest
-    /// changes speak must be missing, and be two fifths or more of them. Below the
-    /// number of keys that one instance knows, or it can never be reached.
-    #[schemars(range(max = 1000))]
-    pub keys: NonZeroUsize,
-    /// Within which time they are counted.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
-    pub window: Duration,
-    /// How long a known key must be missing, and the store not suspect, before
-    /// the store is believed. Until then the key goes on as stale-if-error.
-    #[serde(with = "humantime_serde")]
-    #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
-    pub confirm_for: Duration,
-}
-
-impl Default for SuspectConfig {
-    fn default() -> Self {
-        const KEYS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
-        Self {
-            enabled: true,
-            keys: KEYS,
-            window: Duration::from_secs(10),
-            confirm_for: Duration::from_secs(5),
-        }
-    }
-}
 
 /// What is made of a known key that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +62,8 @@ pub struct Suspicion {
     lacks_known: AtomicBool,
     /// The history speaks against the store.
     lacks_history: AtomicBool,
+    /// A key of ours was asked for, and the store holds no key at all.
+    lacks_ours: AtomicBool,
     /// The history is still to be asked for, before which nothing is believed.
     awaits_history: AtomicBool,
     /// For all that is known the store holds no key at all.
@@ -120,6 +81,8 @@ struct Record {
     asked_at: Option<Instant>,
     /// Whether keys were there of which it speaks.
     vouches: bool,
+    /// Whether no key was there at all.
+    empty: bool,
 }
 
 impl Suspicion {
@@ -132,6 +95,7 @@ impl Suspicion {
             record: Mutex::default(),
             lacks_known: AtomicBool::default(),
             lacks_history: AtomicBool::default(),
+            lacks_ours: AtomicBool::default(),
             awaits_history: AtomicBool::default(),
             is_empty: AtomicBool::default(),
             deleted: Cache::new(MAX_DELETED),
@@ -148,10 +112,12 @@ impl Suspicion {
         self
     }
 
-    /// Whether keys are missing that the store should have. Two atomic reads.
+    /// Whether keys are missing that the store should have. Three atomic reads.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
-        self.lacks_known.load(Ordering::Acquire) || self.lacks_history.load(Ordering::Acquire)
+        [&self.lacks_known, &self.lacks_history, &self.lacks_ours]
+            .into_iter()
+            .any(|lacks| lacks.load(Ordering::Acquire))
     }
 
     /// Whether the history of the store is not known yet, so that nothing is believed.
@@ -170,6 +136,30 @@ impl Suspicion {
         !doubted || self.was_deleted(digest)
     }
 
+    /// The store lacks a key whose tag was made with one of our secrets, and that
+    /// nobody here knows. Whether that is evidence, as
+    /// [`believes_absence`](Self::believes_absence) has it; a store that holds no key
+    /// at all is suspect from now on.
+    pub fn misses_ours(&self, digest: &Digest) -> bool {
+        let believed = self.believes_absence(digest, true);
+        let empty = !believed && !self.is_suspect() && self.record().empty;
+        if empty && !self.lacks_ours.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                "a key was presented that was minted with our secret, and the key table is empty: \
+                 rows were lost, are hidden from this role (row-level security?), or are in another \
+                 database; no key is refused as unknown until there is one"
+            );
+        }
+        believed
+    }
+
+    fn holds_keys(&self) {
+        self.is_empty.store(false, Ordering::Release);
+        if self.lacks_ours.swap(false, Ordering::AcqRel) {
+            tracing::info!("the key table has keys: the store is believed");
+        }
+    }
+
     /// Whether its last numbered change says that a key was deleted.
     #[must_use]
     pub fn was_deleted(&self, digest: &Digest) -> bool {
@@ -183,6 +173,7 @@ impl Suspicion {
         let newest = self.state().newest();
         self.config.enabled
             && (self.lacks_history.load(Ordering::Acquire)
+                || self.lacks_ours.load(Ordering::Acquire)
                 || self.record().asked_at.is_none_or(|asked_at| {
                     now.saturating_duration_since(asked_at) >= HISTORY_EVERY
                         || newest.is_some_and(|newest| asked_at < newest)
@@ -207,8 +198,13 @@ impl Suspicion {
         let lacks = missing > 0
             && (found == 0
                 || missing >= self.config.keys.get() && state::is_suspect_share(missing, expected));
-        *self.record() = Record { asked_at: Some(asked_at), vouches: found > 0 && !lacks };
-        self.is_empty.store(!any, Ordering::Release);
+        let vouches = found > 0 && !lacks;
+        *self.record() = Record { asked_at: Some(asked_at), vouches, empty: !any };
+        if any {
+            self.holds_keys();
+        } else {
+            self.is_empty.store(true, Ordering::Release);
+        }
         if self.lacks_history.swap(lacks, Ordering::AcqRel) != lacks {
             if lacks {
                 tracing::warn!(
@@ -272,7 +268,8 @@ impl Suspicion {
             return;
         }
         if self.is_empty.load(Ordering::Relaxed) {
-            self.is_empty.store(false, Ordering::Release);
+            self.record().empty = false;
+            self.holds_keys();
         }
         let mut state = self.state();
         let change = if known { state.found(digest, asked_at) } else { None };
@@ -299,7 +296,8 @@ impl Suspicion {
             self.deleted.insert(*digest, ());
         } else {
             self.deleted.remove(digest);
-            self.is_empty.store(false, Ordering::Release);
+            self.record().empty = false;
+            self.holds_keys();
         }
         let mut state = self.state();
         let change = state.excuse(digest);
@@ -342,7 +340,8 @@ impl Suspicion {
                     keys,
                     "known keys are missing in the store without a record of their deletion: it is \
                      suspect, and no key is refused as unknown until known keys are found again; if \
-                     they were deleted on purpose, restart with `suspect.enabled = false`"
+                     they were deleted on purpose, record that in the change table or, with \
+                     `store.relation`, restart with `suspect.enabled = false`"
                 );
             }
             Some(Change::Dispelled) => {

@@ -118,7 +118,8 @@ impl<S: Store> Unfinished<'_, S> {
             // Of a key that is known, the memory judges itself.
             let believed = !ours
                 || parts.memory.knows(digest)
-                || parts.suspicion.believes_absence(digest, true);
+                || !matches!(lookup.get(digest), Some(Answer::Absent(_)))
+                || parts.suspicion.misses_ours(digest);
             let credible = believed && (credible || parts.suspicion.was_deleted(digest));
             self::outcome(&parts.memory, &lookup, digest, asked_at, credible)
         });

@@ -326,12 +326,14 @@ fn of_a_key_of_ours_a_store_that_holds_nothing_says_nothing() {
     bench.hears(0, 0, 0);
     assert!(!bench.suspicion.believes_absence(&nth(1), true) && !bench.suspicion.is_suspect());
     assert!(bench.suspicion.believes_absence(&nth(1), false), "it may be made up");
+    assert!(!bench.suspicion.misses_ours(&nth(1)) && bench.suspicion.is_suspect());
+    assert!(bench.suspicion.misses_ours(&nth(255)), "it was deleted");
     bench.suspicion.found(nth(2), false, true, bench.start);
-    assert!(bench.suspicion.believes_absence(&nth(1), true));
+    assert!(bench.suspicion.misses_ours(&nth(1)) && !bench.suspicion.is_suspect());
     // A store without a history, such as a table of somebody else's.
     let suspicion = Suspicion::new(SuspectConfig::default()).awaiting_history();
     suspicion.hear(None, bench.start);
-    assert!(!suspicion.believes_absence(&nth(1), true));
+    assert!(!suspicion.misses_ours(&nth(1)) && !suspicion.is_suspect());
     assert!(suspicion.believes_absence(&nth(1), false));
 }
 

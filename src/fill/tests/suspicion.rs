@@ -78,8 +78,10 @@ async fn a_store_that_holds_nothing_is_believed_about_keys_of_others_alone() {
     let bench = bench(Mood::Answers, 8, 10);
     bench.store.recall(History::default());
     bench.fill.recall(soon()).await.unwrap().unwrap();
-    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
     assert_eq!(principal(bench.fill.find(Credential::Foreign(nth(2)), soon()).await), "nobody");
+    assert!(!bench.fill.is_suspect());
+    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
+    assert!(bench.fill.is_suspect());
     bench.store.put(nth(3), record("acme", 1));
     bench.fill.find(ours(nth(3)), soon()).await.unwrap();
     assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");

@@ -204,18 +204,21 @@ async fn new_empty_store_beside_a_used_secret_refuses_none_of_its_keys<B: Loses>
     let keystead = on(&empty.url(), &backend.secret());
     let running = Running::start(&keystead).await;
     running.admin().until_ready().await;
+    assert_eq!(running.says("somebody-else").await, "KEY_UNKNOWN", "nothing speaks against it");
     let began = Instant::now();
     while began.elapsed() < HOLDS {
         for key in &stock.keys {
             assert_eq!(running.says(&key.text).await, "STORE_SUSPECT");
         }
-        assert_eq!(running.says("somebody-else").await, "KEY_UNKNOWN", "it was never minted");
+        assert_eq!(running.says("somebody-else").await, "STORE_SUSPECT", "now a key of ours does");
     }
+    running.until_noticed("suspect", GAUGE, "and the key table is empty").await;
     let mut config = empty.config();
     config.keys.secret_file = Some(backend.secret());
     let key = Keys::open(&config).await.create(of_acme()).await;
     running.until_says(&key.text, "OK").await;
     running.until_says(&stock.unstored(), "KEY_UNKNOWN").await;
+    running.until_well(GAUGE).await;
 }
 
 on_both_stores! {
@@ -275,4 +278,30 @@ async fn new_instance_on_a_truncated_table_refuses_no_key() {
     running.until_noticed("suspect", GAUGE, WARNS).await;
     server.give_back().await;
     stock.heals(&running).await;
+}
+
+#[tokio::test]
+async fn truncated_table_is_believed_once_the_change_table_says_so_as_the_docs_show() {
+    const DOCS: &str = include_str!("../../../docs/operations.md");
+    let (_, statement) = DOCS.split_once("-- PostgreSQL, as the owner\n").unwrap();
+    let (statement, _) = statement.split_once("```").unwrap();
+    let server = Server::start().await;
+    let stock = Stock::of(&server).await;
+    let keystead = on(&server.url(), &server.secret());
+    let before = Running::start(&keystead).await;
+    for key in &stock.keys {
+        before.until_says(&key.text, "OK").await;
+    }
+    server.sql("TRUNCATE keystead.api_keys").await;
+    before.until_noticed("suspect", GAUGE, WARNS).await;
+    let later = on(&server.url(), &server.secret());
+    let after = Running::start(&later).await;
+    after.until_says(&stock.keys[0].text, "STORE_SUSPECT").await;
+    server.sql(statement).await;
+    for running in [&before, &after] {
+        for key in &stock.keys {
+            running.until_says(&key.text, "KEY_UNKNOWN").await;
+        }
+        running.until_well(GAUGE).await;
+    }
 }

@@ -29,10 +29,10 @@ fn config(server: &Server) -> Config {
     config
 }
 
-/// Twenty keys, which a service knows.
-async fn used(server: &Server) -> (Service, Keys, Vec<Key>) {
+/// Keys, all of which a service knows.
+async fn used(server: &Server, count: usize) -> (Service, Keys, Vec<Key>) {
     let keeper = Keys::open(&server.config()).await;
-    let keys = keeper.create_many(20).await;
+    let keys = keeper.create_many(count).await;
     let service = Service::ready(&config(server)).await;
     for key in &keys {
         eventually("it is answered", async || service.check_key(key).await.ok()).await;
@@ -76,7 +76,7 @@ async fn end(server: &Server, service: &Service, keys: &[Key], ended: std::ops::
 #[tokio::test]
 async fn each_of_several_deleted_keys_is_unknown_soon_and_strangers_are_not_doubted_for_it() {
     let server = Server::start().await;
-    let (service, keeper, keys) = used(&server).await;
+    let (service, keeper, keys) = used(&server, 20).await;
     for ended in [0..5, 5..9] {
         end(&server, &service, &keys, ended).await;
         for _ in 0..20 {
@@ -90,7 +90,7 @@ async fn each_of_several_deleted_keys_is_unknown_soon_and_strangers_are_not_doub
 #[tokio::test]
 async fn emptied_relation_denies_nobody() {
     let server = Server::start().await;
-    let (service, keeper, keys) = used(&server).await;
+    let (service, keeper, keys) = used(&server, 20).await;
     server.sql("TRUNCATE keystead.api_keys").await;
     let emptied = Instant::now();
     while emptied.elapsed() < 3 * CONFIRM_FOR {
@@ -103,4 +103,19 @@ async fn emptied_relation_denies_nobody() {
     service.admin.until_metric("keystead_store_suspect", 1.0).await;
     let key = keeper.create(of_acme()).await;
     assert_eq!(says(&service, &key.text).await, "OK", "what is there is there");
+}
+
+#[tokio::test]
+async fn emptied_relation_denies_nobody_where_too_few_keys_are_known_for_a_suspicion() {
+    for count in [1, 4] {
+        let server = Server::start().await;
+        let (service, _, keys) = used(&server, count).await;
+        server.sql("TRUNCATE keystead.api_keys").await;
+        let emptied = Instant::now();
+        while emptied.elapsed() < 4 * CONFIRM_FOR {
+            for key in &keys {
+                assert_eq!(says(&service, &key.text).await, "OK");
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use keystead::key::{KeyRing, Prefix};
+use keystead::key::{Digest, KeyRing, Prefix};
 use serde_json::Value;
 
 use super::site::{Running, on};
@@ -122,4 +122,25 @@ async fn forged_key_is_malformed_only_when_the_store_has_told_that_no_secret_is_
     running.until_well(GAUGE).await;
     server.postgres.kill();
     assert_eq!(running.says(&forged).await, "CREDENTIAL_MALFORMED", "it was told before");
+}
+
+#[tokio::test]
+async fn secret_with_which_another_instance_mints_is_noticed_and_so_is_the_end_of_its_keys() {
+    let (server, key, _) = server().await;
+    let keystead = right(&server);
+    let running = Running::start(&keystead).await;
+    let forged = forged(&key.text);
+    running.until_says(&forged, "CREDENTIAL_MALFORMED").await;
+    let insert = format!(
+        "INSERT INTO keystead.api_keys (id, digest, principal, secret) \
+         VALUES ('key_x', {}, 'x', '0123456789abcdef')",
+        Server::digest(&Digest::from_bytes([7; 32]))
+    );
+    server.sql(&insert).await;
+    running.until_noticed("secret", GAUGE, WARNS).await;
+    assert_eq!(running.says(&forged).await, "SECRET_UNKNOWN");
+    assert_eq!(running.says(&key.text).await, "OK");
+    server.sql("DELETE FROM keystead.api_keys WHERE id = 'key_x'").await;
+    running.until_well(GAUGE).await;
+    running.until_says(&forged, "CREDENTIAL_MALFORMED").await;
 }
