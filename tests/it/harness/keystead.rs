@@ -230,6 +230,11 @@ impl Server {
         let pid = self.child.id().expect("it has not been waited for").to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(sent.success(), "kill -s {name} {pid}");
+        if name == "STOP" {
+            // A thread that runs on another core goes on until it is told.
+            let stopped = async || threads(&pid).all(|state| state == 'T').then_some(());
+            eventually("all threads are stopped", stopped).await;
+        }
     }
 
     /// Waits until it has ended by itself.
@@ -251,4 +256,15 @@ fn addresses(line: &str) -> Option<[SocketAddr; 2]> {
     let line: Value = serde_json::from_str(line).ok()?;
     (line["message"] == "serving")
         .then(|| ["grpc", "admin"].map(|name| line[name].as_str().unwrap().parse().unwrap()))
+}
+
+/// The states of the threads of a process, as in proc(5).
+fn threads(pid: &str) -> impl Iterator<Item = char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.filter_map(|task| {
+        // One that has ended meanwhile runs no more.
+        let stat = fs::read_to_string(task.unwrap().path().join("stat")).ok()?;
+        let (_, after_name) = stat.rsplit_once(") ")?;
+        after_name.chars().next()
+    })
 }

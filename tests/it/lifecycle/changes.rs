@@ -139,10 +139,19 @@ async fn plain_sql_is_noticed_like_any_other_change<B: Backend>(backend: B) {
     soon(service, &key, "it is of another principal", is_of_globex).await;
     assert!(revision(&said(service, &key).await) > at_first, "revisions only grow");
 
-    backend.sql(&format!("UPDATE {table} SET state = 'revoked' WHERE digest = {digest}")).await;
-    soon(service, &key, "it is revoked", denied("KEY_REVOKED")).await;
-    backend.sql(&format!("UPDATE {table} SET state = 'active' WHERE digest = {digest}")).await;
+    let set = async |state| {
+        let set = format!("UPDATE {table} SET state = '{state}' WHERE digest = {digest}");
+        backend.sql(&set).await;
+    };
+    set("disabled").await;
+    soon(service, &key, "it is disabled", denied("KEY_DISABLED")).await;
+    set("active").await;
     soon(service, &key, "it is active", Result::is_ok).await;
+    set("revoked").await;
+    soon(service, &key, "it is revoked", denied("KEY_REVOKED")).await;
+    set("active").await;
+    caught_up(&bench).await;
+    soon(service, &key, "it stays revoked", denied("KEY_REVOKED")).await;
     backend.sql(&format!("DELETE FROM {table} WHERE digest = {digest}")).await;
     soon(service, &key, "it is deleted", denied("KEY_UNKNOWN")).await;
 }
@@ -169,7 +178,8 @@ async fn lookup_that_was_under_way_when_its_key_was_revoked_cannot_bring_it_back
     let digest = Embedded::digest(&key.digest);
     let revoke = format!("UPDATE hidden_keys SET state = 'revoked' WHERE digest = {digest}");
     bench.backend.sql(&revoke).await;
-    reading.await.unwrap().expect("it was valid when it was read");
+    let status = reading.await.unwrap().expect_err("its revocation is known by now");
+    assert_eq!(Refusal::of(&status).reason, "KEY_REVOKED");
     bench.backend.go_on().await;
     soon(&bench.service, &key, "it is revoked", denied("KEY_REVOKED")).await;
 }
