@@ -1,4 +1,4 @@
-//! Who has the files: what is read from them at the start, and how the two are
+//! Who has the files: what is read from them at the start, and how they are
 //! kept true to each other.
 
 use std::{
