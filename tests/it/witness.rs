@@ -2,6 +2,8 @@
 //! while callers ask all the time. A revocation ends a key that is called fresh within
 //! `store.max_lag` and a second, and no key that exists is ever unknown.
 
+mod age;
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -384,28 +386,6 @@ async fn key_that_one_of_two_standbys_lacks_is_never_unknown() {
     let nobody = site.draw_nobody();
     assert_eq!(callers.wrongs(&nobody, at).0, 0, "of {}", callers.count());
     assert!(callers.count() > 1000);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_are_renewed_at_their_greatest_age() {
-    let site = Site::new().await;
-    let mut config = site.config(&site.server.postgres.url());
-    config.store.max_connection_age = Duration::from_secs(1);
-    let (service, callers) = site.service(&config).await;
-    let began = site.server.postgres.value("SELECT clock_timestamp()").await;
-    let older = format!(
-        "SELECT count(*) FROM pg_stat_activity \
-         WHERE application_name = 'keystead' AND backend_start < '{began}'"
-    );
-    drop(site.keys);
-    eventually("all connections are younger", async || {
-        for key in &site.warm {
-            service.check_key(key).await.unwrap();
-        }
-        (site.server.postgres.value(&older).await == "0").then_some(())
-    })
-    .await;
-    assert!(callers.told.lock().unwrap().iter().all(|told| told.outcome.is_ok()));
 }
 
 impl Site {

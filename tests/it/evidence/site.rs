@@ -34,7 +34,7 @@ pub(super) fn on(url: &str, secret: &Path) -> Keystead {
 pub(super) struct Running {
     pub(super) server: Server,
     channel: Channel,
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 impl Running {

@@ -274,6 +274,10 @@ impl World {
         // The lock of the files is let go first.
         self.keeper = Folder::new().keeper();
         self.keeper = self.folder.keeper();
+        // A child of another test has it too, until it runs its program.
+        while self.keeper.claim().is_err() {
+            std::thread::yield_now();
+        }
         (self.memory, self.coverage) = fresh();
         let now = Clock::System.moment();
         if let Ok(Some(restored)) = self.keeper.restore(&self.memory, HOUR, now) {
