@@ -81,7 +81,7 @@ async fn foreign_key_is_malformed_where_no_imported_keys_are_accepted() {
 
 async fn key_that_the_store_does_not_know_is_unknown(backend: impl Backend) {
     let Bench { service, keys, .. } = &Bench::new(backend).await;
-    keys.create(of_acme()).await;
+    service.check_key(&keys.create(of_acme()).await).await.unwrap();
     let minted = keys.draw();
     for text in ["sk-nobody-has-this", "KS_live_0", minted.key.expose()] {
         // From the store, then from memory.

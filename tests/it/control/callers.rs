@@ -48,6 +48,7 @@ async fn caller_without_a_valid_key_and_its_scope_is_refused_with_the_reason(
     is_refused(control, Some(""), (Unauthenticated, "CREDENTIAL_MISSING")).await;
     let forged = control.admin.text.replacen("live", "test", 1);
     is_refused(control, Some(&forged), (Unauthenticated, "CREDENTIAL_MALFORMED")).await;
+    control.bench.service.check_key(&keys.create(of_acme()).await).await.unwrap();
     let unknown = keys.draw().key.expose().to_owned();
     is_refused(control, Some(&unknown), (Unauthenticated, "KEY_UNKNOWN")).await;
     let mut rights = of_acme();

@@ -29,6 +29,7 @@ async fn credential_is_explained_by_how_it_was_read(backend: impl Backend) {
     let control = &Control::new(backend).await;
     let keys = &control.bench.keys;
     let key = keys.create(of_acme()).await;
+    control.bench.service.check_key(&key).await.unwrap();
     let unknown = keys.draw();
     let imported = keys.import("legacy-0123456789abcdef", of_acme()).await;
     for (text, kind, code) in [

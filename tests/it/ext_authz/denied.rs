@@ -29,6 +29,7 @@ async fn every_reason_against_a_credential_is_a_401() {
     keys.act(&disabled, Action::Disable).await;
     let expired = keys.create(Rights { expires_at: Some(from_now(-1)), ..of_acme() }).await;
     let early = keys.create(Rights { not_before: Some(from_now(3600)), ..of_acme() }).await;
+    service.check_key(&keys.create(of_acme()).await).await.unwrap();
     let unknown = keys.draw();
     for (ask, reason) in [
         (Ask::new(), "CREDENTIAL_MISSING"),

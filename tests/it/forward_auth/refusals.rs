@@ -86,6 +86,7 @@ async fn key_that_is_presented_twice_is_malformed_even_if_both_are_the_same() {
 async fn every_reason_against_a_key_is_told() {
     let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
     let good = keys.create(of_acme()).await;
+    service.check_key(&good).await.unwrap();
     let forged = forged(&good.text);
     let unknown = keys.draw().key.expose().to_owned();
     let (revoked, disabled) = (keys.create(of_acme()).await, keys.create(of_acme()).await);

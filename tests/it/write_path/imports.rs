@@ -50,7 +50,7 @@ async fn revocations_return_and_are_felt_within_a_second_each_during_an_import(
     backend: impl Backend,
 ) {
     let bench = Bench::new(backend).await;
-    let mut keys = bench.keys.create_many(200).await;
+    let mut keys = bench.keys.create_many(600).await;
     let keystead = Keystead::new();
     keystead.write("keys.csv", csv(0..MANY));
     let url = url(&bench.config);
