@@ -8,6 +8,7 @@
 mod bounds;
 mod config;
 mod digest;
+mod fingerprint;
 mod form;
 mod lifecycle;
 mod record;
@@ -20,12 +21,13 @@ pub use bounds::{
 };
 pub use config::KeysConfig;
 pub use digest::{Digest, DigestError};
+pub use fingerprint::{Fingerprint, FingerprintError};
 pub use form::{Environment, Prefix, PrefixError};
 pub use lifecycle::{Action, LifecycleError, Lifetime, Successor};
 pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
 pub use ring::{
-    ApiKey, Credential, Fault, Fingerprint, FingerprintError, KeyRing, Malformed, Minted, Reading,
-    RingError, RingTrust, Secret, Unread,
+    ApiKey, Credential, Fault, KeyRing, Malformed, Minted, Reading, RingError, RingTrust, Secret,
+    Unread,
 };
 pub use secret_file::{SecretDraft, SecretFile, SecretFileError};
 

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,69 +15,9 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    Digest, Environment, KeyId, MAX_CREDENTIAL_BYTES, Prefix,
+    Digest, Environment, Fingerprint, KeyId, MAX_CREDENTIAL_BYTES, Prefix,
     form::{self, Shape},
 };
-
-/// Says which secret a key was minted with: the first 8 bytes of a keyed hash
-/// of a fixed text, so that it tells nothing of the secret.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(into = "String", try_from = "String")]
-pub struct Fingerprint([u8; 8]);
-
-impl Fingerprint {
-    /// Its length in bytes.
-    pub const LEN: usize = 8;
-
-    /// Takes bytes as they are.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes as they are.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl FromStr for Fingerprint {
-    type Err = FingerprintError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut bytes = [0; Self::LEN];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| FingerprintError)?;
-        Ok(Self(bytes))
-    }
-}
-
-/// A text that is no fingerprint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a fingerprint is 16 hex digits, as `keystead keys list` shows them")]
-pub struct FingerprintError;
-
-impl TryFrom<String> for Fingerprint {
-    type Error = FingerprintError;
-
-    fn try_from(text: String) -> Result<Self, FingerprintError> {
-        text.parse()
-    }
-}
-
-impl From<Fingerprint> for String {
-    fn from(fingerprint: Fingerprint) -> Self {
-        fingerprint.to_string()
-    }
-}
 
 /// One secret: 32 random bytes, kept only as a prepared HMAC state that is
 /// wiped when dropped.
@@ -98,7 +37,7 @@ impl Secret {
         block[..Self::LEN].copy_from_slice(bytes);
         let hmac = Hmac::new((&*block).into());
         let hash = keyed_hash(&hmac, &[b"keystead secret fingerprint"]);
-        let fingerprint = Fingerprint(std::array::from_fn(|i| hash[i]));
+        let fingerprint = Fingerprint::from_bytes(std::array::from_fn(|i| hash[i]));
         Self { hmac, fingerprint }
     }
 

@@ -9,6 +9,7 @@ mod error;
 mod follower;
 mod history;
 mod hosts;
+mod lookup;
 mod migrate;
 mod relation;
 mod replay;
@@ -23,7 +24,6 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{Instant, sleep};
 use tokio_postgres::{Row, types::Type};
 
 pub use self::follower::PostgresFollower;
@@ -31,8 +31,7 @@ use self::{
     call::Pace,
     connections::Connections,
     dial::Dialer,
-    replay::Observed,
-    witness::{ANSWERING, Answering, Servers},
+    witness::{ANSWERING, Servers},
 };
 pub(crate) use self::{relation::Relation, url::place};
 use super::{
@@ -197,34 +196,6 @@ impl PostgresStore {
         migrate::run(self).await
     }
 
-    /// Asks once. With the answer of a standby that lacks a key and may get it yet:
-    /// up to where it has received, or had when it was `asked_first`.
-    async fn look(
-        &self,
-        digests: &[Digest],
-        asked_first: Option<i64>,
-    ) -> Result<(Lookup, Option<i64>), StoreError> {
-        let asked: Vec<&[u8]> = digests.iter().map(|digest| &digest.as_bytes()[..]).collect();
-        let params = [call::param(&asked, Type::BYTEA_ARRAY)];
-        let asked_at = Instant::now();
-        let rows = self.query(&self.statements.find, &params, Pace::Lookup).await?;
-        let first = rows.first().ok_or_else(|| StoreError::unreadable("it says nothing"))?;
-        let answering = Answering::read(first, rows::KEY_COLUMNS)?;
-        let Observed { age, is_settled } = self.servers.observe(&answering, asked_at)?;
-        let found = rows.iter().filter_map(|row| rows::answer(row).transpose());
-        let found = found.collect::<Result<Vec<_>, _>>()?;
-
-        let Some(standby) = answering.standby else {
-            return Ok((Lookup::answered(digests, found, DataAge::Current), None));
-        };
-        let received = asked_first.unwrap_or(standby.received);
-        let has_all = is_settled && standby.replayed >= received;
-        let age = if has_all && !age.is_lagging() { DataAge::Current } else { age };
-        let lookup = Lookup::answered(digests, found, age);
-        let may_come = is_settled && lookup.lacks_for_lag();
-        Ok((lookup, may_come.then_some(received)))
-    }
-
     /// A server that takes no changes may have been one that did: who answers behind
     /// the name is asked at once.
     fn doubt_after(&self, refused: &StoreError) {
@@ -279,9 +250,6 @@ impl Statements {
     }
 }
 
-/// How long a standby is given to replay more before it is asked again.
-const REPLAY_PAUSE: Duration = Duration::from_millis(5);
-
 /// Locked in the order of their ids, so that two servers that note the same keys
 /// do not wait for each other.
 const TOUCH: &str = "\
@@ -303,19 +271,7 @@ impl Store for PostgresStore {
         if digests.is_empty() {
             return Ok(Lookup::answered(&[], [], DataAge::Current));
         }
-        // What a standby had received when it was asked first, it replays in a moment:
-        // where a key is missing, it is asked again.
-        let until = Instant::now() + self.query_timeout / 2;
-        let mut asked_first = None;
-        loop {
-            let (lookup, received) = self.look(digests, asked_first).await?;
-            let Some(received) = received else { return Ok(lookup) };
-            asked_first.get_or_insert(received);
-            if Instant::now() + REPLAY_PAUSE >= until {
-                return Ok(lookup);
-            }
-            sleep(REPLAY_PAUSE).await;
-        }
+        lookup::find(self, digests).await
     }
 
     async fn follow(&self) -> Result<Option<PostgresFollower>, StoreError> {

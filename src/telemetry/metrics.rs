@@ -9,6 +9,7 @@ mod checks;
 mod feed;
 mod fill;
 mod headroom;
+mod ladder;
 mod local;
 mod snapshot;
 
@@ -26,7 +27,6 @@ use self::{checks::Checks, headroom::Rate, local::Tally, snapshot::SnapshotMetri
 pub use self::{checks::SurfaceMetrics, snapshot::SnapshotLoad};
 use crate::{
     key::Digest,
-    ladder::{Doubt, Ladder, Rung, TierState},
     store::{Answer, Lookup, StoreError},
 };
 
@@ -214,58 +214,6 @@ impl Metrics {
             .build();
     }
 
-    /// Shows how the instance stands, read whenever the metrics are.
-    pub fn observe_ladder(&self, ladder: Ladder) {
-        let meter = self.provider.meter("keystead");
-        for (name, doubt, description) in [
-            (
-                "keystead_store_suspect",
-                Doubt::Suspect,
-                "1 while the store is not believed about what it lacks.",
-            ),
-            (
-                "keystead_store_lagging",
-                Doubt::Lagging,
-                "1 while the data of the store are older than store.max_lag.",
-            ),
-            (
-                "keystead_secret_unknown",
-                Doubt::SecretUnknown,
-                "1 while the store has active keys of a secret that is not in the secret file.",
-            ),
-        ] {
-            let doubted = ladder.clone();
-            meter
-                .u64_observable_gauge(name)
-                .with_description(description)
-                .with_callback(move |gauge| {
-                    gauge.observe(u64::from(doubted.standing().doubts(doubt)), &[]);
-                })
-                .build();
-        }
-        let written = ladder.clone();
-        meter
-            .u64_observable_gauge("keystead_write_path")
-            .with_description("1 for how changes of keys can be written now, 0 for the others.")
-            .with_callback(move |gauge| {
-                let now = written.standing().write_path.as_write_path();
-                for state in TierState::WRITE_PATHS {
-                    gauge.observe(u64::from(state == now), &[KeyValue::new("state", state)]);
-                }
-            })
-            .build();
-        meter
-            .u64_observable_gauge("keystead_ladder")
-            .with_description("1 for the rung on which this instance stands, 0 for the others.")
-            .with_callback(move |gauge| {
-                let now = ladder.standing().rung;
-                for rung in Rung::ALL {
-                    gauge.observe(u64::from(rung == now), &[KeyValue::new("state", rung.as_str())]);
-                }
-            })
-            .build();
-    }
-
     /// Counts a denial that rested on nothing, and was not sent.
     pub fn denial_without_evidence(&self) {
         self.denials_without_evidence.add(1, &[]);
@@ -351,6 +299,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::ladder::Ladder;
     use crate::time::Clock;
 
     #[test]
