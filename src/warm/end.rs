@@ -2,8 +2,8 @@
 //! that was kept is missed.
 //!
 //! ```text
-//! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · next 8 · serial 8
-//! seal 32, over everything before it
+//! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · next 8 · tag 16
+//! serial 8 · seal 32, over everything before it
 //! ```
 //!
 //! It is written over when changes have been forced to disk. It fits into one sector
@@ -18,14 +18,15 @@ use std::{
 use super::{
     Refusal,
     files::{Files, open_private},
+    journal::{TAG_LEN, Tag},
     seal::{MARK_LEN, Seal, Seals},
     snapshot::{Lineage, take},
 };
 use crate::key::Fingerprint;
 
 const MAGIC: [u8; 8] = *b"ks-last\n";
-const VERSION: u32 = 1;
-const BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + 8;
+const VERSION: u32 = 2;
+const BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + TAG_LEN + 8;
 const LEN: usize = BODY_LEN + MARK_LEN;
 
 /// What there is at least.
@@ -34,6 +35,9 @@ pub(super) struct End {
     pub(super) lineage: Lineage,
     /// How many changes of the lineage have been kept.
     pub(super) next: u64,
+    /// The tag of the last of them, by which other changes with the same numbers
+    /// are told apart.
+    pub(super) tag: Tag,
     /// The serial of the last snapshot that was put in its place.
     pub(super) serial: u64,
 }
@@ -57,9 +61,10 @@ impl End {
         sealing.update(&bytes[..BODY_LEN]);
         let lineage = take(&mut rest);
         let next = u64::from_le_bytes(take(&mut rest));
+        let tag = take(&mut rest);
         let serial = u64::from_le_bytes(take(&mut rest));
         if sealing.is(&take(&mut rest)) {
-            Ok(Self { lineage, next, serial })
+            Ok(Self { lineage, next, tag, serial })
         } else {
             Err(Refusal::ChangesDamaged)
         }
@@ -84,6 +89,7 @@ impl End {
         let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), seal.secret().as_bytes()].concat();
         bytes.extend_from_slice(&self.lineage);
         bytes.extend_from_slice(&self.next.to_le_bytes());
+        bytes.extend_from_slice(&self.tag);
         bytes.extend_from_slice(&self.serial.to_le_bytes());
         let mut sealing = seal.begin();
         sealing.update(&bytes);

@@ -32,7 +32,10 @@ use crate::{
 
 const MAGIC: [u8; 8] = *b"ks-chng\n";
 const VERSION: u32 = 2;
-const TAG_LEN: usize = 16;
+pub(super) const TAG_LEN: usize = 16;
+
+/// The seal of a change, shortened.
+pub(super) type Tag = [u8; TAG_LEN];
 
 /// Digest, revision and kind.
 const BODY_LEN: usize = Digest::LEN + 8 + 1;
@@ -75,18 +78,18 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Begins a new file, with some changes in it from the start, in the place
-    /// of what is there.
+    /// of what is there. The first change has the number `base`.
     ///
     /// `Err(Untouched)` when the old file is still in its place, whole.
     pub(super) fn begin(
         files: &Files,
         seals: &Seals,
-        end: End,
+        lineage: Lineage,
+        serial: u64,
+        base: u64,
         kept: &[Noted],
     ) -> Result<Self, BeginError> {
         let seal = seals.first();
-        let End { lineage, next, serial } = end;
-        let base = next - kept.len() as u64;
         let (head, tag) = head(seal, lineage, base, serial);
         // They are the last changes, which keep their numbers, and before
         // them such as are kept for their revisions, whatever their numbers.
@@ -101,7 +104,7 @@ impl Journal {
         };
         let file = file().map_err(BeginError::Untouched)?;
         files.replace(&files.changes).map_err(BeginError::Unknown)?;
-        let end = end.begin(files, seal).map_err(BeginError::Unknown)?;
+        let end = chain.end(lineage, serial).begin(files, seal).map_err(BeginError::Unknown)?;
         Ok(Self { file, end, lineage, serial, base, chain })
     }
 
@@ -118,10 +121,12 @@ impl Journal {
         let contents = Contents::read(&bytes, seals)?;
         let end = End::read(files, seals)?;
         let is_of_them = header.serial >= contents.serial.max(end.serial);
-        if [contents.lineage, end.lineage] != [header.lineage; 2] || !is_of_them {
+        // Changes that it has taken in are missing from those of an earlier moment.
+        let goes_as_far = header.noted <= contents.chain.next;
+        if [contents.lineage, end.lineage] != [header.lineage; 2] || !is_of_them || !goes_as_far {
             return Err(Refusal::OtherChanges);
         }
-        if contents.chain.next < end.next {
+        if !contents.are_those_of(&end, &bytes) {
             return Err(Refusal::ChangesDamaged);
         }
         if contents.whole < bytes.len() {
@@ -131,7 +136,7 @@ impl Journal {
         io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
         let Contents { chain, lineage, base, records, .. } = contents;
         let serial = header.serial;
-        let end = End { lineage, next: chain.next, serial }.begin(files, &chain.seal)?;
+        let end = chain.end(lineage, serial).begin(files, &chain.seal)?;
         Ok((Self { file, end, lineage, serial, base, chain }, records))
     }
 
@@ -155,8 +160,7 @@ impl Journal {
         let bytes: Vec<u8> = changes.iter().flat_map(|change| self.chain.put(change)).collect();
         self.file.write_all(&bytes)?;
         self.file.sync_data()?;
-        let end = End { lineage: self.lineage, next: self.chain.next, serial: self.serial };
-        end.write(&self.end, &self.chain.seal)
+        self.chain.end(self.lineage, self.serial).write(&self.end, &self.chain.seal)
     }
 
     /// Begins the file anew, without what a snapshot has taken in.
@@ -173,8 +177,8 @@ impl Journal {
             Ok(records)
         };
         let kept = kept().map_err(|why| BeginError::Untouched(io::Error::other(why)))?;
-        let end = End { lineage: self.lineage, next: self.chain.next, serial: header.serial };
-        *self = Self::begin(files, seals, end, &kept)?;
+        let base = self.chain.next - kept.len() as u64;
+        *self = Self::begin(files, seals, self.lineage, header.serial, base, &kept)?;
         Ok(())
     }
 }
@@ -232,6 +236,23 @@ impl Contents {
         }
         Ok(Self { lineage, serial, base, records, chain, whole: bytes.len() - rest.len() })
     }
+
+    /// Whether they hold all that an end speaks of. `bytes` is what they were read from.
+    fn are_those_of(&self, end: &End, bytes: &[u8]) -> bool {
+        if end.serial < self.serial {
+            // The process died when it had begun the changes anew, which gave them other
+            // tags, and before it had begun the end.
+            return end.next <= self.chain.next;
+        }
+        let Some(nth) = end.next.checked_sub(self.base) else { return false };
+        let at = match usize::try_from(nth) {
+            Ok(0) => HEAD_BODY_LEN,
+            Ok(nth) => HEAD_LEN + nth.saturating_mul(RECORD_LEN) - TAG_LEN,
+            Err(_) => return false,
+        };
+        let whole = &bytes[..self.whole];
+        whole.get(at..).is_some_and(|rest| rest.starts_with(&end.tag))
+    }
 }
 
 struct Head {
@@ -266,7 +287,7 @@ impl Head {
 
 /// The bytes at the beginning of a file, and the seal that the first change
 /// follows.
-fn head(seal: &Seal, lineage: Lineage, base: u64, serial: u64) -> (Vec<u8>, [u8; TAG_LEN]) {
+fn head(seal: &Seal, lineage: Lineage, base: u64, serial: u64) -> (Vec<u8>, Tag) {
     let mut bytes = Vec::with_capacity(HEAD_LEN);
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -286,7 +307,7 @@ fn head(seal: &Seal, lineage: Lineage, base: u64, serial: u64) -> (Vec<u8>, [u8;
 struct Chain {
     seal: Seal,
     next: u64,
-    tag: [u8; TAG_LEN],
+    tag: Tag,
 }
 
 impl Chain {
@@ -303,6 +324,11 @@ impl Chain {
         record
     }
 
+    /// What there is when all of it has been kept.
+    const fn end(&self, lineage: Lineage, serial: u64) -> End {
+        End { lineage, next: self.next, tag: self.tag, serial }
+    }
+
     fn tagging(&self, body: &[u8]) -> Sealing {
         let mut sealing = self.seal.begin();
         // Nothing else that is sealed begins like this.
@@ -314,7 +340,7 @@ impl Chain {
     }
 }
 
-fn shortened(mark: &[u8; MARK_LEN]) -> [u8; TAG_LEN] {
+fn shortened(mark: &[u8; MARK_LEN]) -> Tag {
     std::array::from_fn(|at| mark[at])
 }
 

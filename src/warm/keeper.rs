@@ -17,7 +17,6 @@ use jiff::Timestamp;
 
 use super::{
     Refusal, Restored,
-    end::End,
     files::{Files, open_private},
     journal::{BeginError, Journal},
     seal::Seals,
@@ -234,8 +233,7 @@ impl Keeper {
             let mut lineage = [0; 16];
             getrandom::fill(&mut lineage)?;
             let seals = self.seals.clone();
-            let end = End { lineage, next: 0, serial: 0 };
-            Journal::begin(self.claim()?, &seals, end, &[])?
+            Journal::begin(self.claim()?, &seals, lineage, 0, 0, &[])?
         };
         Ok(self.journal.insert(journal))
     }

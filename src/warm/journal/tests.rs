@@ -17,8 +17,7 @@ fn bench() -> Bench {
 
 impl Bench {
     fn begin(&self) -> Journal {
-        let end = End { lineage: LINEAGE, next: 0, serial: 1 };
-        Journal::begin(&self.files, &seals(&[SECRET]), end, &[]).unwrap()
+        Journal::begin(&self.files, &seals(&[SECRET]), LINEAGE, 1, 0, &[]).unwrap()
     }
 
     /// A file with so many changes.
@@ -207,7 +206,7 @@ fn an_end_that_is_missing_changed_or_of_another_run_is_refused() {
         fs::write(&bench.files.end, &good[..at]).unwrap();
         assert!(matches!(bench.open(), Err(Refusal::ChangesDamaged)), "{at} bytes");
     }
-    let other = End { lineage: [6; 16], next: 0, serial: 0 };
+    let other = End { lineage: [6; 16], next: 0, tag: [0; TAG_LEN], serial: 0 };
     other.begin(&bench.files, seals(&[SECRET]).first()).unwrap();
     assert!(matches!(bench.open(), Err(Refusal::OtherChanges)));
     fs::remove_file(&bench.files.end).unwrap();

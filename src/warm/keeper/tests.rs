@@ -1,4 +1,5 @@
 mod model;
+mod moments;
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
