@@ -15,9 +15,10 @@ use crate::{
     store::{Change, ChangeKind, Known},
 };
 
-/// How many tombstones are kept, about 15 MB. At the bound the oldest makes room: a
-/// store that revokes a thousand keys a day reaches it after three months without a
-/// restart.
+/// How many tombstones are kept, about 15 MB. At the bound the oldest deletion makes
+/// room, and the oldest revocation when there is none: many keys that are deleted at
+/// once push out no revocation. A store that revokes a thousand keys a day reaches it
+/// after three months.
 const MAX_TOMBSTONES: usize = 100_000;
 
 /// How often a row that was outranked is logged at most: a backup that was loaded
@@ -48,12 +49,15 @@ impl Tombstone {
 #[derive(Debug, Default)]
 pub(super) struct Tombstones(Mutex<Kept>);
 
+/// Deletions before revocations, each in the order in which they were put up.
+type Place = (bool, u64);
+
 #[derive(Debug, Default)]
 struct Kept {
     /// Each with its place in `order`.
-    tombstones: HashMap<Digest, (u64, Tombstone)>,
-    /// In the order in which they were put up.
-    order: BTreeMap<u64, Digest>,
+    tombstones: HashMap<Digest, (Place, Tombstone)>,
+    /// In the order in which they make room.
+    order: BTreeMap<Place, Digest>,
     next: u64,
     outranked: u64,
     logged_at: Option<Instant>,
@@ -63,10 +67,9 @@ impl Tombstones {
     /// Puts up a tombstone. A deletion does not take the place of a revocation.
     pub(super) fn put(&self, digest: Digest, tombstone: Tombstone) {
         let mut kept = self.kept();
-        match kept.tombstones.get_mut(&digest) {
-            Some((_, Tombstone::Revoked)) => {}
-            Some((_, other)) => *other = tombstone,
-            None => kept.add(digest, tombstone),
+        if kept.get(&digest) != Some(Tombstone::Revoked) {
+            kept.remove(&digest);
+            kept.add(digest, tombstone);
         }
     }
 
@@ -120,7 +123,7 @@ impl Tombstones {
         }
     }
 
-    /// All of them, the oldest first.
+    /// All of them, in the order in which they make room.
     pub(super) fn all(&self) -> Vec<(Digest, Tombstone)> {
         let kept = self.kept();
         kept.order.values().filter_map(|digest| Some((*digest, kept.get(digest)?))).collect()
@@ -143,8 +146,9 @@ impl Kept {
     }
 
     fn add(&mut self, digest: Digest, tombstone: Tombstone) {
-        self.tombstones.insert(digest, (self.next, tombstone));
-        self.order.insert(self.next, digest);
+        let place = (tombstone == Tombstone::Revoked, self.next);
+        self.tombstones.insert(digest, (place, tombstone));
+        self.order.insert(place, digest);
         self.next += 1;
         if self.tombstones.len() > MAX_TOMBSTONES
             && let Some((_, oldest)) = self.order.pop_first()
@@ -250,5 +254,22 @@ mod tests {
         let all = tombstones.all();
         assert_eq!((all.len(), all[0].0), (MAX_TOMBSTONES, nth(2)), "the first is gone");
         assert_eq!(all.last(), Some(&(nth(0), Tombstone::Revoked)));
+    }
+
+    #[test]
+    fn deletions_make_room_for_revocations_and_push_out_none() {
+        let tombstones = Tombstones::default();
+        tombstones.put(nth(1), Tombstone::Deleted(Revision(1)));
+        tombstones.put(nth(1), Tombstone::Revoked);
+        for n in 2..=MAX_TOMBSTONES + 2 {
+            tombstones.put(nth(n), Tombstone::Deleted(Revision(1)));
+        }
+        let all = tombstones.all();
+        assert_eq!(
+            (all.len(), all[0].0),
+            (MAX_TOMBSTONES, nth(4)),
+            "the oldest deletions are gone"
+        );
+        assert_eq!(all.last(), Some(&(nth(1), Tombstone::Revoked)));
     }
 }

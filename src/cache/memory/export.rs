@@ -20,8 +20,8 @@ pub enum Exported {
 }
 
 impl Memory {
-    /// All records, in no order, and then all tombstones that there are by then, the
-    /// oldest first.
+    /// All records, in no order, and then all tombstones that there are by then, in the
+    /// order in which they make room.
     pub fn export(&self) -> impl Iterator<Item = Exported> {
         let parts = |(digest, Entry { known, validated_at }): (Digest, Entry)| {
             Exported::Record(digest, known, validated_at.into())
