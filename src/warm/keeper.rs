@@ -69,7 +69,8 @@ impl Keeper {
     /// nothing.
     ///
     /// Entries are left out that are as old as `max_age` or older, whose keys
-    /// have expired, or whose keys have changed since the snapshot was written.
+    /// have expired, or whose keys have changed since the snapshot was written. What is
+    /// known of keys that have ended has no age.
     /// When it is refused, some entries may be in `memory`.
     pub(super) fn restore(
         &mut self,
@@ -86,7 +87,7 @@ impl Keeper {
         if header.store != self.store {
             return Err(Refusal::OtherStore);
         }
-        let since_written = age(&header, max_age, now.wall)?;
+        let since_written = age(&header, now.wall)?;
         let seals = self.seals.clone();
         let (journal, mut changes) = Journal::open(self.claim()?, &seals, &header)?;
         changes.retain(|noted| noted.is_after(&header));
@@ -254,20 +255,14 @@ impl Draft {
 }
 
 /// How long ago a snapshot was written.
-fn age(header: &Header, max: Duration, now: Timestamp) -> Result<Duration, Refusal> {
-    match Duration::try_from(now.duration_since(header.created_at)) {
-        Ok(age) if age >= max => {
-            Err(Refusal::TooOld { age: Duration::from_secs(age.as_secs()), max })
+fn age(header: &Header, now: Timestamp) -> Result<Duration, Refusal> {
+    Duration::try_from(now.duration_since(header.created_at)).or_else(|_| {
+        let ahead = header.created_at.duration_since(now).unsigned_abs();
+        if ahead > CLOCK_SET_BACK {
+            return Err(Refusal::FromTheFuture(Duration::from_secs(ahead.as_secs())));
         }
-        Ok(age) => Ok(age),
-        Err(_) => {
-            let ahead = header.created_at.duration_since(now).unsigned_abs();
-            if ahead > CLOCK_SET_BACK {
-                return Err(Refusal::FromTheFuture(Duration::from_secs(ahead.as_secs())));
-            }
-            Ok(Duration::ZERO)
-        }
-    }
+        Ok(Duration::ZERO)
+    })
 }
 
 #[cfg(test)]

@@ -42,14 +42,6 @@ pub enum Refusal {
     /// It was written for another store.
     #[error("it belongs to another store than `store.url` and `store.relation` name")]
     OtherStore,
-    /// It is older than any entry in it may be served.
-    #[error("it is {age} old, and no entry is served for longer than {max}", age = format_duration(*.age), max = format_duration(*.max))]
-    TooOld {
-        /// How old it is, to the second.
-        age: Duration,
-        /// How old it may be.
-        max: Duration,
-    },
     /// It was written later than now.
     #[error("it was written {} from now: the clock of this machine went back", format_duration(*.0))]
     FromTheFuture(Duration),
