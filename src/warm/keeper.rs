@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cache::{Exported, Memory},
-    key::Digest,
+    key::{Digest, State},
     store::{Change, Position, StoreIdentity},
     time::Moment,
 };
@@ -69,8 +69,8 @@ impl Keeper {
     /// nothing.
     ///
     /// Entries are left out that are as old as `max_age` or older, whose keys
-    /// have expired, or whose keys have changed since the snapshot was written. What is
-    /// known of keys that have ended has no age.
+    /// have expired, or whose keys have changed since the snapshot was written, unless
+    /// they are revoked. What is known of keys that have ended has no age.
     /// When it is refused, some entries may be in `memory`.
     pub(super) fn restore(
         &mut self,
@@ -110,7 +110,9 @@ impl Keeper {
             let expired = known.expires_at().is_some_and(|end| end <= now.wall);
             let Some(validated_at) = at(validated_at) else { return };
             let too_old = now.monotonic - validated_at >= max_age;
-            if !expired && !too_old && !outdated.contains(&digest) {
+            // No change makes a revoked key good again.
+            let current = known.state() == State::Revoked || !outdated.contains(&digest);
+            if !expired && !too_old && current {
                 memory.restore(digest, known, validated_at, now.wall);
                 entries.fetch_add(1, Ordering::Relaxed);
             }

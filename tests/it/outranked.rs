@@ -22,7 +22,7 @@ on_both_stores! {
 const HOLDS: Duration = Duration::from_secs(3);
 
 /// Plain SQL that goes past the triggers.
-trait Restored: Backend {
+pub(crate) trait Restored: Backend {
     /// Keeps rows, changes and the sequence as they are.
     const SAVE: &str;
     /// Puts them back, as loading a dump does.

@@ -11,14 +11,17 @@ use keystead::{config::Config, key::Action, store::StoreUrl};
 use serde_json::Value;
 use tokio::task::yield_now;
 
-use crate::harness::{
-    DEADLINE,
-    admin::Admin,
-    app::{channel_to, check_over, presenting},
-    backend::{Backend, Server as Database},
-    eventually,
-    keys::{Key, Keys},
-    keystead::{Keystead, Server},
+use crate::{
+    harness::{
+        DEADLINE,
+        admin::Admin,
+        app::{channel_to, check_over, presenting},
+        backend::{Backend, Server as Database},
+        eventually,
+        keys::{Key, Keys},
+        keystead::{Keystead, Server},
+    },
+    outranked::Restored,
 };
 
 const UNAUTHENTICATED: i32 = 10;
@@ -209,6 +212,48 @@ async fn a_key_that_is_revoked_while_the_service_is_down_is_refused_when_the_sto
     let server = site.keystead.serve(&[]).await;
     assert_eq!(told(&server)["entries"], 2);
     site.until(&server, &all[0], UNAUTHENTICATED, "KEY_REVOKED").await;
+    assert!(site.is_valid(&server, &all[1]).await);
+}
+
+#[tokio::test]
+async fn an_older_dump_and_a_restart_during_an_outage_revive_no_revoked_key() {
+    let mut database = Database::start().await;
+    let site = Site::on(&database, "1h");
+    let keys = site.keys().await;
+    let all = keys.create_many(2).await;
+    let server = site.keystead.serve(&[]).await;
+    site.warm_up(&server, &all).await;
+    database.sql(Database::SAVE).await;
+    keys.act(&all[0], Action::Revoke).await;
+    site.until(&server, &all[0], UNAUTHENTICATED, "KEY_REVOKED").await;
+    database.sql(Database::LOAD).await;
+    eventually("its row is outranked", async || {
+        let _ = site.check(&server, &all[0]).await;
+        let outranked = Admin(server.admin).metric("keystead_rows_outranked_total").await;
+        (outranked > 0.5).then_some(())
+    })
+    .await;
+    drop(keys);
+    database.postgres.kill();
+    assert!(server.stop().await.success());
+
+    let revoked = (UNAUTHENTICATED, "KEY_REVOKED".to_owned());
+    let server = site.keystead.serve(&[]).await;
+    Admin(server.admin).until_ready().await;
+    assert_eq!(site.check(&server, &all[0]).await, revoked, "in the outage");
+    assert!(site.is_valid(&server, &all[1]).await);
+    database.postgres.start().await;
+    eventually("the store is up", async || {
+        (Admin(server.admin).status().await["tiers"]["store"]["state"] == "up").then_some(())
+    })
+    .await;
+    assert_eq!(site.check(&server, &all[0]).await, revoked, "beside the older rows");
+    killed(server).await;
+    let server = site.keystead.serve(&[]).await;
+    Admin(server.admin).until_ready().await;
+    for _ in 0..20 {
+        assert_eq!(site.check(&server, &all[0]).await, revoked, "after another restart");
+    }
     assert!(site.is_valid(&server, &all[1]).await);
 }
 
