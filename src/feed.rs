@@ -34,7 +34,6 @@ use crate::{
     store::{Follower, Position, Store, StoreError, Woken},
     telemetry::Metrics,
     time::{Clock, jittered},
-    warm::Journal,
 };
 
 /// How long after a failure the first reconnect is tried: enough for a server
@@ -71,8 +70,6 @@ pub struct FeedParts<S> {
     pub memory: Arc<Memory>,
     /// Told how far the changes have been brought.
     pub coverage: Arc<Coverage>,
-    /// Where changes that were applied outlive the process.
-    pub journal: Journal,
     /// Told the position, as of the last time that all changes were applied.
     pub told: watch::Sender<Option<Position>>,
     /// Told how the feed fares.
@@ -88,8 +85,7 @@ impl<S: Store> Feed<S> {
     /// was written down, or begins at the newest change.
     #[must_use]
     pub fn new(config: FeedConfig, resume: Option<Position>, parts: FeedParts<S>) -> Self {
-        let FeedParts { store, fill, memory, coverage, journal, told, ladder, metrics, clock } =
-            parts;
+        let FeedParts { store, fill, memory, coverage, told, ladder, metrics, clock } = parts;
         let (sweeps, sweep) = sweep(memory, fill.clone(), config.revalidate_rate);
         let (canaries, canary) = canary(CanaryParts {
             store: Arc::clone(&store),
@@ -105,7 +101,6 @@ impl<S: Store> Feed<S> {
         let reader = Reader {
             fill,
             coverage,
-            journal,
             told,
             canaries,
             sweeps,

@@ -42,6 +42,7 @@ use crate::{
     telemetry::Metrics,
     tier::{Refresh, Sighting, Tier},
     time::Clock,
+    warm::Journal,
 };
 
 /// A digest that no key has: no preimage of it is known.
@@ -80,6 +81,8 @@ struct Shared<S> {
 pub struct Parts<S> {
     /// Where answers go.
     pub memory: Arc<Memory>,
+    /// Where changes and ends of keys outlive the process.
+    pub journal: Journal,
     /// Whether an absence is believed.
     pub suspicion: Arc<Suspicion>,
     /// Where they come from.
@@ -125,6 +128,7 @@ impl<S: Store> Fill<S> {
                 let _ = self.refresh(change.digest);
             }
         }
+        self.0.parts.journal.note(changes);
     }
 
     /// Asks the store for a key that does not exist, with the query that checks

@@ -2,12 +2,12 @@
 //! store serves warm keys.
 //!
 //! There are three files. The *snapshot* holds every record in memory and what is
-//! known of keys that have ended, and is replaced as a whole now and then. The *changes* beside it hold, one by one,
-//! what the feed has brought since: an entry whose key has changed since the
-//! snapshot was written is not read back, so that a key that was revoked before
-//! the restart stays revoked. The *end* says how far the changes go, and which
-//! snapshot was the last. None is any use without the others, and all are sealed with
-//! a key derived from the secrets.
+//! known of keys that have ended, and is replaced as a whole now and then. The
+//! *changes* beside it hold, one by one, what the feed has brought since and which keys
+//! rows said to have ended: an entry whose key has changed since the snapshot was
+//! written is not read back, so that a key that was revoked before the restart is not
+//! served. The *end* says how far the changes go, and which snapshot was the last. None
+//! is any use without the others, and all are sealed with a key derived from the secrets.
 //!
 //! Nothing here is in the way of a check: the files are written by threads of
 //! their own, from queues that never make anybody wait.
@@ -226,8 +226,8 @@ struct Lost {
 impl Journal {
     /// Notes changes. Never waits: they are on disk a few milliseconds later.
     ///
-    /// To be called when they have been applied to the memory and before the
-    /// position says so: what is noted by then may be left out of the changes
+    /// To be called when they have been applied to the memory and before the position,
+    /// or a caller, is told: what is noted by then may be left out of the changes
     /// beside the next snapshot, and what is past the position may not.
     pub fn note(&self, changes: &[Change]) {
         let Some(queue) = self.0.as_deref().filter(|_| !changes.is_empty()) else {

@@ -15,6 +15,7 @@ use keystead::{
     telemetry::Metrics,
     tier::Tier,
     time::Clock,
+    warm::Journal,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -49,6 +50,7 @@ impl Behind {
         let store = Arc::new(Guarded::new(store, guard, Arc::clone(&metrics), Clock::System));
         let parts = Parts {
             memory: Arc::new(stand::memory()),
+            journal: Journal::default(),
             suspicion: Arc::new(Suspicion::new(SuspectConfig::default())),
             store: Arc::clone(&store),
             tasks: Tasks::here(),

@@ -20,7 +20,7 @@ use crate::{
     tasks::Tasks,
     telemetry::Metrics,
     time::Clock,
-    warm::{Journal, Writer},
+    warm::Writer,
 };
 
 /// The tiers, and what connects them.
@@ -35,7 +35,6 @@ pub(super) struct Tiers {
     pub(super) warmth: Arc<Warmth>,
     /// What keeps the memory on disk, if anything.
     snapshot: Option<Writer>,
-    journal: Journal,
     resume: Option<Position>,
     told: watch::Sender<Option<Position>>,
     metrics: Arc<Metrics>,
@@ -69,6 +68,7 @@ impl Tiers {
         let warm::Kept { memory, resume, journal, writer: snapshot } = kept;
         let parts = fill::Parts {
             memory: Arc::clone(&memory),
+            journal,
             suspicion: Arc::clone(&suspicion),
             store: Arc::clone(&store),
             tasks,
@@ -85,7 +85,6 @@ impl Tiers {
             suspicion,
             warmth,
             snapshot,
-            journal,
             resume,
             told,
             metrics,
@@ -147,7 +146,6 @@ impl Tiers {
             fill: self.fill,
             memory: self.memory,
             coverage: self.coverage,
-            journal: self.journal,
             told: self.told,
             ladder,
             metrics: self.metrics,

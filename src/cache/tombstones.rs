@@ -64,10 +64,16 @@ struct Kept {
 }
 
 impl Tombstones {
-    /// Puts up a tombstone. A deletion does not take the place of a revocation.
+    /// Puts up a tombstone. A deletion takes the place neither of a revocation nor of a
+    /// later deletion.
     pub(super) fn put(&self, digest: Digest, tombstone: Tombstone) {
         let mut kept = self.kept();
-        if kept.get(&digest) != Some(Tombstone::Revoked) {
+        let outdoes = match (kept.get(&digest), tombstone) {
+            (Some(Tombstone::Revoked), _) => false,
+            (Some(Tombstone::Deleted(there)), Tombstone::Deleted(new)) => there < new,
+            (None, _) | (Some(Tombstone::Deleted(_)), Tombstone::Revoked) => true,
+        };
+        if outdoes {
             kept.remove(&digest);
             kept.add(digest, tombstone);
         }
@@ -106,6 +112,11 @@ impl Tombstones {
                 }
             }
         }
+    }
+
+    /// Whether a key is known to be revoked.
+    pub(super) fn is_revoked(&self, digest: &Digest) -> bool {
+        self.kept().get(digest) == Some(Tombstone::Revoked)
     }
 
     /// Whether a record says otherwise than what is known.
@@ -254,6 +265,15 @@ mod tests {
         let all = tombstones.all();
         assert_eq!((all.len(), all[0].0), (MAX_TOMBSTONES, nth(2)), "the first is gone");
         assert_eq!(all.last(), Some(&(nth(0), Tombstone::Revoked)));
+    }
+
+    #[test]
+    fn deletion_is_not_forgotten_for_an_earlier_one() {
+        let tombstones = Tombstones::default();
+        tombstones.put(nth(1), Tombstone::Deleted(Revision(9)));
+        tombstones.put(nth(1), Tombstone::Deleted(Revision(3)));
+        tombstones.clear_before(&nth(1), Revision(9));
+        assert_eq!(tombstones.all(), [(nth(1), Tombstone::Deleted(Revision(9)))]);
     }
 
     #[test]

@@ -12,7 +12,6 @@ use crate::{
     key::Revision,
     store::{ChangePage, Follower, Position, Row, Store, StoreError},
     time::Clock,
-    warm::Journal,
 };
 
 /// How many changes are read at once. A page of this size is about 60 KB.
@@ -23,8 +22,6 @@ const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 pub(super) struct Reader<S> {
     pub(super) fill: Fill<S>,
     pub(super) coverage: Arc<Coverage>,
-    /// Changes that were applied outlive the process here.
-    pub(super) journal: Journal,
     /// Told the position after every catch-up.
     pub(super) told: watch::Sender<Option<Position>>,
     pub(super) canaries: CanaryWatch,
@@ -134,7 +131,6 @@ impl<S: Store> Reader<S> {
                 return Ok(false);
             };
             self.fill.apply(&page.changes);
-            self.journal.note(&page.changes);
             self.canaries.seen(&page.canaries);
             position = position.after(&page, head);
             // How far it had come counts until all has been read again.

@@ -56,7 +56,6 @@ fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Bench {
         fill: fill.clone(),
         memory: Arc::clone(&memory),
         coverage: Arc::clone(&coverage),
-        journal: Journal::default(),
         told: watch::Sender::default(),
         ladder: ladder.clone(),
         metrics,

@@ -11,6 +11,7 @@ use crate::{
     tasks::Tasks,
     telemetry::{Exposition, Metrics},
     time::Clock,
+    warm::Journal,
 };
 
 /// What a check may take.
@@ -68,6 +69,7 @@ impl Bench {
         let memory = Arc::new(memory);
         let parts = Parts {
             memory: Arc::clone(&memory),
+            journal: Journal::default(),
             suspicion: Arc::clone(&suspicion),
             store: Arc::clone(&guarded),
             tasks: Tasks::here(),

@@ -138,6 +138,7 @@ impl<S: Store> Unfinished<'_, S> {
     /// Puts the outcomes into the memory and tells the callers.
     fn finish(mut self, outcome: impl Fn(&Digest, bool) -> Result<Sighting, Unavailable>) {
         let mut told = Vec::with_capacity(self.taken.len());
+        let mut news = Vec::new();
         let mut queue = self.shared.queue();
         // One by one, so that a panic cannot leave others unfinished.
         while let Some(Taken { digest, ticket, ours, stage, called }) = self.taken.pop() {
@@ -150,7 +151,10 @@ impl<S: Store> Unfinished<'_, S> {
                 let current =
                     changed.is_none_or(|last| memory.includes(answer, *validated_at, last));
                 let counts = if current {
-                    memory.take(digest, answer, *validated_at)
+                    let new = memory.news(digest, answer);
+                    let taken = memory.take(digest, answer, *validated_at);
+                    news.extend(new.filter(|_| taken.is_ok()));
+                    taken
                 } else {
                     memory.judge(&digest, answer)
                 };
@@ -159,6 +163,7 @@ impl<S: Store> Unfinished<'_, S> {
             told.push((stage, outcome, called));
         }
         drop(queue);
+        self.shared.parts.journal.note(&news);
         for (stage, outcome, called) in told {
             // Where nobody ever waited, the record was served meanwhile.
             if let (Err(cause), false) = (&outcome, called) {

@@ -20,8 +20,8 @@ pub struct SnapshotConfig {
     #[schemars(title = "a path")]
     pub path: Option<PathBuf>,
     /// How often it is written, spread by ±10 %, and once more at the end. A key
-    /// that was first seen since the last time is not warm after a crash; one
-    /// that was revoked since then stays revoked, as changes are kept at once.
+    /// that was first seen since the last time is not warm after a crash; one that has
+    /// ended since then, as far as this instance knew, is not served.
     /// Writes about a hundred bytes for each typical key.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1day"))]

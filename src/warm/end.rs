@@ -3,10 +3,11 @@
 //!
 //! ```text
 //! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · next 8 · tag 16
-//! serial 8 · seal 32, over everything before it
+//! serial 8 · upcoming 8 · seal 32, over everything before it
 //! ```
 //!
-//! It is written over when changes have been forced to disk. It fits into one sector
+//! It is written over when changes have been forced to disk, before a snapshot is put
+//! in its place and after. It fits into one sector
 //! of a disk: half of it is never written.
 
 use std::{
@@ -26,7 +27,7 @@ use crate::key::Fingerprint;
 
 const MAGIC: [u8; 8] = *b"ks-last\n";
 const VERSION: u32 = 2;
-const BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + TAG_LEN + 8;
+const BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + TAG_LEN + 8 + 8;
 const LEN: usize = BODY_LEN + MARK_LEN;
 
 /// What there is at least.
@@ -40,14 +41,17 @@ pub(super) struct End {
     pub(super) tag: Tag,
     /// The serial of the last snapshot that was put in its place.
     pub(super) serial: u64,
+    /// That of the one that was about to be, or the same. A later one is of another
+    /// moment.
+    pub(super) upcoming: u64,
 }
 
 impl End {
-    /// Reads the one that is beside a snapshot.
-    pub(super) fn read(files: &Files, seals: &Seals) -> Result<Self, Refusal> {
-        let file = open_private(&files.end, false)?.ok_or(Refusal::NoEnd)?;
+    /// Reads the one that is beside a snapshot, and leaves it open to be written over.
+    pub(super) fn open(files: &Files, seals: &Seals) -> Result<(Self, File), Refusal> {
+        let file = open_private(&files.end, true)?.ok_or(Refusal::NoEnd)?;
         let mut bytes = Vec::with_capacity(LEN);
-        file.take(LEN as u64 + 1).read_to_end(&mut bytes)?;
+        (&file).take(LEN as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() != LEN {
             return Err(Refusal::ChangesDamaged);
         }
@@ -63,8 +67,9 @@ impl End {
         let next = u64::from_le_bytes(take(&mut rest));
         let tag = take(&mut rest);
         let serial = u64::from_le_bytes(take(&mut rest));
+        let upcoming = u64::from_le_bytes(take(&mut rest));
         if sealing.is(&take(&mut rest)) {
-            Ok(Self { lineage, next, tag, serial })
+            Ok((Self { lineage, next, tag, serial, upcoming }, file))
         } else {
             Err(Refusal::ChangesDamaged)
         }
@@ -91,6 +96,7 @@ impl End {
         bytes.extend_from_slice(&self.next.to_le_bytes());
         bytes.extend_from_slice(&self.tag);
         bytes.extend_from_slice(&self.serial.to_le_bytes());
+        bytes.extend_from_slice(&self.upcoming.to_le_bytes());
         let mut sealing = seal.begin();
         sealing.update(&bytes);
         bytes.extend_from_slice(&sealing.finish());

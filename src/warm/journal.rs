@@ -72,45 +72,23 @@ pub(super) struct Journal {
     lineage: Lineage,
     /// That of the last snapshot that was put in its place.
     serial: u64,
+    /// That of the one that may have been since.
+    upcoming: u64,
     base: u64,
     chain: Chain,
 }
 
 impl Journal {
-    /// Begins a new file, with some changes in it from the start, in the place
-    /// of what is there. The first change has the number `base`.
-    ///
-    /// `Err(Untouched)` when the old file is still in its place, whole.
-    pub(super) fn begin(
-        files: &Files,
-        seals: &Seals,
-        lineage: Lineage,
-        serial: u64,
-        base: u64,
-        kept: &[Noted],
-    ) -> Result<Self, BeginError> {
-        let seal = seals.first();
-        let (head, tag) = head(seal, lineage, base, serial);
-        // They are the last changes, which keep their numbers, and before
-        // them such as are kept for their revisions, whatever their numbers.
-        let mut chain = Chain { seal: seal.clone(), next: base, tag };
-        let records = kept.iter().flat_map(|noted| chain.put(&noted.change));
-        let bytes: Vec<u8> = head.into_iter().chain(records).collect();
-        let file = || {
-            let mut file = Files::draft(&files.changes)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            Ok(file)
-        };
-        let file = file().map_err(BeginError::Untouched)?;
-        files.replace(&files.changes).map_err(BeginError::Unknown)?;
-        let end = chain.end(lineage, serial).begin(files, seal).map_err(BeginError::Unknown)?;
-        Ok(Self { file, end, lineage, serial, base, chain })
+    /// Begins the changes of a new lineage, in the place of what is there.
+    pub(super) fn begin(files: &Files, seals: &Seals, lineage: Lineage) -> io::Result<Self> {
+        let serial = 0;
+        let (file, chain) = begin(files, seals, Head { lineage, serial, base: 0 }, &[])?;
+        let end = chain.end(lineage, serial, serial).begin(files, &chain.seal)?;
+        Ok(Self { file, end, lineage, serial, upcoming: serial, base: 0, chain })
     }
 
-    /// Opens what belongs to a snapshot, and reads the changes in it. Cuts off a
-    /// last one that is not whole and lies behind the end: the process that wrote it
-    /// died over it.
+    /// Opens what belongs to a snapshot, and reads the changes in it. Cuts off what lies
+    /// behind the end and is not whole: the process that wrote it died over it.
     pub(super) fn open(
         files: &Files,
         seals: &Seals,
@@ -119,8 +97,8 @@ impl Journal {
         let mut file = open_private(&files.changes, true)?.ok_or(Refusal::NoChanges)?;
         let bytes = read_bounded(&mut file)?;
         let contents = Contents::read(&bytes, seals)?;
-        let end = End::read(files, seals)?;
-        let is_of_them = header.serial >= contents.serial.max(end.serial);
+        let (end, end_file) = End::open(files, seals)?;
+        let is_of_them = (contents.serial.max(end.serial)..=end.upcoming).contains(&header.serial);
         // Changes that it has taken in are missing from those of an earlier moment.
         let goes_as_far = header.noted <= contents.chain.next;
         if [contents.lineage, end.lineage] != [header.lineage; 2] || !is_of_them || !goes_as_far {
@@ -136,8 +114,11 @@ impl Journal {
         io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
         let Contents { chain, lineage, base, records, .. } = contents;
         let serial = header.serial;
-        let end = chain.end(lineage, serial).begin(files, &chain.seal)?;
-        Ok((Self { file, end, lineage, serial, base, chain }, records))
+        let now = chain.end(lineage, serial, serial);
+        if end != now {
+            now.write(&end_file, &chain.seal)?;
+        }
+        Ok((Self { file, end: end_file, lineage, serial, upcoming: serial, base, chain }, records))
     }
 
     pub(super) const fn lineage(&self) -> Lineage {
@@ -160,42 +141,86 @@ impl Journal {
         let bytes: Vec<u8> = changes.iter().flat_map(|change| self.chain.put(change)).collect();
         self.file.write_all(&bytes)?;
         self.file.sync_data()?;
-        self.chain.end(self.lineage, self.serial).write(&self.end, &self.chain.seal)
+        self.write_end()
     }
 
-    /// Begins the file anew, without what a snapshot has taken in.
+    /// Says on disk that a snapshot with this serial is about to be put in its place.
+    pub(super) fn announce(&mut self, serial: u64) -> io::Result<()> {
+        self.upcoming = serial;
+        self.write_end()
+    }
+
+    fn write_end(&self) -> io::Result<()> {
+        let end = self.chain.end(self.lineage, self.serial, self.upcoming);
+        end.write(&self.end, &self.chain.seal)
+    }
+
+    /// Begins the file anew, without what a snapshot has taken in. Refused as
+    /// [`Unknown`](ShortenError::Unknown) when it is not what this process has written.
     pub(super) fn shorten(
         &mut self,
         files: &Files,
         seals: &Seals,
         header: &Header,
-    ) -> Result<(), BeginError> {
-        let kept = || -> Result<Vec<Noted>, Refusal> {
+    ) -> Result<(), ShortenError> {
+        let read = || -> Result<Vec<u8>, Refusal> {
             let mut file = open_private(&files.changes, false)?.ok_or(Refusal::NoChanges)?;
-            let mut records = Contents::read(&read_bounded(&mut file)?, seals)?.records;
-            records.retain(|record| record.is_after(header));
-            Ok(records)
+            read_bounded(&mut file)
         };
-        let kept = kept().map_err(|why| BeginError::Untouched(io::Error::other(why)))?;
-        let base = self.chain.next - kept.len() as u64;
-        *self = Self::begin(files, seals, self.lineage, header.serial, base, &kept)?;
-        Ok(())
+        let unknown = |why| ShortenError::Unknown(io::Error::other(why));
+        let bytes = read().map_err(unknown)?;
+        let mut contents = Contents::read(&bytes, seals).map_err(unknown)?;
+        if contents.chain.tag != self.chain.tag {
+            return Err(unknown(Refusal::OtherChanges));
+        }
+        contents.records.retain(|record| record.is_after(header));
+        // They are the last changes, which keep their numbers, and before
+        // them such as are kept for their revisions, whatever their numbers.
+        let base = self.chain.next - contents.records.len() as u64;
+        let head = Head { lineage: self.lineage, serial: header.serial, base };
+        (self.file, self.chain) = begin(files, seals, head, &contents.records)?;
+        (self.serial, self.base) = (head.serial, base);
+        self.write_end().map_err(ShortenError::Unknown)
     }
+}
+
+/// Puts a new file, with some changes in it from the start, in the place of what is
+/// there.
+fn begin(
+    files: &Files,
+    seals: &Seals,
+    head: Head,
+    kept: &[Noted],
+) -> Result<(File, Chain), ShortenError> {
+    let seal = seals.first();
+    let (bytes, tag) = head.to_bytes(seal);
+    let mut chain = Chain { seal: seal.clone(), next: head.base, tag };
+    let records = kept.iter().flat_map(|noted| chain.put(&noted.change));
+    let bytes: Vec<u8> = bytes.into_iter().chain(records).collect();
+    let file = || {
+        let mut file = Files::draft(&files.changes)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        Ok(file)
+    };
+    let file = file().map_err(ShortenError::Untouched)?;
+    files.replace(&files.changes).map_err(ShortenError::Unknown)?;
+    Ok((file, chain))
 }
 
 /// The changes could not be begun anew.
 #[derive(Debug)]
-pub(super) enum BeginError {
+pub(super) enum ShortenError {
     /// The old file is still in its place, whole.
     Untouched(io::Error),
-    /// It is not known which of the two would be found.
+    /// It is not known what would be found.
     Unknown(io::Error),
 }
 
-impl From<BeginError> for io::Error {
-    fn from(error: BeginError) -> Self {
+impl From<ShortenError> for io::Error {
+    fn from(error: ShortenError) -> Self {
         match error {
-            BeginError::Untouched(error) | BeginError::Unknown(error) => error,
+            ShortenError::Untouched(error) | ShortenError::Unknown(error) => error,
         }
     }
 }
@@ -212,18 +237,16 @@ struct Contents {
 }
 
 impl Contents {
+    /// Ends before the first change that is not whole: those that were not yet forced to
+    /// disk may have reached it in any order before a crash.
     fn read(bytes: &[u8], seals: &Seals) -> Result<Self, Refusal> {
         let (head, mut rest) = bytes.split_at_checked(HEAD_LEN).ok_or(Refusal::ChangesDamaged)?;
-        let Head { lineage, serial, base, mut chain } = Head::read(head, seals)?;
+        let (Head { lineage, serial, base }, mut chain) = Head::read(head, seals)?;
         let mut records = Vec::with_capacity(rest.len() / RECORD_LEN);
         while let Some((record, after)) = rest.split_at_checked(RECORD_LEN) {
             let (mut body, tag) = record.split_at(BODY_LEN);
             if !chain.tagging(body).begins_with(tag) {
-                // Not all of it had reached the disk, and zeros what had not.
-                if after.iter().all(|byte| *byte == 0) {
-                    break;
-                }
-                return Err(Refusal::ChangesDamaged);
+                break;
             }
             let digest = Digest::from_bytes(take(&mut body));
             let revision = Revision(i64::from_le_bytes(take(&mut body)));
@@ -241,7 +264,7 @@ impl Contents {
     fn are_those_of(&self, end: &End, bytes: &[u8]) -> bool {
         if end.serial < self.serial {
             // The process died when it had begun the changes anew, which gave them other
-            // tags, and before it had begun the end.
+            // tags, and before it had written that to the end.
             return end.next <= self.chain.next;
         }
         let Some(nth) = end.next.checked_sub(self.base) else { return false };
@@ -255,16 +278,16 @@ impl Contents {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
 struct Head {
     lineage: Lineage,
     serial: u64,
     base: u64,
-    chain: Chain,
 }
 
 impl Head {
-    /// From [`HEAD_LEN`] bytes.
-    fn read(bytes: &[u8], seals: &Seals) -> Result<Self, Refusal> {
+    /// From [`HEAD_LEN`] bytes, with what the first change follows.
+    fn read(bytes: &[u8], seals: &Seals) -> Result<(Self, Chain), Refusal> {
         let mut rest = bytes;
         let known = take(&mut rest) == MAGIC && u32::from_le_bytes(take(&mut rest)) == VERSION;
         let secret = Fingerprint::from_bytes(take(&mut rest));
@@ -281,25 +304,26 @@ impl Head {
         if !sealing.is(&mark) {
             return Err(Refusal::ChangesDamaged);
         }
-        Ok(Self { lineage, serial, base, chain: Chain { seal, next: base, tag: shortened(&mark) } })
+        let chain = Chain { seal, next: base, tag: shortened(&mark) };
+        Ok((Self { lineage, serial, base }, chain))
     }
-}
 
-/// The bytes at the beginning of a file, and the seal that the first change
-/// follows.
-fn head(seal: &Seal, lineage: Lineage, base: u64, serial: u64) -> (Vec<u8>, Tag) {
-    let mut bytes = Vec::with_capacity(HEAD_LEN);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(seal.secret().as_bytes());
-    bytes.extend_from_slice(&lineage);
-    bytes.extend_from_slice(&base.to_le_bytes());
-    bytes.extend_from_slice(&serial.to_le_bytes());
-    let mut sealing = seal.begin();
-    sealing.update(&bytes);
-    let mark = sealing.finish();
-    bytes.extend_from_slice(&mark);
-    (bytes, shortened(&mark))
+    /// The bytes at the beginning of a file, and the seal that the first change
+    /// follows.
+    fn to_bytes(self, seal: &Seal) -> (Vec<u8>, Tag) {
+        let mut bytes = Vec::with_capacity(HEAD_LEN);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(seal.secret().as_bytes());
+        bytes.extend_from_slice(&self.lineage);
+        bytes.extend_from_slice(&self.base.to_le_bytes());
+        bytes.extend_from_slice(&self.serial.to_le_bytes());
+        let mut sealing = seal.begin();
+        sealing.update(&bytes);
+        let mark = sealing.finish();
+        bytes.extend_from_slice(&mark);
+        (bytes, shortened(&mark))
+    }
 }
 
 /// The seal that the next change follows, and its number.
@@ -325,8 +349,8 @@ impl Chain {
     }
 
     /// What there is when all of it has been kept.
-    const fn end(&self, lineage: Lineage, serial: u64) -> End {
-        End { lineage, next: self.next, tag: self.tag, serial }
+    const fn end(&self, lineage: Lineage, serial: u64, upcoming: u64) -> End {
+        End { lineage, next: self.next, tag: self.tag, serial, upcoming }
     }
 
     fn tagging(&self, body: &[u8]) -> Sealing {

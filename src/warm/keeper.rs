@@ -6,10 +6,7 @@ use std::{
     fs::File,
     io,
     path::PathBuf,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +15,7 @@ use jiff::Timestamp;
 use super::{
     Refusal, Restored,
     files::{Files, open_private},
-    journal::{BeginError, Journal},
+    journal::{Journal, ShortenError},
     seal::Seals,
     snapshot::{self, Entry, Header, Record, Sealed},
 };
@@ -97,7 +94,6 @@ impl Keeper {
             let before = Duration::try_from(header.created_at.duration_since(then));
             now.monotonic.checked_sub(since_written + before.unwrap_or_default())
         };
-        let entries = AtomicUsize::new(0);
         let tombstones = Mutex::new(Vec::new());
         let restore = |record| {
             let Entry { digest, validated_at, known } = match record {
@@ -114,7 +110,6 @@ impl Keeper {
             let current = known.state() == State::Revoked || !outdated.contains(&digest);
             if !expired && !too_old && current {
                 memory.restore(digest, known, validated_at, now.wall);
-                entries.fetch_add(1, Ordering::Relaxed);
             }
         };
         sealed.read(|profile| memory.shared(profile), restore)?;
@@ -130,7 +125,7 @@ impl Keeper {
         Ok(Some(Restored {
             position: header.position,
             covered_since,
-            entries: entries.into_inner(),
+            entries: memory.len(),
             since_written,
         }))
     }
@@ -204,11 +199,12 @@ impl Keeper {
         if draft.losses != self.losses {
             return Err(io::Error::other("a change was lost while it was written"));
         }
+        journal.announce(draft.header.serial)?;
         files.replace(&files.snapshot)?;
         match journal.shorten(files, &self.seals, &draft.header) {
             Ok(()) => Ok(()),
-            Err(BeginError::Untouched(error)) => Err(error),
-            Err(BeginError::Unknown(error)) => {
+            Err(ShortenError::Untouched(error)) => Err(error),
+            Err(ShortenError::Unknown(error)) => {
                 self.distrust();
                 Err(error)
             }
@@ -236,7 +232,7 @@ impl Keeper {
             let mut lineage = [0; 16];
             getrandom::fill(&mut lineage)?;
             let seals = self.seals.clone();
-            Journal::begin(self.claim()?, &seals, lineage, 0, 0, &[])?
+            Journal::begin(self.claim()?, &seals, lineage)?
         };
         Ok(self.journal.insert(journal))
     }

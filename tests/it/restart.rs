@@ -45,22 +45,25 @@ impl Site {
         let keystead = Keystead::new();
         let mut config = Config::default();
         config.store.url = StoreUrl::Sqlite { path: keystead.path("keystead.db") };
-        Self::with(keystead, config, every, "")
+        Self::with(keystead, config, every, "cache.fresh_for = \"1h\"")
     }
 
     /// On a server that may go away.
     fn on(database: &Database, every: &str) -> Self {
+        Self::beside(database, every, "cache.fresh_for = \"1h\"")
+    }
+
+    fn beside(database: &Database, every: &str, more: &str) -> Self {
         let config = database.config();
         let (url, secret) = (database.postgres.url(), config.keys.secret_file.clone().unwrap());
         let secret = secret.to_str().unwrap();
-        let store = format!("store.url = {url:?}\nkeys.secret_file = {secret:?}");
-        Self::with(Keystead::new(), config, every, &store)
+        let text = format!("store.url = {url:?}\nkeys.secret_file = {secret:?}\n{more}");
+        Self::with(Keystead::new(), config, every, &text)
     }
 
-    fn with(keystead: Keystead, config: Config, every: &str, store: &str) -> Self {
-        // What was seen stays in memory for the whole of a test.
+    fn with(keystead: Keystead, config: Config, every: &str, more: &str) -> Self {
         let text = format!(
-            "{store}\ncache.fresh_for = \"1h\"\ndrain.delay = \"0s\"\n\
+            "{more}\ndrain.delay = \"0s\"\n\
              [snapshot]\npath = \"warm\"\nevery = {every:?}"
         );
         Self { keystead: keystead.configured_by("keystead.toml", text), config }
@@ -255,6 +258,43 @@ async fn an_older_dump_and_a_restart_during_an_outage_revive_no_revoked_key() {
         assert_eq!(site.check(&server, &all[0]).await, revoked, "after another restart");
     }
     assert!(site.is_valid(&server, &all[1]).await);
+}
+
+#[tokio::test]
+async fn ends_of_keys_that_only_rows_told_outlive_a_crash_and_an_outage() {
+    let mut database = Database::start().await;
+    let site = Site::beside(
+        &database,
+        "1h",
+        "store.relation = \"keystead.api_keys\"\ncache.fresh_for = \"200ms\"\n\
+         suspect.confirm_for = \"1s\"",
+    );
+    let keys = site.keys().await;
+    let all = keys.create_many(4).await;
+    let server = site.keystead.serve(&[]).await;
+    site.warm_up(&server, &all).await;
+    assert!(server.stop().await.success());
+
+    let server = site.keystead.serve(&[]).await;
+    assert_eq!(told(&server)["entries"], 4);
+    keys.act(&all[0], Action::Revoke).await;
+    keys.act(&all[1], Action::Disable).await;
+    let gone = keys.record(&all[2]).await.id;
+    database.sql(&format!("DELETE FROM keystead.api_keys WHERE id = '{gone}'")).await;
+    site.until(&server, &all[0], UNAUTHENTICATED, "KEY_REVOKED").await;
+    site.until(&server, &all[1], UNAUTHENTICATED, "KEY_DISABLED").await;
+    site.until(&server, &all[2], UNAUTHENTICATED, "KEY_UNKNOWN").await;
+    drop(keys);
+    database.postgres.kill();
+    killed(server).await;
+
+    let server = site.keystead.serve(&[]).await;
+    assert_eq!(told(&server)["entries"], 1);
+    for key in &all[..3] {
+        assert_eq!(site.check(&server, key).await.0, UNAVAILABLE);
+    }
+    assert!(site.is_valid(&server, &all[3]).await);
+    killed(server).await;
 }
 
 #[tokio::test]

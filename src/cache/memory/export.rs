@@ -38,13 +38,10 @@ impl Memory {
     }
 
     /// Puts in a record that the store vouched for at `validated_at`, which may
-    /// lie before the start of this process, unless its key is known to have ended. Its
-    /// profile is one that
-    /// [`shared`](Self::shared) gave. For a memory that nobody else fills yet.
+    /// lie before the start of this process. Its profile is one that
+    /// [`shared`](Self::shared) gave. For a memory that nobody else fills yet, before
+    /// tombstones are put up in it.
     pub fn restore(&self, digest: Digest, known: Known, validated_at: Instant, now: Timestamp) {
-        if self.tombstones.ends(&digest, &known) {
-            return;
-        }
         let entry = Entry::new(known, validated_at.into());
         if entry.is_usable(now) {
             self.suspicion.introduce(digest);
@@ -57,7 +54,9 @@ impl Memory {
     pub fn restore_tombstone(&self, digest: Digest, tombstone: Tombstone) {
         self.tombstones.put(digest, tombstone);
         let ends = |entry: &Entry| self.tombstones.ends(&digest, &entry.known);
-        self.records.remove_if(&digest, ends);
+        if self.records.remove_if(&digest, ends).is_some() {
+            self.suspicion.dismiss(&digest);
+        }
     }
 
     /// Takes in a change from before the start of this process, of a key that is not

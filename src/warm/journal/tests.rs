@@ -16,8 +16,11 @@ fn bench() -> Bench {
 }
 
 impl Bench {
+    /// Changes beside the first snapshot.
     fn begin(&self) -> Journal {
-        Journal::begin(&self.files, &seals(&[SECRET]), LINEAGE, 1, 0, &[]).unwrap()
+        let mut journal = Journal::begin(&self.files, &seals(&[SECRET]), LINEAGE).unwrap();
+        journal.announce(1).unwrap();
+        journal
     }
 
     /// A file with so many changes.
@@ -91,12 +94,17 @@ fn a_last_change_that_is_not_whole_and_behind_the_end_is_cut_off() {
         journal.append(&changes(2..3)).unwrap();
         assert_eq!(bench.open().unwrap().1, noted(0..3));
     }
-    // What the disk had set aside, and had not been written.
+    // What the disk had set aside, and had not been written, or not in order.
     let mut zeros = all.clone();
     zeros[two..].fill(0);
     zeros.resize(zeros.len() + 3 * RECORD_LEN + 5, 0);
     fs::write(&bench.files.end, &end_of_two).unwrap();
     assert_eq!(bench.open_with(&zeros).unwrap().1, noted(0..2));
+    let four = bench.written(4);
+    let mut without_the_third = four.clone();
+    without_the_third[two..two + RECORD_LEN].fill(0);
+    fs::write(&bench.files.end, &end_of_two).unwrap();
+    assert_eq!(bench.open_with(&without_the_third).unwrap().1, noted(0..2));
 }
 
 #[test]
@@ -155,6 +163,7 @@ fn shortening_keeps_what_a_snapshot_has_not_taken_in() {
     journal.append(&changes(0..5)).unwrap();
     // Three had been kept and one of them, the last, not yet applied.
     let taken = Header { noted: 3, position: at(101), ..header(2) };
+    journal.announce(2).unwrap();
     journal.shorten(&bench.files, &seals(&[OTHER_SECRET, SECRET]), &taken).unwrap();
     journal.append(&changes(5..6)).unwrap();
     let both = seals(&[OTHER_SECRET, SECRET]);
@@ -172,9 +181,53 @@ fn shortening_that_fails_leaves_the_file_as_it_was() {
     fs::create_dir(bench.folder.beside(".changes.new")).unwrap();
     let taken = Header { noted: 2, position: at(101), ..header(2) };
     let shortened = journal.shorten(&bench.files, &seals(&[SECRET]), &taken);
-    assert!(matches!(shortened, Err(BeginError::Untouched(_))));
+    assert!(matches!(shortened, Err(ShortenError::Untouched(_))));
     journal.append(&changes(2..3)).unwrap();
     assert_eq!(bench.open().unwrap().1, noted(0..3));
+}
+
+#[test]
+fn shortening_seals_no_changes_anew_that_this_process_did_not_write() {
+    let bench = bench();
+    let mut journal = bench.begin();
+    journal.append(&changes(0..2)).unwrap();
+    let two = fs::read(&bench.files.changes).unwrap();
+    journal.append(&changes(2..3)).unwrap();
+    let three = fs::read(&bench.files.changes).unwrap();
+    let mut damaged = three.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let other = bench.folder.beside(".other");
+    let others = Files::claim(&other).unwrap();
+    let mut stranger = Journal::begin(&others, &seals(&[SECRET]), LINEAGE).unwrap();
+    stranger.append(&changes(7..10)).unwrap();
+    let taken = Header { noted: 2, position: at(101), ..header(2) };
+    for bytes in [two, damaged, fs::read(&others.changes).unwrap()] {
+        fs::write(&bench.files.changes, &bytes).unwrap();
+        let shortened = journal.shorten(&bench.files, &seals(&[SECRET]), &taken);
+        assert!(matches!(shortened, Err(ShortenError::Unknown(_))));
+        assert_eq!(fs::read(&bench.files.changes).unwrap(), bytes, "nothing is written over it");
+    }
+    fs::write(&bench.files.changes, &three).unwrap();
+    journal.announce(2).unwrap();
+    journal.shorten(&bench.files, &seals(&[SECRET]), &taken).unwrap();
+    assert_eq!(
+        bench.open_with(&fs::read(&bench.files.changes).unwrap()).unwrap_err().to_string(),
+        Refusal::OtherChanges.to_string(),
+        "the snapshot before it is of no use"
+    );
+    assert_eq!(Journal::open(&bench.files, &seals(&[SECRET]), &taken).unwrap().1, noted(2..3));
+}
+
+#[test]
+fn full_disk_at_the_start_is_no_reason_to_refuse() {
+    let bench = bench();
+    let mut journal = bench.begin();
+    journal.append(&changes(0..2)).unwrap();
+    journal.announce(2).unwrap();
+    // A folder in the place of every draft: no new file can be written.
+    fs::create_dir(bench.folder.beside(".end.new")).unwrap();
+    fs::create_dir(bench.folder.beside(".changes.new")).unwrap();
+    assert_eq!(Journal::open(&bench.files, &seals(&[SECRET]), &header(2)).unwrap().1, noted(0..2));
 }
 
 #[test]
@@ -206,7 +259,7 @@ fn an_end_that_is_missing_changed_or_of_another_run_is_refused() {
         fs::write(&bench.files.end, &good[..at]).unwrap();
         assert!(matches!(bench.open(), Err(Refusal::ChangesDamaged)), "{at} bytes");
     }
-    let other = End { lineage: [6; 16], next: 0, tag: [0; TAG_LEN], serial: 0 };
+    let other = End { lineage: [6; 16], next: 0, tag: [0; TAG_LEN], serial: 0, upcoming: 0 };
     other.begin(&bench.files, seals(&[SECRET]).first()).unwrap();
     assert!(matches!(bench.open(), Err(Refusal::OtherChanges)));
     fs::remove_file(&bench.files.end).unwrap();
@@ -219,6 +272,7 @@ fn a_snapshot_that_is_older_than_the_changes_or_the_end_is_refused() {
     let mut journal = bench.begin();
     let read = || [&bench.files.changes, &bench.files.end].map(|file| fs::read(file).unwrap());
     let [_, end_before] = read();
+    journal.announce(2).unwrap();
     journal.shorten(&bench.files, &seals(&[SECRET]), &header(2)).unwrap();
     let [changes, end] = read();
     let open = |serial| Journal::open(&bench.files, &seals(&[SECRET]), &header(serial));
@@ -229,6 +283,9 @@ fn a_snapshot_that_is_older_than_the_changes_or_the_end_is_refused() {
     fs::write(&bench.files.end, &end).unwrap();
     assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the end says so");
     fs::write(&bench.files.changes, &changes).unwrap();
+    assert!(matches!(open(3), Err(Refusal::OtherChanges)), "nobody spoke of it");
+    let (mut journal, _) = open(2).unwrap();
+    journal.announce(3).unwrap();
     assert!(open(3).is_ok(), "its process died before it had begun the changes anew");
 }
 

@@ -25,6 +25,7 @@ use keystead::{
     time::Clock,
     transport::{Admission, AuthzService, Listener, Protocol, Serves, Workers, auth_routes},
     usage::use_log,
+    warm::Journal,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -131,6 +132,7 @@ impl Composed {
         let memory = Arc::new(memory);
         let parts = Parts {
             memory: Arc::clone(&memory),
+            journal: Journal::default(),
             suspicion,
             store: Arc::clone(&store),
             tasks,

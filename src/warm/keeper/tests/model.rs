@@ -51,8 +51,8 @@ enum Op {
 #[derive(Debug, Clone, Copy)]
 enum Files {
     Untouched,
-    /// One of them was replaced by what was put aside.
-    Older(usize),
+    /// One or two of them were replaced by what was put aside.
+    Older(usize, usize),
     /// The journal lost its last bytes, or has zeros there.
     Cut(usize),
     Zeroed(usize),
@@ -128,9 +128,11 @@ struct World {
     landmark: Option<(i64, u8, ChangeKind)>,
     asked: Vec<Asked>,
     put_aside: HashMap<&'static str, Vec<u8>>,
-    /// Keys that this process knows to be revoked, and those of which the files say so.
+    /// What was known then.
+    known_then: BTreeSet<u8>,
+    /// Keys that this process, or one before it whose files were used, knows to be
+    /// revoked.
     known: BTreeSet<u8>,
-    kept: BTreeSet<u8>,
 }
 
 impl World {
@@ -150,8 +152,8 @@ impl World {
             landmark: None,
             asked: Vec::new(),
             put_aside: HashMap::new(),
+            known_then: BTreeSet::new(),
             known: BTreeSet::new(),
-            kept: BTreeSet::new(),
         }
     }
 
@@ -189,6 +191,7 @@ impl World {
             Op::PutAside => {
                 let read = |name| Some((name, fs::read(self.folder.beside(name)).ok()?));
                 self.put_aside = NAMES.into_iter().filter_map(read).collect();
+                self.known_then.clone_from(&self.known);
             }
             Op::Restart(files) => self.restart(*files),
             // There is nothing that could be changed so.
@@ -217,7 +220,6 @@ impl World {
                 self.keeper.note(std::slice::from_ref(&change)).unwrap();
                 if kind == ChangeKind::Revoked {
                     self.known.insert(key);
-                    self.kept.insert(key);
                 }
             }
         }
@@ -236,7 +238,14 @@ impl World {
         let memory = &self.memory;
         let current = changed.is_none_or(|last| memory.includes(&answer, at, last));
         let counts = if current {
-            memory.take(of(key), &answer, at)
+            let news = memory.news(of(key), &answer);
+            let taken = memory.take(of(key), &answer, at);
+            if taken.is_ok()
+                && let Some(news) = news
+            {
+                self.keeper.note(&[news]).unwrap();
+            }
+            taken
         } else {
             memory.judge(&of(key), &answer)
         };
@@ -262,13 +271,16 @@ impl World {
         let draft = self.keeper.begin(position, Some(now.wall), now).unwrap();
         draft.write(self.memory.export(), || true).unwrap();
         self.keeper.finish(&draft).unwrap();
-        self.kept.clone_from(&self.known);
     }
 
     /// The process dies, and the next one finds the files as they are then.
     fn restart(&mut self, files: Files) {
         self.spoil(files);
-        // One file of an earlier moment is to be recognised; all of them cannot be.
+        // Files of several moments are to be recognised; all those of one cannot be.
+        let now = |name| fs::read(self.folder.beside(name)).ok();
+        if NAMES.iter().all(|name| now(name).as_ref() == self.put_aside.get(name)) {
+            self.known.clone_from(&self.known_then);
+        }
         self.put_aside.clear();
         self.asked.clear();
         // The lock of the files is let go first.
@@ -286,7 +298,6 @@ impl World {
             let landmark = restored.position.landmark.map(|row| row.revision.0);
             let find = |it: &&(i64, u8, ChangeKind)| Some(it.0) == landmark;
             self.landmark = self.database.changes.iter().find(find).copied();
-            self.known.clone_from(&self.kept);
         } else {
             (self.memory, self.coverage) = fresh();
             (self.position, self.landmark) =
@@ -306,9 +317,11 @@ impl World {
         let from = |bytes: &[u8], last: usize| bytes.len() - bytes.len().min(last);
         match files {
             Files::Untouched => {}
-            Files::Older(which) => {
-                if let Some(bytes) = self.put_aside.get(NAMES[which]) {
-                    replace(&path(NAMES[which]), bytes);
+            Files::Older(one, other) => {
+                for which in [one, other] {
+                    if let Some(bytes) = self.put_aside.get(NAMES[which]) {
+                        replace(&path(NAMES[which]), bytes);
+                    }
                 }
             }
             Files::Cut(last) => rewrite(".changes", &|bytes| bytes.truncate(from(bytes, last))),
@@ -356,7 +369,7 @@ fn ops() -> impl Strategy<Value = Op> {
     let key = || 0..KEYS;
     let files = prop_oneof![
         4 => Just(Files::Untouched),
-        2 => (0..NAMES.len()).prop_map(Files::Older),
+        3 => (0..NAMES.len(), 0..NAMES.len()).prop_map(|(one, other)| Files::Older(one, other)),
         1 => (1..200_usize).prop_map(Files::Cut),
         1 => (1..200_usize).prop_map(Files::Zeroed),
         1 => (0..NAMES.len(), 0..2000_usize).prop_map(|(which, at)| Files::Damaged(which, at)),

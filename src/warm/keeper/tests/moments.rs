@@ -26,9 +26,10 @@ fn found(folder: &Folder) -> Vec<u64> {
 /// |---|---|---|---|
 /// | a change was forced to disk | old | longer | old |
 /// | the end was written over | old | longer | new |
-/// | the snapshot was renamed | new | longer | new |
-/// | the changes were renamed | new | begun anew | new |
-/// | the end was renamed | new | begun anew | of the new snapshot |
+/// | the end announced a snapshot | old | longer | announcing |
+/// | the snapshot was renamed | new | longer | announcing |
+/// | the changes were renamed | new | begun anew | announcing |
+/// | the end was written over | new | begun anew | of the new snapshot |
 #[test]
 fn whenever_a_crash_comes_the_files_are_used_and_no_change_is_forgotten() {
     for secrets in [&[SECRET][..], &[OTHER_SECRET, SECRET]] {
@@ -46,6 +47,8 @@ fn whenever_a_crash_comes_the_files_are_used_and_no_change_is_forgotten() {
         draft.write(memory(3).export(), || true).unwrap();
         note(&mut writing, [(1, 12)]);
         let longest = read(&folder);
+        writing.journal().unwrap().announce(draft.header.serial).unwrap();
+        let announcing = read(&folder);
         writing.finish(&draft).unwrap();
         let new = read(&folder);
         drop(writing);
@@ -53,8 +56,9 @@ fn whenever_a_crash_comes_the_files_are_used_and_no_change_is_forgotten() {
             ([&old, &longer, &old], [1, 2].as_slice()),
             ([&old, &longer, &longer], &[1, 2]),
             ([&old, &longest, &longer], &[2]),
-            ([&new, &longest, &longest], &[0, 2]),
-            ([&new, &new, &longest], &[0, 2]),
+            ([&old, &longest, &announcing], &[2]),
+            ([&new, &longest, &announcing], &[0, 2]),
+            ([&new, &new, &announcing], &[0, 2]),
             ([&new, &new, &new], &[0, 2]),
         ] {
             put_together(&folder, files);
@@ -79,6 +83,19 @@ fn later_snapshot_beside_changes_and_end_of_an_earlier_moment_is_refused() {
     assert!(matches!(folder.refused(), Refusal::OtherChanges));
     put_together(&folder, [&later, &later, &later]);
     assert_eq!(found(&folder), [0, 2]);
+}
+
+#[test]
+fn later_snapshot_is_refused_though_no_change_came_between() {
+    let folder = Folder::new();
+    let mut keeper = kept(&folder);
+    let earlier = read(&folder);
+    write_at(&mut keeper, &memory(3), 10);
+    let later = read(&folder);
+    note(&mut keeper, [(1, 13)]);
+    drop(keeper);
+    put_together(&folder, [&later, &earlier, &earlier]);
+    assert!(matches!(folder.refused(), Refusal::OtherChanges));
 }
 
 #[test]
