@@ -33,7 +33,7 @@ use crate::{
     time::Clock,
     transport::{
         AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Listener, Protocol,
-        ReflectionError, Serves, Workers, admin_routes, auth_routes,
+        ReflectionError, Scrapes, Serves, Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
     warm::Writer,
@@ -74,6 +74,8 @@ pub struct App {
     asked: Tasks,
     /// Serve all that checks come over.
     workers: Workers,
+    /// Serves the admin and the control listener.
+    aside: Workers,
     background: Background,
     drain: DrainConfig,
     stops: Stops,
@@ -203,15 +205,17 @@ impl App {
         let admin = bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
         let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::here());
         let (auth, beside) = forward_auth(config, http1, auth, &asked).await?;
+        let scrapes = Scrapes::of(exposition);
         let state =
-            AdminState { ladder: ladder.clone(), breaker, exposition, tasks: tasks.clone(), clock };
+            AdminState { ladder: ladder.clone(), breaker, scrapes, tasks: tasks.clone(), clock };
         Ok(Self {
             grpc: (grpc, Protocol::Grpc(config.grpc), data),
             admin: (admin, http1, admin_routes(state).merge(beside)),
             control,
             forward_auth: auth,
             asked,
-            workers: Workers::start(config.grpc.workers()).map_err(StartError::Workers)?,
+            workers: start("serve", config.grpc.workers())?,
+            aside: start("admin", NonZeroUsize::MIN)?,
             background: Background { ladder, health, probe, feed, uses, snapshot, tasks },
             drain: config.drain,
             stops,
@@ -241,8 +245,18 @@ impl App {
     /// Serves until `stop` is ready, then drains. Ends after `drain.timeout`
     /// and a moment for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let Self { grpc, admin, control, forward_auth, asked, workers, background, drain, stops } =
-            self;
+        let Self {
+            grpc,
+            admin,
+            control,
+            forward_auth,
+            asked,
+            workers,
+            aside,
+            background,
+            drain,
+            stops,
+        } = self;
         let Background { ladder, health, probe, feed, uses, snapshot, tasks } = background;
         let (calls, visits, kept) = (Tasks::here(), Tasks::here(), Tasks::here());
 
@@ -253,8 +267,6 @@ impl App {
         if let Some(snapshot) = snapshot {
             kept.spawn("snapshot", snapshot.run(stops.last.clone()));
         }
-        // A few visitors are served here, with what runs behind the requests.
-        let aside = Workers::here();
         let goodbye = &stops.goodbye;
         serve("admin", admin, &aside, &visits, &stops.last);
         serve("grpc", grpc, &workers, &calls, goodbye);
@@ -292,6 +304,10 @@ impl App {
             tracing::warn!("the last snapshot was not finished in time; the one before it is kept");
         }
     }
+}
+
+fn start(name: &str, count: NonZeroUsize) -> Result<Workers, StartError> {
+    Workers::start(name, count).map_err(StartError::Workers)
 }
 
 /// Spawns the task of a listener among those of its connections.

@@ -23,7 +23,7 @@ mod surface;
 mod unary;
 mod wire;
 
-pub use admin::{AdminState, admin_routes};
+pub use admin::{AdminState, Scrapes, admin_routes};
 pub use admission::Admission;
 pub use authz::AuthzService;
 pub use config::{DrainConfig, GrpcConfig, ListenConfig};

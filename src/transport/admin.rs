@@ -1,6 +1,6 @@
 //! The admin listener: HTTP for operators, probes and Prometheus.
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -9,14 +9,19 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     guard::{BreakerState, BreakerView},
     ladder::{Doubt, Ladder, Standing, TierState},
     tasks::Tasks,
-    telemetry::Exposition,
+    telemetry::{Exposition, MetricsError},
     time::Clock,
 };
 
@@ -28,11 +33,55 @@ pub struct AdminState {
     /// The breaker before the store.
     pub breaker: BreakerView,
     /// The metrics.
-    pub exposition: Exposition,
+    pub scrapes: Scrapes,
     /// The tasks whose death makes the process broken.
     pub tasks: Tasks,
     /// For ages.
     pub clock: Clock,
+}
+
+/// Renders the metrics, one rendering at a time, each for all who have asked before it
+/// began: however many ask, it takes a tenth of a core at most. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Scrapes {
+    exposition: Exposition,
+    last: Arc<Mutex<Option<Rendering>>>,
+}
+
+#[derive(Debug)]
+struct Rendering {
+    began: Instant,
+    took: Duration,
+    text: Bytes,
+}
+
+/// How many times as long as a rendering took passes from its beginning to the next one:
+/// one takes a few milliseconds.
+const RENDERING_PACE: u32 = 10;
+
+impl Scrapes {
+    /// Nobody has asked yet.
+    #[must_use]
+    pub fn of(exposition: Exposition) -> Self {
+        Self { exposition, last: Arc::default() }
+    }
+
+    /// The metrics as they are at a moment after the call.
+    async fn text(&self) -> Result<Bytes, MetricsError> {
+        let asked_at = Instant::now();
+        let mut last = self.last.lock().await;
+        match &*last {
+            Some(Rendering { began, text, .. }) if *began > asked_at => return Ok(text.clone()),
+            Some(Rendering { began, took, .. }) => {
+                sleep_until(*began + *took * RENDERING_PACE).await;
+            }
+            None => {}
+        }
+        let began = Instant::now();
+        let text = Bytes::from(self.exposition.text()?);
+        *last = Some(Rendering { began, took: began.elapsed(), text: text.clone() });
+        Ok(text)
+    }
 }
 
 /// The routes of the admin listener.
@@ -65,7 +114,7 @@ async fn readyz(State(state): State<AdminState>) -> Response {
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
-    match state.exposition.text() {
+    match state.scrapes.text().await {
         Ok(text) => ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "a scrape failed");
@@ -174,6 +223,18 @@ mod tests {
         ladder::{Dependency, TierWatch},
         store::{StoreError, StoreErrorKind},
     };
+
+    #[tokio::test]
+    async fn those_who_ask_together_share_a_rendering_that_began_after_they_asked() {
+        let (metrics, exposition) = crate::telemetry::Metrics::new().unwrap();
+        let scrapes = Scrapes::of(exposition);
+        let first = scrapes.text().await.unwrap();
+        metrics.denial_without_evidence();
+        let all = futures::future::join_all((0..64).map(|_| scrapes.text())).await;
+        let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
+        assert!(all.iter().all(|text| text.as_ptr() == all[0].as_ptr()), "one for all");
+        assert_ne!(all[0], first, "what was counted before they asked is in it");
+    }
 
     #[test]
     fn the_report_names_the_rung_the_tier_and_the_cause() {

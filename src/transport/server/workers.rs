@@ -22,22 +22,16 @@ struct Worker {
     runtime: Handle,
     /// One more reference for each connection.
     connections: Arc<()>,
-    /// Ends the thread when it is dropped; the runtime that this is on has none.
-    _end: Option<tokio_util::sync::DropGuard>,
+    /// Ends the thread when it is dropped.
+    _end: tokio_util::sync::DropGuard,
 }
 
 impl Workers {
-    /// Starts so many threads. Fails when the operating system gives none.
-    pub fn start(count: NonZeroUsize) -> io::Result<Self> {
-        (0..count.get()).map(Worker::start).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// The runtime that this is called on, for listeners that are asked now and
-    /// then.
-    #[must_use]
-    pub fn here() -> Self {
-        let here = Worker { runtime: Handle::current(), connections: Arc::default(), _end: None };
-        Self(Arc::new([here]))
+    /// Starts so many threads with this name and a number. Fails when the operating
+    /// system gives none.
+    pub fn start(name: &str, count: NonZeroUsize) -> io::Result<Self> {
+        let workers = (0..count.get()).map(|number| Worker::start(format!("{name}-{number}")));
+        workers.collect::<Result<_, _>>().map(Self)
     }
 
     /// Runs the task of a connection on the thread that has the fewest.
@@ -56,16 +50,13 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(number: usize) -> io::Result<Self> {
+    fn start(name: String) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let end = CancellationToken::new();
         let ended = end.clone();
-        thread::Builder::new()
-            .name(format!("serve-{number}"))
-            .spawn(move || runtime.block_on(ended.cancelled()))?;
-        let end = Some(end.drop_guard());
-        Ok(Self { runtime: handle, connections: Arc::default(), _end: end })
+        thread::Builder::new().name(name).spawn(move || runtime.block_on(ended.cancelled()))?;
+        Ok(Self { runtime: handle, connections: Arc::default(), _end: end.drop_guard() })
     }
 
     fn load(&self) -> usize {

@@ -170,7 +170,8 @@ async fn serve(protocol: Protocol, service: impl Serves) -> SocketAddr {
     let server = Listener::bind(nowhere, NonZeroUsize::new(10).unwrap()).await.unwrap();
     let address = server.local_addr().unwrap();
     let (connections, never) = (Tasks::here(), CancellationToken::new());
-    beside(server.serve(protocol, service, Workers::here(), connections, never));
+    let workers = Workers::start("serve", NonZeroUsize::MIN).unwrap();
+    beside(server.serve(protocol, service, workers, connections, never));
     address
 }
 

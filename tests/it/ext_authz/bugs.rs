@@ -1,6 +1,9 @@
 //! Every kind of outage, and bugs, from a tier that is told how to fail.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+};
 
 use keystead::{
     app::{Opened, open_store},
@@ -68,7 +71,8 @@ async fn surface(tier: Failing, on_outage: OnOutage) -> Channel {
     let listener = Listener::bind(config.listen.grpc, places).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (protocol, connections) = (Protocol::Grpc(config.grpc), Tasks::here());
-    beside(listener.serve(protocol, service, Workers::here(), connections, never));
+    let workers = Workers::start("serve", NonZeroUsize::MIN).unwrap();
+    beside(listener.serve(protocol, service, workers, connections, never));
     channel_to(address).await.0
 }
 

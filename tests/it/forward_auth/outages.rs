@@ -127,8 +127,8 @@ async fn store_that_is_left_alone_is_a_503() {
 #[tokio::test]
 async fn store_that_lost_known_keys_is_a_503_for_others() {
     let bench = Bench::with(Embedded::start().await, |config| {
-        config.cache.fresh_for = Duration::from_millis(50);
-        config.cache.feed_fresh_for = Duration::from_millis(50);
+        config.cache.fresh_for = Duration::from_millis(500);
+        config.cache.feed_fresh_for = Duration::from_millis(500);
     })
     .await;
     let keys = bench.keys.create_many(20).await;
