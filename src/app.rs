@@ -32,8 +32,8 @@ use crate::{
     telemetry::{Metrics, MetricsError},
     time::Clock,
     transport::{
-        AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Listener, Protocol,
-        ReflectionError, Scrapes, Serves, Workers, admin_routes, auth_routes,
+        AdminState, Admission, Budget, DataConfig, DataService, DrainConfig, Health, Listener,
+        Protocol, ReflectionError, Scrapes, Serves, Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
     warm::Writer,
@@ -195,16 +195,21 @@ impl App {
         let health = Health::new(ladder.clone(), tasks.clone()).await;
 
         // The surfaces.
-        let (admitted, counted) = (Arc::clone(&admission), Arc::clone(&metrics));
-        let control = control::open(config, looked, admitted, counted, &stops, &tasks).await?;
+        let budget = Budget::new(config.grpc.max_held_bytes.get());
+        let shown = Arc::clone(&budget);
+        metrics.observe_connection_bytes(move || shown.held());
+        let shared = Shared { budget, metrics: Arc::clone(&metrics) };
+        let admitted = Arc::clone(&admission);
+        let control = control::open(config, looked, admitted, &shared, &stops, &tasks).await?;
         let (admitted, sources) = (Arc::clone(&admission), config.credential.sources.clone());
         let auth = auth_routes(admitted, &metrics, sources, config.forward_auth, clock.clone());
         let data =
             DataService::new(admission, &metrics, &health, data_config(config), clock.clone())?;
-        let grpc = bind("listen.grpc", config.listen.grpc, config.grpc.max_connections).await?;
-        let admin = bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
+        let grpc =
+            shared.bind("listen.grpc", config.listen.grpc, config.grpc.max_connections).await?;
+        let admin = shared.bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
         let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::here());
-        let (auth, beside) = forward_auth(config, http1, auth, &asked).await?;
+        let (auth, beside) = forward_auth(config, http1, auth, &asked, &shared).await?;
         let scrapes = Scrapes::of(exposition);
         let state =
             AdminState { ladder: ladder.clone(), breaker, scrapes, tasks: tasks.clone(), clock };
@@ -338,13 +343,14 @@ async fn forward_auth(
     protocol: Protocol,
     routes: Router,
     asked: &Tasks,
+    shared: &Shared,
 ) -> Result<(Option<Listening>, Router), StartError> {
     let Some(address) = config.listen.forward_auth else {
         let asked = asked.clone();
         let tracked = MapFutureLayer::new(move |answer| asked.track(answer));
         return Ok((None, routes.route_layer(tracked)));
     };
-    let listener = bind("listen.forward_auth", address, config.grpc.max_connections).await?;
+    let listener = shared.bind("listen.forward_auth", address, config.grpc.max_connections).await?;
     Ok((Some((listener, protocol, routes)), Router::new()))
 }
 
@@ -365,14 +371,22 @@ fn address_of(listening: Option<&(Listener, Protocol, Router)>) -> io::Result<Op
     listening.map(|(listener, ..)| listener.local_addr()).transpose()
 }
 
-async fn bind(
-    key: &'static str,
-    address: SocketAddr,
-    max_connections: NonZeroUsize,
-) -> Result<Listener, StartError> {
-    Listener::bind(address, max_connections).await.map_err(|error| StartError::Bind {
-        key,
-        address,
-        error,
-    })
+/// What all listeners share.
+#[derive(Debug, Clone)]
+struct Shared {
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    async fn bind(
+        &self,
+        key: &'static str,
+        address: SocketAddr,
+        max_connections: NonZeroUsize,
+    ) -> Result<Listener, StartError> {
+        let Self { budget, metrics } = self.clone();
+        let bound = Listener::bind(address, max_connections, budget, metrics).await;
+        bound.map_err(|error| StartError::Bind { key, address, error })
+    }
 }

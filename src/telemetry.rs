@@ -5,5 +5,6 @@ mod metrics;
 
 pub use log::{LogConfig, LogError, LogFormat, init_log};
 pub use metrics::{
-    CacheResult, Exposition, InFlight, Metrics, MetricsError, SnapshotLoad, SurfaceMetrics,
+    CacheResult, ConnectionEnd, Exposition, InFlight, Metrics, MetricsError, SnapshotLoad,
+    SurfaceMetrics,
 };

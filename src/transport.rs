@@ -35,7 +35,7 @@ pub use ext_authz::ExtAuthzService;
 pub use forward_auth::auth_routes;
 pub use health::{Health, HealthNames};
 pub use routes::{DataConfig, DataService, ReflectionError, control_routes};
-pub use server::{Listener, Protocol, Serves, Workers};
+pub use server::{BodyError, Budget, Listener, Protocol, RequestBody, Serves, Workers};
 pub(crate) use status::code_name;
 pub use unary::Unary;
 

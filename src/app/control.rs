@@ -5,14 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{Listening, StartError, Stops, bind, open_store_alone};
+use super::{Listening, Shared, StartError, Stops, open_store_alone};
 use crate::{
     config::Config,
     explain::{self, Explainer},
     guard::Guarded,
     store::AnyStore,
     tasks::Tasks,
-    telemetry::Metrics,
     tier::Tier,
     transport::{Admission, Control, GrpcConfig, Protocol, control_routes},
 };
@@ -36,7 +35,7 @@ pub(super) async fn open<T: Tier>(
     config: &Config,
     looked: explain::Parts<AnyStore>,
     admission: Arc<Admission<T>>,
-    metrics: Arc<Metrics>,
+    shared: &Shared,
     stops: &Stops,
     tasks: &Tasks,
 ) -> Result<Option<Listening>, StartError> {
@@ -47,12 +46,13 @@ pub(super) async fn open<T: Tier>(
     own.store.guard.max_in_flight = STORE_CONNECTIONS;
     let store = open_store_alone(&own, tasks)?;
     let clock = looked.clock.clone();
-    let counted = Arc::clone(&metrics);
+    let metrics = &shared.metrics;
+    let counted = Arc::clone(metrics);
     let store = Guarded::of_tier(TIER, store, own.store.guard, counted, clock.clone());
     let (explainer, cut_off) = (Explainer::new(looked, store), stops.cut_off.clone());
     let control = Control { admission, explainer, cut_off, clock };
     let spoken = GrpcConfig { max_concurrent_streams: STREAMS, ..config.grpc };
-    let routes = control_routes(control, &metrics, spoken)?;
-    let listener = bind("listen.control", address, CONNECTIONS).await?;
+    let routes = control_routes(control, metrics, spoken)?;
+    let listener = shared.bind("listen.control", address, CONNECTIONS).await?;
     Ok(Some((listener, Protocol::Grpc(spoken), routes)))
 }

@@ -6,6 +6,7 @@
 
 mod breaker;
 mod checks;
+mod connections;
 mod feed;
 mod fill;
 mod headroom;
@@ -24,7 +25,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::time::Instant;
 
 use self::{checks::Checks, headroom::Rate, local::Tally, snapshot::SnapshotMetrics};
-pub use self::{checks::SurfaceMetrics, snapshot::SnapshotLoad};
+pub use self::{checks::SurfaceMetrics, connections::ConnectionEnd, snapshot::SnapshotLoad};
 use crate::{
     key::Digest,
     store::{Answer, Lookup, StoreError},
@@ -90,6 +91,7 @@ pub struct Metrics {
     denials_without_evidence: Counter<u64>,
     demand: Arc<Rate>,
     breaker_transitions: Counter<u64>,
+    connections_ended: Counter<u64>,
     snapshot: SnapshotMetrics,
     revocation_latency: Histogram<f64>,
 }
@@ -165,6 +167,7 @@ impl Metrics {
                 "Denials that rested on nothing, told as INTERNAL instead. 0 for ever.",
             ),
             breaker_transitions: breaker::transitions(&meter),
+            connections_ended: connections::ended(&meter),
             snapshot: SnapshotMetrics::new(&meter),
             revocation_latency: feed::revocation_latency(&meter),
             provider,

@@ -52,11 +52,21 @@ impl Default for ListenConfig {
 }
 
 /// The bounds of a gRPC connection.
+///
+/// These are fixed: a request or a message has 10 s to come in whole, and so has what a
+/// client says first; a client that takes none of its answers for 10 s is closed, and so
+/// is one that leaves bytes unacknowledged for 20 s, or does not answer a ping, which is
+/// sent after 30 s of silence, within 10 s. Of one call 262144 bytes may be unread, of one
+/// connection 1048576; 65536 are read in one turn. As many calls may be given up at once
+/// as may be under way. Frames that bring nothing (PING, SETTINGS, PRIORITY,
+/// `WINDOW_UPDATE`, `RST_STREAM`): 1000, ten more with each call, and one a second.
+/// HTTP/2's table of headers has 4096 bytes, a frame 16384. `keystead_connections_ended_total`
+/// counts what was ended, by why.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpcConfig {
-    /// How many bytes a message may have. A longer one is refused before it is
-    /// decoded. A check takes a few hundred bytes; 65536 leave room for long
+    /// How many bytes a message may have, those of health and reflection too. A longer
+    /// one is refused before it is decoded. A check takes a few hundred bytes; 65536 leave room for long
     /// lists of scopes. Of Envoy's messages, which hold whole headers, 262144 are
     /// read at least.
     #[schemars(range(min = 1024, max = 16_777_216))]
@@ -74,9 +84,10 @@ pub struct GrpcConfig {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1day"))]
     pub max_connection_age: Duration,
-    /// How many connections may be open at once. More wait in the backlog of the
-    /// listener until one closes. A connection costs about 50 KB and a file
-    /// descriptor: keep it below the process's limit of open files.
+    /// How many connections may be open at once. More are closed at once, and the log
+    /// says so; the last quarter is for peers (an IPv4 address, or an IPv6 network of 64
+    /// bits) that have less than a quarter of all. A connection costs about 50 KB and a
+    /// file descriptor: keep it below the process's limit of open files.
     #[schemars(range(max = 1_000_000))]
     pub max_connections: NonZeroUsize,
     /// How many requests one connection may have under way at once. HTTP/2 makes
@@ -84,6 +95,13 @@ pub struct GrpcConfig {
     /// over one connection, while none can claim all of `check.max_waiting`.
     #[schemars(range(max = 100_000))]
     pub max_concurrent_streams: NonZeroU32,
+    /// How many bytes all connections together may hold of messages that have not come
+    /// in whole and of answers that nobody has taken. One connection may hold a
+    /// sixteenth of it, and 65536 always. A message beyond that is refused as
+    /// `OVERLOADED`, and a connection whose answers are beyond it is closed. A
+    /// message that comes in at once counts nowhere.
+    #[schemars(range(min = 1_048_576, max = 1_099_511_627_776_u64))]
+    pub max_held_bytes: NonZeroUsize,
     /// How many threads serve connections, each of which belongs to one of them
     /// from beginning to end. Not set, there is one for each core that the process
     /// may use: the cores of its affinity, or fewer by the CPU limit of its
@@ -107,12 +125,14 @@ impl Default for GrpcConfig {
         const MAX_HEADER_BYTES: NonZeroU32 = NonZeroU32::new(16 * 1024).unwrap();
         const MAX_CONCURRENT_STREAMS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
         const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+        const MAX_HELD_BYTES: NonZeroUsize = NonZeroUsize::new(64 * 1024 * 1024).unwrap();
         Self {
             max_message_bytes: MAX_MESSAGE_BYTES,
             max_header_bytes: MAX_HEADER_BYTES,
             max_connection_age: Duration::from_mins(30),
             max_connections: MAX_CONNECTIONS,
             max_concurrent_streams: MAX_CONCURRENT_STREAMS,
+            max_held_bytes: MAX_HELD_BYTES,
             workers: None,
         }
     }

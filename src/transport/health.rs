@@ -45,8 +45,10 @@ impl Health {
         health
     }
 
-    pub(super) fn service(&self) -> HealthServer<HealthService> {
-        HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
+    /// The service, which reads messages of at most so many bytes.
+    pub(super) fn service(&self, max_message_bytes: usize) -> HealthServer<HealthService> {
+        let service = HealthService::from_health_reporter(self.reporter.clone());
+        HealthServer::new(service).max_decoding_message_size(max_message_bytes)
     }
 
     /// Follows every change until connections are asked to end.

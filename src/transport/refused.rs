@@ -1,10 +1,13 @@
 //! Refusals that are not ours: of the transport, or of a service that came with
 //! a library.
 
+use std::error::Error;
+
 use http::Response;
 use tonic::{Code, Status};
 
-use super::status::Refusal;
+use super::{server::BodyError, status::Refusal};
+use crate::outage::Unavailable;
 
 /// What was refused before a service saw it.
 #[derive(Debug)]
@@ -37,6 +40,18 @@ impl Early {
     /// The request makes no sense.
     pub(super) fn invalid(why: &str) -> Self {
         Self { refusal: Refusal::invalid(why), is_too_large: false }
+    }
+
+    /// The message did not come in whole.
+    pub(super) fn broken_off(error: &(dyn Error + 'static)) -> Self {
+        match error.downcast_ref() {
+            Some(late @ BodyError::Late) => Self::invalid(&late.to_string()),
+            Some(BodyError::Full) => {
+                let refusal = Refusal::from(Unavailable::Overloaded);
+                Self { refusal, is_too_large: false }
+            }
+            Some(BodyError::Broken(_)) | None => Self::invalid("the request broke off"),
+        }
     }
 
     /// The message has more bytes than are read.

@@ -9,13 +9,13 @@ use std::{
 
 use axum::Router;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::{body::Body, service::Routes};
 use tower::{Service, util::MapResponseLayer};
 
 use super::{
     Admission, AuthzService, Control, CredentialSources, ExtAuthzConfig, ExtAuthzService,
     GrpcConfig, Health, descriptors, refused,
+    server::RequestBody,
     unary::{Answering, Unary},
 };
 use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
@@ -69,9 +69,15 @@ impl<T: Tier> DataService<T> {
         .serve(max_message_bytes);
         let authz = AuthzService::serve(admission, metrics, clock, max_message_bytes);
         let services = Routes::default()
-            .add_service(health.service())
-            .add_service(reflection("Explain")?.build_v1()?)
-            .add_service(reflection("Explain")?.build_v1alpha()?);
+            .add_service(health.service(max_message_bytes))
+            .add_service(
+                reflection("Explain")?.build_v1()?.max_decoding_message_size(max_message_bytes),
+            )
+            .add_service(
+                reflection("Explain")?
+                    .build_v1alpha()?
+                    .max_decoding_message_size(max_message_bytes),
+            );
         let completing = MapResponseLayer::new(refused::complete);
         Ok(Self { authz, envoy, others: services.prepare().into_axum_router().layer(completing) })
     }
@@ -86,7 +92,7 @@ const EXPLAIN: &str = "/keystead.v1.Authz/Explain";
 
 const NO_SUCH_METHOD: &str = "there is no such method";
 
-impl<T: Tier> Service<Request<Incoming>> for DataService<T> {
+impl<T: Tier> Service<Request<RequestBody>> for DataService<T> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answering;
@@ -95,7 +101,7 @@ impl<T: Tier> Service<Request<Incoming>> for DataService<T> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         match request.uri().path() {
             AuthzService::<T>::PATH => self.authz.call(request),
             ExtAuthzService::<T>::PATH => self.envoy.call(request),
@@ -132,10 +138,13 @@ pub fn control_routes<T: Tier, S: Store>(
     metrics: &Arc<Metrics>,
     config: GrpcConfig,
 ) -> Result<Router, ReflectionError> {
+    let max_message_bytes = config.max_message_bytes.get();
     let services = control
-        .routes(metrics, config.max_message_bytes.get())
-        .add_service(reflection("Check")?.build_v1()?)
-        .add_service(reflection("Check")?.build_v1alpha()?);
+        .routes(metrics, max_message_bytes)
+        .add_service(reflection("Check")?.build_v1()?.max_decoding_message_size(max_message_bytes))
+        .add_service(
+            reflection("Check")?.build_v1alpha()?.max_decoding_message_size(max_message_bytes),
+        );
     let completing = MapResponseLayer::new(refused::complete);
     Ok(services.prepare().into_axum_router().layer(completing))
 }

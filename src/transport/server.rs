@@ -1,14 +1,20 @@
 //! Listeners: how connections are accepted, how old they may grow, and how they
 //! end.
 
+mod bodies;
 mod calls;
+mod frames;
 mod grpc;
 mod http1;
+mod meter;
+mod metered;
+mod places;
 mod whole;
 mod workers;
 
 use std::{
     convert::Infallible,
+    error::Error,
     io,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
@@ -17,19 +23,30 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Body, Bytes};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service};
 
-pub use self::workers::Workers;
-
+pub use self::{
+    bodies::{BodyError, RequestBody},
+    meter::Budget,
+    workers::Workers,
+};
+use self::{
+    meter::Meter,
+    places::{NoPlace, Place, Places},
+};
 use super::GrpcConfig;
-use crate::{tasks::Tasks, time::jittered};
+use crate::{
+    tasks::Tasks,
+    telemetry::{ConnectionEnd, Metrics},
+    time::jittered,
+};
 
 /// How far the age of connections is spread, so that clients that connected
 /// together do not reconnect together.
@@ -46,6 +63,11 @@ const GOODBYE: Duration = Duration::from_secs(30);
 /// holds a place.
 const FIRST_WORDS: Duration = Duration::from_secs(10);
 
+/// How long what was sent may stay unacknowledged, or a full window closed, before the
+/// operating system gives the connection up: a client that never reads must not hold
+/// its place.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
 /// The 24 bytes that begin every HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE_LEN: usize = 24;
 
@@ -57,11 +79,16 @@ const PREFACE_POLL: Duration = Duration::from_millis(20);
 /// backlog of the listener holds meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is said at most that connections are refused.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
 /// A bound listener with a bounded number of places for connections.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is spoken on a listener.
@@ -86,7 +113,7 @@ pub enum Protocol {
 /// a clone.
 pub trait Serves:
     Service<
-        Request<Incoming>,
+        Request<RequestBody>,
         Response = Response<Self::Body>,
         Error = Infallible,
         Future: Send + 'static,
@@ -95,20 +122,20 @@ pub trait Serves:
     + 'static
 {
     /// The body of an answer.
-    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+    type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 }
 
 impl<S, B> Serves for S
 where
     S: Service<
-            Request<Incoming>,
+            Request<RequestBody>,
             Response = Response<B>,
             Error = Infallible,
             Future: Send + 'static,
         > + Clone
         + Send
         + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Body = B;
 }
@@ -127,12 +154,17 @@ impl Protocol {
 pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Listener {
-    /// Binds the address. Fails when the port is in use or forbidden. Of more
-    /// than `max_connections` the rest waits in the backlog.
-    pub async fn bind(address: SocketAddr, max_connections: NonZeroUsize) -> io::Result<Self> {
+    /// Binds the address. Fails when the port is in use or forbidden. Of more than
+    /// `max_connections` the rest is refused, and of one peer's three quarters of them.
+    /// What its connections hold is within `budget`.
+    pub async fn bind(
+        address: SocketAddr,
+        max_connections: NonZeroUsize,
+        budget: Arc<Budget>,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         let tcp = TcpListener::bind(address).await?;
-        let places = max_connections.get().min(Semaphore::MAX_PERMITS);
-        Ok(Self { tcp, places: Arc::new(Semaphore::new(places)) })
+        Ok(Self { tcp, places: Places::new(max_connections), budget, metrics })
     }
 
     /// Where it listens: the port that was given, or the one that was found for
@@ -153,34 +185,61 @@ impl Listener {
         connections: Tasks,
         goodbye: CancellationToken,
     ) {
+        let mut refused_at = None;
         loop {
-            let ((stream, peer), place) = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 accepted = self.accept() => accepted,
                 () = goodbye.cancelled() => return,
             };
+            let Some(place) = self.place_of(peer, &mut refused_at) else { continue };
             // For another runtime it must belong to none.
             let Ok(stream) = stream.into_std() else { continue };
             let (service, goodbye) = (service.clone(), goodbye.clone());
+            let (meter, metrics) =
+                (Meter::new(Arc::clone(&self.budget)), Arc::clone(&self.metrics));
             workers.spawn(&connections, "connection", async move {
                 let _place = place;
                 let served = match TcpStream::from_std(stream) {
-                    Ok(stream) => converse(protocol, (stream, peer), service, goodbye).await,
+                    Ok(stream) => {
+                        converse(protocol, (stream, peer), service, &meter, goodbye).await
+                    }
                     Err(error) => Err(error.into()),
                 };
-                if let Err(error) = served {
+                if let Err(error) = &served {
                     tracing::debug!(%error, "a connection broke");
                 }
+                let ended = served.unwrap_or_else(|error| error.why());
+                metrics.connection_ended(meter.ended().unwrap_or(ended));
             });
         }
     }
 
-    async fn accept(&self) -> ((TcpStream, SocketAddr), Option<OwnedSemaphorePermit>) {
-        // The semaphore is never closed, so that there is always a permit.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+    /// A place for a connection of `peer`, or a word in the log that there is none.
+    fn place_of(&self, peer: SocketAddr, refused_at: &mut Option<Instant>) -> Option<Place> {
+        let (why, ended) = match self.places.take(peer.ip()) {
+            Ok(place) => return Some(place),
+            Err(NoPlace::Full) => ("all places are taken", ConnectionEnd::Full),
+            Err(NoPlace::Share) => {
+                ("few places are left, and this peer has its share", ConnectionEnd::Share)
+            }
+        };
+        self.metrics.connection_ended(ended);
+        if refused_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+            *refused_at = Some(Instant::now());
+            let listener = self.tcp.local_addr().map(tracing::field::display).ok();
+            tracing::warn!(
+                listener, peer = %peer.ip(), why,
+                "connections are refused; raise `grpc.max_connections`, or see who opens so many"
+            );
+        }
+        None
+    }
+
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
         let mut failing = false;
         loop {
             match self.tcp.accept().await {
-                Ok(accepted) => return (accepted, place),
+                Ok(accepted) => return accepted,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if !failing {
@@ -212,25 +271,47 @@ enum Broken {
     Mute,
     #[error("the client did not let go within {}", humantime::format_duration(GOODBYE))]
     Clinging,
+    #[error("the client did not take its answers")]
+    Unread,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
 }
 
+impl Broken {
+    fn why(&self) -> ConnectionEnd {
+        match self {
+            Self::Mute => ConnectionEnd::Mute,
+            Self::Clinging => ConnectionEnd::Clinging,
+            Self::Unread => ConnectionEnd::Unread,
+            Self::Http(error) if is_calmed(error) => ConnectionEnd::Resets,
+            Self::Io(_) | Self::Http(_) => ConnectionEnd::Broken,
+        }
+    }
+}
+
+/// Whether the HTTP/2 library ended a connection for more resets than it is told to bear.
+fn is_calmed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|it| it.is_library() && it.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
+}
+
 async fn converse(
     protocol: Protocol,
     (stream, peer): (TcpStream, SocketAddr),
     service: impl Serves,
+    meter: &Arc<Meter>,
     goodbye: CancellationToken,
-) -> Result<(), Broken> {
+) -> Result<ConnectionEnd, Broken> {
     // Answers are small and final: nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     match protocol {
-        Protocol::Grpc(config) => grpc::converse(config, stream, service, goodbye).await,
+        Protocol::Grpc(config) => grpc::converse(config, stream, service, meter, goodbye).await,
         Protocol::Http1 { max_connection_age, max_header_bytes } => {
-            let age = jittered(max_connection_age, AGE_JITTER);
-            http1::converse((age, max_header_bytes), (stream, peer), service, goodbye).await
+            let bounds = (jittered(max_connection_age, AGE_JITTER), max_header_bytes);
+            http1::converse(bounds, (stream, peer), service, meter, goodbye).await
         }
     }
 }

@@ -125,11 +125,12 @@ where
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while let Some(part) = body.frame().await {
-        let part = part.map_err(|_| Early::invalid("the request broke off"))?;
+        let part = part.map_err(|error| Early::broken_off(&*error.into()))?;
         // Trailers say nothing about a check.
         let Ok(part) = part.into_data() else { continue };
-        // Nearly every request comes in one part, which is taken as it is.
-        if first.is_empty() {
+        // Nearly every request comes in one part, which is taken as it is. One that has
+        // to wait for more would keep all that was read with it.
+        if rest.is_empty() && body.is_end_stream() {
             first = part;
         } else {
             rest.extend_from_slice(&part);
@@ -138,7 +139,7 @@ where
             return Err(Early::too_large(max_message_bytes));
         }
     }
-    let framed = if rest.is_empty() { first } else { [&*first, &*rest].concat().into() };
+    let framed = if rest.is_empty() { first } else { rest.freeze() };
     message(&framed, max_message_bytes)
 }
 

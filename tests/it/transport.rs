@@ -1,6 +1,7 @@
 //! What the network sees: bounds, health, the life and end of connections, and
 //! the admin listener.
 
+mod abuse;
 mod admin;
 mod balancing;
 mod connections;

@@ -19,11 +19,16 @@ use futures::FutureExt;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 
+use super::meter::Meter;
+
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The calls that have come in and were not looked at yet. Clones share them.
-#[derive(Clone, Default)]
-pub(super) struct Calls(Arc<Mutex<Vec<Call>>>);
+#[derive(Clone)]
+pub(super) struct Calls {
+    waiting: Arc<Mutex<Vec<Call>>>,
+    meter: Arc<Meter>,
+}
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
     fn execute(&self, call: F) {
@@ -32,11 +37,17 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Calls {
 }
 
 impl Calls {
+    /// Those of a connection that has this meter.
+    pub(super) fn new(meter: Arc<Meter>) -> Self {
+        Self { waiting: Arc::default(), meter }
+    }
+
     /// Drives a connection to its end, and answers its calls whenever it has read
-    /// all that has come in. May be cancelled, and called again.
+    /// all that has come in, or its turn is over. May be cancelled, and called again.
     pub(super) async fn answered_in<C: Future>(&self, mut connection: Pin<&mut C>) -> C::Output {
         let mut together = Vec::new();
         poll_fn(|context| {
+            self.meter.begin_turn();
             loop {
                 let progress = connection.as_mut().poll(context);
                 mem::swap(&mut together, &mut *self.waiting());
@@ -51,7 +62,7 @@ impl Calls {
 
     /// Nothing panics while it holds this lock.
     fn waiting(&self) -> MutexGuard<'_, Vec<Call>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,7 +84,7 @@ mod tests {
 
     use tokio::sync::Semaphore;
 
-    use super::*;
+    use super::{super::meter::Budget, *};
 
     /// A connection that brings these calls, all at once, and then ends when `end`
     /// is opened.
@@ -82,6 +93,10 @@ mod tests {
             calls.execute(call);
         }
         let _ = end.acquire().await;
+    }
+
+    fn calls() -> Calls {
+        Calls::new(Meter::new(Budget::new(0)))
     }
 
     fn counting(count: &Arc<AtomicUsize>) -> Call {
@@ -93,7 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn calls_that_need_not_wait_are_answered_in_the_task_of_their_connection() {
-        let (calls, end, count) = (Calls::default(), Semaphore::new(0), Arc::default());
+        let (calls, end, count) = (calls(), Semaphore::new(0), Arc::default());
         let bring = (0..3).map(|_| counting(&count)).collect();
         let mut connection = pin!(connection(&calls, bring, &end));
         let mut driven = pin!(calls.answered_in(connection.as_mut()));
@@ -105,7 +120,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_has_to_wait_holds_up_no_other_and_ends_by_itself() {
-        let (calls, end, count) = (Calls::default(), Semaphore::new(0), Arc::default());
+        let (calls, end, count) = (calls(), Semaphore::new(0), Arc::default());
         let gate = Arc::new(Semaphore::new(0));
         let (opened, counted) = (Arc::clone(&gate), counting(&count));
         let waiting: Call = Box::pin(async move {
@@ -124,7 +139,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_in_a_call_ends_neither_its_connection_nor_other_calls() {
-        let (calls, end, count) = (Calls::default(), Semaphore::new(0), Arc::default());
+        let (calls, end, count) = (calls(), Semaphore::new(0), Arc::default());
         let bad: Call = Box::pin(async { panic!("on purpose") });
         let mut connection = pin!(connection(&calls, vec![bad, counting(&count)], &end));
         let mut driven = pin!(calls.answered_in(connection.as_mut()));

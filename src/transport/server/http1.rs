@@ -6,7 +6,10 @@ use std::{
     net::SocketAddr,
     num::NonZeroU32,
     pin::pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,7 +27,13 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::lingering::Lingering;
-use super::{Broken, FIRST_WORDS, GOODBYE, Peer, Serves, first_words};
+use super::{
+    Broken, FIRST_WORDS, GOODBYE, Peer, Serves,
+    bodies::{AnswerBody, RequestBody},
+    first_words,
+    meter::Meter,
+};
+use crate::telemetry::ConnectionEnd;
 
 /// How much more than the headers that it may have is read of an HTTP/1 request at once,
 /// so that one with somewhat more is read whole as a rule. The least that hyper takes
@@ -38,24 +47,25 @@ pub(super) async fn converse<S: Serves>(
     (age, max_header_bytes): (Duration, NonZeroU32),
     (stream, peer): (TcpStream, SocketAddr),
     service: S,
+    meter: &Arc<Meter>,
     goodbye: CancellationToken,
-) -> Result<(), Broken> {
+) -> Result<ConnectionEnd, Broken> {
     // hyper would hold on to one that has said nothing yet.
     tokio::select! {
         said = first_words(&stream, 1) => said?,
-        () = goodbye.cancelled() => return Ok(()),
+        () = goodbye.cancelled() => return Ok(ConnectionEnd::Drain),
     }
     let aged = AtomicBool::new(false);
     let service = service
         .map_request(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
-            request
+            RequestBody::of(request, meter)
         })
         .map_response(|mut response: Response<S::Body>| {
             if aged.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            response
+            response.map(|body| AnswerBody::of(body, Arc::clone(meter)))
         });
     let max_header_bytes = usize::try_from(max_header_bytes.get()).unwrap_or(usize::MAX);
     let connection = http1::Builder::new()
@@ -65,16 +75,20 @@ pub(super) async fn converse<S: Serves>(
         .header_read_timeout(FIRST_WORDS)
         .serve_connection(TokioIo::new(Lingering::new(stream)), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
+    let end = tokio::select! {
+        ended = connection.as_mut() => return Ok(ended.map(|()| ConnectionEnd::Closed)?),
+        () = sleep(age) => {
+            aged.store(true, Ordering::Relaxed);
+            ConnectionEnd::Age
+        }
+        () = goodbye.cancelled() => ConnectionEnd::Drain,
+    };
     tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
-        () = sleep(age) => aged.store(true, Ordering::Relaxed),
-        () = goodbye.cancelled() => {}
-    }
-    tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
+        ended = connection.as_mut() => return Ok(ended.map(|()| end)?),
         () = sleep(GOODBYE) => {}
         () = goodbye.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
-    Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
+    timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
+    Ok(end)
 }

@@ -23,7 +23,9 @@ use keystead::{
     tasks::Tasks,
     telemetry::{Exposition, Metrics},
     time::Clock,
-    transport::{Admission, AuthzService, Listener, Protocol, Serves, Workers, auth_routes},
+    transport::{
+        Admission, AuthzService, Budget, Listener, Protocol, Serves, Workers, auth_routes,
+    },
     usage::use_log,
     warm::Journal,
 };
@@ -152,10 +154,10 @@ impl Composed {
         let (sources, hops) = (config.credential.sources, config.forward_auth);
         let admitted = Arc::clone(&admission);
         let auth = auth_routes(admitted, &metrics, sources, hops, clock.clone());
-        let auth = serve(Protocol::http1(&config.grpc), auth).await;
+        let auth = serve(Protocol::http1(&config.grpc), auth, &metrics).await;
         let max_message_bytes = config.grpc.max_message_bytes.get();
         let service = AuthzService::serve(admission, &metrics, clock, max_message_bytes);
-        let address = serve(Protocol::Grpc(config.grpc), service).await;
+        let address = serve(Protocol::Grpc(config.grpc), service, &metrics).await;
         let (channel, connects) = channel_to(address).await;
         Self { channel, connects, auth, exposition, cut_off }
     }
@@ -165,9 +167,10 @@ impl Composed {
     }
 }
 
-async fn serve(protocol: Protocol, service: impl Serves) -> SocketAddr {
+async fn serve(protocol: Protocol, service: impl Serves, metrics: &Arc<Metrics>) -> SocketAddr {
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let server = Listener::bind(nowhere, NonZeroUsize::new(10).unwrap()).await.unwrap();
+    let (places, budget) = (NonZeroUsize::new(10).unwrap(), Budget::new(0));
+    let server = Listener::bind(nowhere, places, budget, Arc::clone(metrics)).await.unwrap();
     let address = server.local_addr().unwrap();
     let (connections, never) = (Tasks::here(), CancellationToken::new());
     let workers = Workers::start("serve", NonZeroUsize::MIN).unwrap();

@@ -17,7 +17,7 @@ use keystead::{
     tier::{Sighting, Tier},
     time::Clock,
     transport::{
-        Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, Listener, OnOutage,
+        Admission, Budget, CredentialSources, ExtAuthzConfig, ExtAuthzService, Listener, OnOutage,
         Protocol, Workers,
     },
     usage::use_log,
@@ -68,7 +68,8 @@ async fn surface(tier: Failing, on_outage: OnOutage) -> Channel {
     let service = ExtAuthzService::new(admission, &metrics, clock, sources, ext_authz)
         .serve(config.grpc.max_message_bytes.get());
     let places = config.grpc.max_connections;
-    let listener = Listener::bind(config.listen.grpc, places).await.unwrap();
+    let address = config.listen.grpc;
+    let listener = Listener::bind(address, places, Budget::new(0), metrics).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (protocol, connections) = (Protocol::Grpc(config.grpc), Tasks::here());
     let workers = Workers::start("serve", NonZeroUsize::MIN).unwrap();

@@ -138,6 +138,11 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
             .map(|result| labelled("keystead_snapshot_loads_total", result)),
     );
     series.push("keystead_snapshot_changes_lost_total".to_owned());
+    series.push("keystead_connection_held_bytes".to_owned());
+    let ended = |why| format!(r#"keystead_connections_ended_total{{why="{why}"}}"#);
+    let refused = ["full", "share"];
+    let by_us = ["age", "drain", "clinging", "resets", "flood", "unread"];
+    series.extend(by_us.into_iter().chain(refused).map(ended));
     series.push("keystead_denials_without_evidence_total".to_owned());
     for cause in CAUSES {
         let masked = "keystead_masked_failures_total";
@@ -155,6 +160,7 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     for name in &series {
         assert_eq!(scrape.get(name).to_bits(), 0, "{name}");
     }
+    series.extend(["closed", "mute", "broken"].map(ended));
     let rung = |state| format!(r#"keystead_ladder{{state="{state}"}}"#);
     assert_eq!(scrape.get(&rung("normal")).to_bits(), 1_f64.to_bits());
     series.extend(["starting", "normal", "degraded", "cold", "draining"].map(rung));

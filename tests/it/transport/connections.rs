@@ -5,14 +5,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
 use super::traffic::Traffic;
 use crate::harness::{
     app::{channel_to, check_over, presenting},
     backend::{Backend, Embedded},
     bench::Bench,
-    beside, eventually,
+    eventually,
     keys::of_acme,
     wire::{CHECK, Wire},
 };
@@ -56,29 +56,33 @@ async fn requests_over_the_limit_of_one_connection_wait_for_their_turn() {
 }
 
 #[tokio::test]
-async fn connection_over_the_limit_waits_until_another_ends() {
+async fn connection_over_the_limit_is_closed_at_once_and_counted_and_others_go_on() {
     let bench = Bench::with(Embedded::start().await, |config| {
         // One is the test's own.
         config.grpc.max_connections = NonZeroUsize::new(2).unwrap();
     });
     let Bench { service, keys, .. } = &bench.await;
     let key = keys.create(of_acme()).await;
+    service.check_key(&key).await.unwrap();
     let first = Wire::connect(service.grpc).await;
-    let third = {
-        let (address, key) = (service.grpc, key.clone());
-        beside(async move {
-            let mut wire = Wire::connect(address).await;
-            wire.call(CHECK, &[], &presenting(&key.text)).await
-        })
-    };
-    // It is not answered, while others are.
-    for _ in 0..20 {
-        service.check_key(&key).await.unwrap();
-    }
-    assert!(!third.is_finished());
+    eventually("it has a place", async || {
+        let mut third = TcpStream::connect(service.grpc).await.unwrap();
+        // Closed, or reset.
+        let closed = timeout(Duration::from_millis(50), third.read_u8()).await;
+        closed.is_ok_and(|read| read.is_err()).then_some(())
+    })
+    .await;
+    let refused = service.admin.scrape().await;
+    let full = refused.get(r#"keystead_connections_ended_total{why="full"}"#);
+    let share = refused.get(r#"keystead_connections_ended_total{why="share"}"#);
+    assert!(full + share > 0.5);
+    service.check_key(&key).await.unwrap();
     drop(first);
-    let answer = third.await.unwrap().unwrap();
-    assert_eq!(answer.status().code(), tonic::Code::Ok);
+    eventually("its place is free", async || {
+        let (channel, _) = channel_to(service.grpc).await;
+        check_over(channel, presenting(&key.text)).await.ok()
+    })
+    .await;
 }
 
 #[tokio::test]
