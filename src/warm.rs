@@ -55,10 +55,9 @@ use crate::{
     time::Clock,
 };
 
-/// How many pages of changes may wait to be kept: 256,000 changes at most, about
-/// 10 MB. A page waits for one flush of the disk, a few milliseconds. At the
-/// bound a change is lost, and the snapshot with it.
-const MAX_QUEUED: usize = 256;
+/// How many changes may wait to be kept, about 10 MB. They wait for one flush of the
+/// disk, a few milliseconds. At the bound a change is lost, and the snapshot with it.
+const MAX_QUEUED: usize = 256_000;
 
 /// Where the snapshot is, whose it is, and what may be read from it.
 #[derive(Debug, Clone)]
@@ -127,6 +126,8 @@ pub async fn load(
         tell(&path, &outcome, &logged);
         match outcome {
             Ok(restored) => (keeper, memory, restored),
+            // What is known of keys that have ended.
+            Err(_) if memory.is_empty() => (keeper, memory, None),
             Err(_) => (keeper, empty(), None),
         }
     });
@@ -211,7 +212,7 @@ pub struct Journal(Option<Arc<Queue>>);
 
 #[derive(Debug)]
 struct Queue {
-    sender: mpsc::Sender<Vec<Change>>,
+    sender: mpsc::Sender<Change>,
     lost: Arc<Lost>,
     metrics: Arc<Metrics>,
 }
@@ -233,7 +234,9 @@ impl Journal {
         let Some(queue) = self.0.as_deref().filter(|_| !changes.is_empty()) else {
             return;
         };
-        if queue.sender.try_send(changes.to_vec()).is_err() {
+        if let Ok(permits) = queue.sender.try_reserve_many(changes.len()) {
+            permits.zip(changes).for_each(|(permit, change)| permit.send(change.clone()));
+        } else {
             queue.metrics.snapshot_changes_lost(changes.len());
             if !queue.lost.flag.swap(true, Ordering::AcqRel) {
                 tracing::warn!(

@@ -327,13 +327,15 @@ impl Memory {
     }
 
     /// Takes in whether the store, asked at `asked_at`, has a key that was asked
-    /// for as a witness. Nothing but that is taken from the answer: it was not
-    /// fenced against changes.
+    /// for as a witness. Nothing but that is taken from the answer, as it was not
+    /// fenced against changes, and that the key is revoked, which is final.
     pub fn take_witness(&self, digest: &Digest, answer: &Answer, asked_at: Instant) {
         match answer {
-            Answer::Found(_) => {
+            Answer::Found(known) => {
+                self.take_revocation(digest, answer);
                 let held = self.records.peek(digest);
-                self.suspicion.found(*digest, held.is_some(), true, asked_at);
+                let usable = known.state() != State::Revoked;
+                self.suspicion.found(*digest, held.is_some(), usable, asked_at);
                 if let Some(entry) = held {
                     entry.is_there();
                 }
@@ -341,6 +343,15 @@ impl Memory {
             Answer::Absent(_) => {
                 self.doubts(digest, asked_at);
             }
+        }
+    }
+
+    /// Takes in that a key is revoked, if that is the answer, however old it is.
+    pub fn take_revocation(&self, digest: &Digest, answer: &Answer) {
+        if matches!(answer, Answer::Found(known) if known.state() == State::Revoked) {
+            self.tombstones.put(*digest, Tombstone::Revoked);
+            let is_usable = |entry: &Entry| entry.known.state() != State::Revoked;
+            self.records.remove_if(digest, is_usable);
         }
     }
 

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::{
-    NOBODY, PROBE_MISSING, PROBE_WITNESSES, Shared,
+    NOBODY, PROBE_MISSING, PROBE_WITNESSES, Parts, Shared,
     queue::{Batch, Lane, Stage, Taken},
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     guard::{Place, Refused},
     key::Digest,
     outage::Unavailable,
-    store::{Answer, DataAge, Lookup, Store, StoreError, StoreErrorKind},
+    store::{Answer, ChangeKind, DataAge, Lookup, Store, StoreError, StoreErrorKind},
     tier::{Freshness, Sighting},
 };
 
@@ -108,7 +108,7 @@ impl<S: Store> Unfinished<'_, S> {
         if let Some(witness) = along
             && let Some(answer) = lookup.get(&witness)
         {
-            parts.memory.take_witness(&witness, answer, asked_at);
+            parts.take_witness(&witness, answer, asked_at);
         }
         // A store that has none of what it should have is not believed about
         // what else it has not.
@@ -150,14 +150,14 @@ impl<S: Store> Unfinished<'_, S> {
                 // The memory takes nothing that was read before a change.
                 let current =
                     changed.is_none_or(|last| memory.includes(answer, *validated_at, last));
+                let new = memory.news(digest, answer);
                 let counts = if current {
-                    let new = memory.news(digest, answer);
-                    let taken = memory.take(digest, answer, *validated_at);
-                    news.extend(new.filter(|_| taken.is_ok()));
-                    taken
+                    memory.take(digest, answer, *validated_at)
                 } else {
+                    memory.take_revocation(&digest, answer);
                     memory.judge(&digest, answer)
                 };
+                news.extend(new.filter(|_| counts.is_ok()));
                 outcome = counts.map(|answer| Sighting { answer, ..sighting });
             }
             told.push((stage, outcome, called));
@@ -180,6 +180,16 @@ impl<S: Store> Drop for Unfinished<'_, S> {
         for Taken { digest, ticket, .. } in &self.taken {
             queue.finish(digest, *ticket);
         }
+    }
+}
+
+impl<S> Parts<S> {
+    /// See [`Memory::take_witness`].
+    fn take_witness(&self, digest: &Digest, answer: &Answer, asked_at: Instant) {
+        let news = self.memory.news(*digest, answer);
+        self.memory.take_witness(digest, answer, asked_at);
+        let revoked = news.filter(|change| change.kind == ChangeKind::Revoked);
+        self.journal.note(revoked.as_slice());
     }
 }
 
@@ -237,7 +247,7 @@ pub(super) async fn probe<S: Store>(
     };
     for witness in &witnesses {
         if let Some(answer) = lookup.get(witness) {
-            parts.memory.take_witness(witness, answer, asked_at);
+            parts.take_witness(witness, answer, asked_at);
         }
     }
     Ok(Ok(lookup.age()))

@@ -84,7 +84,7 @@ impl Files {
     }
 
     /// Forces the names of the files to disk.
-    fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
 }

@@ -109,13 +109,16 @@ impl Journal {
         }
         if contents.whole < bytes.len() {
             file.set_len(contents.whole as u64)?;
-            file.sync_all()?;
         }
         io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
-        let Contents { chain, lineage, base, records, .. } = contents;
+        let Contents { chain, lineage, base, records, whole, .. } = contents;
         let serial = header.serial;
         let now = chain.end(lineage, serial, serial);
-        if end != now {
+        if end != now || whole < bytes.len() {
+            // What the process before had written need not be on disk yet, and the end
+            // speaks of it.
+            file.sync_all()?;
+            files.sync()?;
             now.write(&end_file, &chain.seal)?;
         }
         Ok((Self { file, end: end_file, lineage, serial, upcoming: serial, base, chain }, records))

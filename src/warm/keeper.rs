@@ -67,8 +67,9 @@ impl Keeper {
     ///
     /// Entries are left out that are as old as `max_age` or older, whose keys
     /// have expired, or whose keys have changed since the snapshot was written, unless
-    /// they are revoked. What is known of keys that have ended has no age.
-    /// When it is refused, some entries may be in `memory`.
+    /// they are revoked; and all, where the clock went back. What is known of keys that
+    /// have ended has no age, and is taken over where the changes are refused: it only
+    /// ever refuses keys. When it is refused itself, some entries may be in `memory`.
     pub(super) fn restore(
         &mut self,
         memory: &Memory,
@@ -84,19 +85,24 @@ impl Keeper {
         if header.store != self.store {
             return Err(Refusal::OtherStore);
         }
-        let since_written = age(&header, now.wall)?;
+        let since_written = age(&header, now.wall);
         let seals = self.seals.clone();
-        let (journal, mut changes) = Journal::open(self.claim()?, &seals, &header)?;
+        let opened = Journal::open(self.claim()?, &seals, &header);
+        let serves = opened.is_ok() && since_written.is_some();
+        let (journal, mut changes) = opened
+            .map_or_else(|why| (Err(why), Vec::new()), |(journal, changes)| (Ok(journal), changes));
         changes.retain(|noted| noted.is_after(&header));
         let outdated: HashSet<Digest> = changes.iter().map(|noted| noted.change.digest).collect();
 
         let at = |then: Timestamp| {
             let before = Duration::try_from(header.created_at.duration_since(then));
+            let since_written = since_written.unwrap_or_default();
             now.monotonic.checked_sub(since_written + before.unwrap_or_default())
         };
         let tombstones = Mutex::new(Vec::new());
         let restore = |record| {
             let Entry { digest, validated_at, known } = match record {
+                Record::Entry(_) if !serves => return,
                 Record::Entry(entry) => entry,
                 Record::Tombstone(digest, tombstone) => {
                     let mut all = tombstones.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,13 +126,13 @@ impl Keeper {
         for noted in &changes {
             memory.restore_change(&noted.change);
         }
-        (self.journal, self.serial) = (Some(journal), header.serial);
+        (self.journal, self.serial) = (Some(journal?), header.serial);
         let covered_since = header.covered_since.and_then(at).unwrap_or(now.monotonic);
         Ok(Some(Restored {
             position: header.position,
             covered_since,
             entries: memory.len(),
-            since_written,
+            since_written: since_written.unwrap_or_default(),
         }))
     }
 
@@ -252,15 +258,19 @@ impl Draft {
     }
 }
 
-/// How long ago a snapshot was written.
-fn age(header: &Header, now: Timestamp) -> Result<Duration, Refusal> {
-    Duration::try_from(now.duration_since(header.created_at)).or_else(|_| {
-        let ahead = header.created_at.duration_since(now).unsigned_abs();
-        if ahead > CLOCK_SET_BACK {
-            return Err(Refusal::FromTheFuture(Duration::from_secs(ahead.as_secs())));
-        }
-        Ok(Duration::ZERO)
-    })
+/// How long ago a snapshot was written. `None` where the clock of this machine went back,
+/// so that nobody knows.
+fn age(header: &Header, now: Timestamp) -> Option<Duration> {
+    let ahead = header.created_at.duration_since(now);
+    if ahead <= CLOCK_SET_BACK.try_into().unwrap_or_default() {
+        return Some(Duration::try_from(-ahead).unwrap_or_default());
+    }
+    tracing::warn!(
+        ahead = %humantime::format_duration(Duration::from_secs(ahead.unsigned_abs().as_secs())),
+        "the snapshot was written later than now: the clock of this machine went back; its \
+         entries are left out"
+    );
+    None
 }
 
 #[cfg(test)]

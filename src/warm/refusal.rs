@@ -1,8 +1,6 @@
 //! Why a snapshot is not used.
 
-use std::{io, time::Duration};
-
-use humantime::format_duration;
+use std::io;
 
 use super::snapshot::VERSION;
 
@@ -42,9 +40,6 @@ pub enum Refusal {
     /// It was written for another store.
     #[error("it belongs to another store than `store.url` and `store.relation` name")]
     OtherStore,
-    /// It was written later than now.
-    #[error("it was written {} from now: the clock of this machine went back", format_duration(*.0))]
-    FromTheFuture(Duration),
     /// The changes since it was written are gone.
     #[error(
         "the changes since it was written are not beside it, so that a key that was revoked since then could be in it"

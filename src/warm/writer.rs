@@ -36,8 +36,11 @@ const REST: u32 = 19;
 /// had to wait for its core as well.
 const LONGEST_REST: Duration = Duration::from_millis(1);
 
-/// How many pages of changes are kept with one flush of the disk.
-const PAGES_AT_ONCE: usize = 64;
+/// How often it is looked whether a store without changes has answered.
+const ANSWER_POLL: Duration = Duration::from_secs(1);
+
+/// How many changes are kept with one flush of the disk.
+const AT_ONCE: usize = 64_000;
 
 /// Keeps the changes as they come, and writes a snapshot now and then.
 #[derive(Debug)]
@@ -64,7 +67,7 @@ impl Writer {
 #[derive(Debug)]
 pub(super) struct Recorder {
     pub(super) keeper: Arc<Mutex<Keeper>>,
-    pub(super) changes: Receiver<Vec<Change>>,
+    pub(super) changes: Receiver<Change>,
     pub(super) lost: Arc<Lost>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -72,25 +75,25 @@ pub(super) struct Recorder {
 impl Recorder {
     async fn run(mut self, stop: CancellationToken) {
         loop {
-            let mut pages = Vec::new();
+            let mut changes = Vec::new();
             tokio::select! {
-                _ = self.changes.recv_many(&mut pages, PAGES_AT_ONCE) => {}
+                _ = self.changes.recv_many(&mut changes, AT_ONCE) => {}
                 () = self.lost.bell.notified() => {}
                 () = stop.cancelled() => break,
             }
-            self.keep(pages).await;
+            self.keep(changes).await;
         }
         self.changes.close();
-        let mut pages = Vec::new();
-        while self.changes.recv_many(&mut pages, PAGES_AT_ONCE).await > 0 {
-            self.keep(std::mem::take(&mut pages)).await;
+        let mut changes = Vec::new();
+        while self.changes.recv_many(&mut changes, AT_ONCE).await > 0 {
+            self.keep(std::mem::take(&mut changes)).await;
         }
         if self.lost.flag.load(Ordering::Acquire) {
             self.keep(Vec::new()).await;
         }
     }
 
-    async fn keep(&self, pages: Vec<Vec<Change>>) {
+    async fn keep(&self, changes: Vec<Change>) {
         let lost = self.lost.flag.swap(false, Ordering::AcqRel);
         let (keeper, metrics) = (Arc::clone(&self.keeper), Arc::clone(&self.metrics));
         let keeping = spawn_blocking(move || {
@@ -98,7 +101,6 @@ impl Recorder {
             if lost {
                 keeper.distrust();
             }
-            let changes = pages.concat();
             if changes.is_empty() {
                 return;
             }
@@ -161,6 +163,10 @@ impl Snapshots {
             // The feed has ended, and never spoke.
             std::future::pending::<()>().await;
         }
+        // Where there is no feed, an empty memory says that the store has not answered.
+        while !self.numbered && self.memory.is_empty() {
+            sleep(self.every.min(ANSWER_POLL)).await;
+        }
     }
 
     /// Writes a snapshot, or says why not. Before the feed has spoken there is
@@ -168,8 +174,9 @@ impl Snapshots {
     async fn write(&mut self, path: &std::path::Path, until: Option<&CancellationToken>) {
         // Before anything else is looked at: what is written is at least so new.
         let fed = *self.position.borrow();
-        let unnumbered =
-            (!self.numbered).then_some(Position { revision: Revision(0), landmark: None });
+        let has_answered = self.restored.is_some() || !self.memory.is_empty();
+        let unnumbered = (!self.numbered && has_answered)
+            .then_some(Position { revision: Revision(0), landmark: None });
         let Some(position) = unnumbered.or(fed).or(self.restored) else {
             return;
         };

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::super::{Journal, MAX_QUEUED, Setup, Warm, fixture::*, load};
 use super::*;
 use crate::{
-    store::{Change, ChangeKind},
+    store::{Change, ChangeKind, fake::record},
     telemetry::Exposition,
 };
 
@@ -113,10 +113,17 @@ async fn nothing_is_written_before_the_feed_has_spoken() {
 }
 
 #[tokio::test]
-async fn a_store_without_numbers_needs_no_position() {
+async fn a_store_without_numbers_needs_no_position_but_an_answer() {
     let folder = Folder::new();
     let mut service = started(&folder, false).await;
     let (_journal, writer) = service.keep();
+    beside(writer, async |stop| stop.cancel()).await;
+    assert!(!folder.path.exists(), "what was there before would be lost");
+    drop(service);
+    let mut service = started(&folder, false).await;
+    let memory = Arc::clone(&service.warm().memory);
+    let (_journal, writer) = service.keep();
+    put(&memory, 0, &record("acme", 1), Instant::now());
     beside(writer, async |stop| {
         until("it is written", || folder.path.exists()).await;
         stop.cancel();

@@ -133,6 +133,8 @@ struct World {
     /// Keys that this process, or one before it whose files were used, knows to be
     /// revoked.
     known: BTreeSet<u8>,
+    /// Whether what is on disk was refused already.
+    spoiled: bool,
 }
 
 impl World {
@@ -154,6 +156,7 @@ impl World {
             put_aside: HashMap::new(),
             known_then: BTreeSet::new(),
             known: BTreeSet::new(),
+            spoiled: false,
         }
     }
 
@@ -271,6 +274,7 @@ impl World {
         let draft = self.keeper.begin(position, Some(now.wall), now).unwrap();
         draft.write(self.memory.export(), || true).unwrap();
         self.keeper.finish(&draft).unwrap();
+        self.spoiled = false;
     }
 
     /// The process dies, and the next one finds the files as they are then.
@@ -292,7 +296,10 @@ impl World {
         }
         (self.memory, self.coverage) = fresh();
         let now = Clock::System.moment();
-        if let Ok(Some(restored)) = self.keeper.restore(&self.memory, HOUR, now) {
+        let restored = self.keeper.restore(&self.memory, HOUR, now);
+        self.spoiled |= !matches!(files, Files::Untouched);
+        assert!(restored.is_ok() || self.spoiled, "{restored:?}");
+        if let Ok(Some(restored)) = restored {
             self.coverage.resume(restored.covered_since, now.monotonic);
             self.position = restored.position.revision.0;
             let landmark = restored.position.landmark.map(|row| row.revision.0);
