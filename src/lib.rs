@@ -23,6 +23,12 @@
 //! (form, secrets, records), [`outage`] (why there is no answer), [`config`],
 //! [`cli`], [`telemetry`], [`time`] and [`tasks`].
 
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads: use `cli::print`, `cli::note` or the log"
+)]
+
 pub mod cli;
 pub mod config;
 

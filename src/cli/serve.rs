@@ -6,20 +6,28 @@ use std::{
     panic,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
+    time::timeout,
+};
 
-use super::{Failure, OTHER, check, print, provenance};
+use super::{Failure, OTHER, check, provenance, write_out};
 use crate::{
     app::{App, Opened, Stop, open_store},
     config::Config,
-    key::{Environment, Minted, NewKey, Rights},
+    key::{Environment, KeyId, Minted, NewKey, Rights},
     store::{Store, StoreUrl},
     telemetry::init_log,
     time::Clock,
 };
+
+/// How long the start waits for the reader of stdout.
+const SHOW_LIMIT: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,15 +60,25 @@ impl ServeArgs {
 }
 
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
-    init_log(&config.log)?;
+    let log = init_log(&config.log)?;
     log_panics();
+    let code = serve(&config).await.unwrap_or_else(|Failure { message, code }| {
+        // Whoever waits for the reader of stderr may wait for ever.
+        log.line(format_args!("keystead: {message}"));
+        code.into()
+    });
+    log.flush();
+    Ok(code)
+}
+
+async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
-    let app = App::build(&config, open_store(&config).await?, Clock::System).await?;
+    let app = App::build(config, open_store(config).await?, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
     let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
-    if let Some(first) = first_key(&config).await? {
-        print(welcome(&first, grpc, &config.store.url))?;
+    if let Some(first) = first_key(config).await? {
+        show(welcome(&first, grpc, &config.store.url), &first.id).await;
     }
     let store = &config.store.url;
     tracing::info!(%grpc, %admin, control, forward_auth, %store, "serving");
@@ -83,6 +101,21 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
             Ok(OTHER.into())
         }
     }
+}
+
+/// Prints the first key. Nobody may be there to read it, for which no check waits.
+async fn show(welcome: String, key: &KeyId) {
+    let written = timeout(SHOW_LIMIT, spawn_blocking(|| write_out(welcome))).await;
+    let why = match written {
+        Ok(Ok(Ok(()))) => return,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) | Err(_) => "nobody reads it".to_owned(),
+    };
+    tracing::warn!(
+        %key,
+        "the first key could not be printed to stdout ({why}): revoke it, and make one with \
+         `keystead keys create`"
+    );
 }
 
 /// A panic is a bug: it goes to the log like everything else that an operator

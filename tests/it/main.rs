@@ -14,6 +14,7 @@ mod feed;
 mod forward_auth;
 mod harness;
 mod lifecycle;
+mod log;
 mod outages;
 mod outranked;
 mod postgres;
