@@ -18,6 +18,7 @@ mod log;
 mod outages;
 mod outranked;
 mod postgres;
+mod process;
 mod restart;
 mod secrecy;
 mod sqlite;
