@@ -21,7 +21,7 @@
 //!
 //! Beside the way stand [`explain`] (the same decision with every step), [`key`]
 //! (form, secrets, records), [`outage`] (why there is no answer), [`config`],
-//! [`cli`], [`telemetry`], [`time`] and [`tasks`].
+//! [`cli`], [`telemetry`], [`access`] (who may read a file), [`time`] and [`tasks`].
 
 #![deny(
     clippy::print_stdout,
@@ -50,6 +50,7 @@ pub mod ladder;
 pub mod usage;
 pub mod warm;
 
+pub mod access;
 pub mod key;
 pub mod outage;
 pub mod tasks;

@@ -34,7 +34,8 @@ pub struct LogConfig {
     /// How lines look: `auto` is `pretty` on a terminal and `json` otherwise.
     pub format: LogFormat,
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or
-    /// directives such as `info,keystead=debug`.
+    /// directives such as `info,keystead=debug`. Of each kind of line ten are
+    /// logged in ten seconds, and the others counted, unless `trace` is among them.
     #[schemars(title = "a level such as `info`, or directives such as `info,keystead=debug`")]
     pub filter: String,
 }
@@ -78,9 +79,9 @@ pub enum LogError {
 }
 
 /// Crates whose logs are kept short, unless the filter names them: each step of
-/// a migration, the parameters of each statement, each connection that an outage
-/// ends, and each frame.
-const QUIET: &str = "refinery_core=warn,tokio_postgres=error,deadpool=error,h2=warn";
+/// a migration, the parameters of each statement, and each connection that an
+/// outage ends.
+const QUIET: &str = "refinery_core=warn,tokio_postgres=error,deadpool=error";
 
 impl LogConfig {
     /// The filter, or why it cannot be read.

@@ -29,7 +29,7 @@ const END: Duration = Duration::from_secs(20);
 const CHECKS: usize = 300;
 
 /// No delay, and lines without end: each check logs some.
-const CHATTY: &str = "log.filter = \"trace,h2=trace\"\ndrain.delay = \"0s\"\n";
+const CHATTY: &str = "log.filter = \"trace\"\ndrain.delay = \"0s\"\n";
 
 fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()

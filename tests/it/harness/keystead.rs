@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DEADLINE, eventually, free_port, process::is_root};
+use super::{DEADLINE, eventually, free_port, process::is_root, write_private};
 
 /// How long a command may take. The longest, an import of 20,000 keys, takes 5 s
 /// without optimisation, and several times that beside other tests; with it, one of a
@@ -93,10 +93,10 @@ impl Keystead {
         self.folder.path().join(name)
     }
 
-    /// Writes a file in the folder.
+    /// Writes a file in the folder, which its owner alone may read: it may be a secret.
     pub(crate) fn write(&self, name: impl AsRef<Path>, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, text).unwrap();
+        write_private(&path, text);
         path
     }
 
