@@ -21,7 +21,13 @@
 //!
 //! Beside the way stand [`explain`] (the same decision with every step), [`key`]
 //! (form, secrets, records), [`outage`] (why there is no answer), [`config`],
-//! [`cli`], [`telemetry`], [`time`] and [`tasks`].
+//! [`cli`], [`telemetry`], [`access`] (who may read a file), [`time`] and [`tasks`].
+
+#![deny(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody reads: use `cli::print`, `cli::note` or the log"
+)]
 
 pub mod cli;
 pub mod config;
@@ -44,6 +50,7 @@ pub mod ladder;
 pub mod usage;
 pub mod warm;
 
+pub mod access;
 pub mod key;
 pub mod outage;
 pub mod tasks;

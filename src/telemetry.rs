@@ -3,7 +3,7 @@
 mod log;
 mod metrics;
 
-pub use log::{LogConfig, LogError, LogFormat, init_log};
+pub use log::{Log, LogConfig, LogError, LogFormat, init_log, log_lines_dropped};
 pub use metrics::{
     CacheResult, ConnectionEnd, Exposition, InFlight, Metrics, MetricsError, SnapshotLoad,
     SurfaceMetrics,

@@ -9,6 +9,7 @@ use std::{
 
 use super::secrets;
 use crate::{
+    access::Group,
     config::Config,
     key::{KeyRing, RingError, SecretFile, SecretFileError},
     store::{
@@ -145,7 +146,7 @@ pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, Open
 /// none.
 pub async fn open_ring(config: &Config, store: &AnyStore) -> Result<KeyRing, OpenError> {
     let secrets = match (&config.keys.secret_file, &config.store.url) {
-        (Some(path), _) => SecretFile::read(path)?,
+        (Some(path), _) => SecretFile::read(path, Group::Reads)?,
         (None, StoreUrl::Sqlite { path }) => embedded_secret(config, store, path).await?,
         (None, StoreUrl::Postgres(_)) => return Err(OpenError::SecretMissing),
     };
@@ -249,7 +250,7 @@ async fn secret_beside(
     if !path.exists() {
         return Ok(None);
     }
-    let secrets = SecretFile::read(&path)?;
+    let secrets = SecretFile::read(&path, Group::Writes)?;
     let fingerprints: Vec<_> = ring_of(config, &secrets)?.fingerprints().collect();
     let belongs = embedded.belongs_to(&fingerprints).await;
     if belongs.map_err(|error| OpenError::Embedded { path: database.to_owned(), error })? {

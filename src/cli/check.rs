@@ -17,7 +17,7 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use super::{Failure, GlobalOptions, OTHER, print};
+use super::{Failure, GlobalOptions, OTHER, note, print};
 use crate::transport::pb::{CheckRequest, CheckResponse, Freshness, authz_client::AuthzClient};
 
 /// How the exit codes differ, so that a script can tell a bad key from an
@@ -91,7 +91,7 @@ fn presented(key: &SecretString) -> Result<SecretString, Failure> {
     }
     let stdin = io::stdin().lock();
     if stdin.is_terminal() {
-        eprintln!("Type the key and press return:");
+        note("Type the key and press return:");
     }
     let first = stdin.lines().next().transpose()?;
     Ok(first.unwrap_or_default().trim_end().into())

@@ -1,6 +1,6 @@
 //! Who changes keys, for the audit log.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use rustix::process::geteuid;
 
 use crate::{store::Provenance, time::Clock};
 
@@ -15,13 +15,9 @@ pub(super) fn of(actor: String) -> Provenance {
 
 /// A change that is made now by whoever runs the command: `cli:<user>`.
 pub(super) fn of_user() -> Provenance {
-    let user = whoami::username().ok().or_else(user_number);
-    of(format!("cli:{}", printable(user.as_deref().unwrap_or(UNKNOWN))))
-}
-
-/// For a user without a name, as many a container has.
-fn user_number() -> Option<String> {
-    fs::metadata("/proc/self").ok().map(|process| format!("uid-{}", process.uid()))
+    // Many a container has a user without a name.
+    let user = whoami::username().unwrap_or_else(|_| format!("uid-{}", geteuid().as_raw()));
+    of(format!("cli:{}", printable(&user)))
 }
 
 /// Names come from the machine, and may hold what no table shows.

@@ -6,20 +6,30 @@ use std::{
     panic,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use futures::future::select_all;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::spawn_blocking,
+    time::timeout,
+};
 
-use super::{Failure, OTHER, check, print, provenance};
+use super::{Failure, OTHER, check, provenance, write_out};
 use crate::{
     app::{App, Opened, Stop, open_store},
     config::Config,
-    key::{Environment, Minted, NewKey, Rights},
+    key::{Environment, KeyId, Minted, NewKey, Rights},
     store::{Store, StoreUrl},
     telemetry::init_log,
     time::Clock,
 };
+
+/// How long the start waits for the reader of stdout.
+const SHOW_LIMIT: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +37,7 @@ Examples:
   keystead serve --listen 0.0.0.0:50051 --store sqlite:/var/lib/keystead/keystead.db
   keystead serve --config /etc/keystead.toml";
 
-/// Run the service until SIGTERM or SIGINT.
+/// Run the service until SIGTERM, SIGINT or SIGQUIT.
 ///
 /// With no configuration it serves on loopback and keeps its keys in
 /// ./keystead.db, with the secret ./keystead.secret beside it. A new store
@@ -52,15 +62,26 @@ impl ServeArgs {
 }
 
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
-    init_log(&config.log)?;
+    let log = init_log(&config.log)?;
     log_panics();
+    keep_memory_private();
+    let code = serve(&config).await.unwrap_or_else(|Failure { message, code }| {
+        // Whoever waits for the reader of stderr may wait for ever.
+        log.line(format_args!("keystead: {message}"));
+        code.into()
+    });
+    log.flush();
+    Ok(code)
+}
+
+async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen()?;
-    let app = App::build(&config, open_store(&config).await?, Clock::System).await?;
+    let app = App::build(config, open_store(config).await?, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
     let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
-    if let Some(first) = first_key(&config).await? {
-        print(welcome(&first, grpc, &config.store.url))?;
+    if let Some(first) = first_key(config).await? {
+        show(welcome(&first, grpc, &config.store.url), &first.id).await;
     }
     let store = &config.store.url;
     tracing::info!(%grpc, %admin, control, forward_auth, %store, "serving");
@@ -85,6 +106,21 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Prints the first key. Nobody may be there to read it, for which no check waits.
+async fn show(welcome: String, key: &KeyId) {
+    let written = timeout(SHOW_LIMIT, spawn_blocking(|| write_out(welcome))).await;
+    let why = match written {
+        Ok(Ok(Ok(()))) => return,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(_)) | Err(_) => "nobody reads it".to_owned(),
+    };
+    tracing::warn!(
+        %key,
+        "the first key could not be printed to stdout ({why}): revoke it, and make one with \
+         `keystead keys create`"
+    );
+}
+
 /// A panic is a bug: it goes to the log like everything else that an operator
 /// must act on, and never to a caller.
 fn log_panics() {
@@ -95,28 +131,76 @@ fn log_panics() {
     }));
 }
 
+/// Presented keys and the secrets are in memory: no core dump may hold them, and
+/// nobody but root may look at them.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a core dump of this process would hold keys and secrets");
+    }
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
+    /// They would end the process without a drain. What they ask of other programs
+    /// is not needed here: nothing is to be read anew, and no file of the log to be
+    /// opened anew. A file that has reached its limit fails to be written instead.
+    ignored: Vec<(&'static str, Signal)>,
 }
 
+/// See [`Signals::ignored`].
+const IGNORED: [(&str, rustix::process::Signal); 9] = {
+    use rustix::process::Signal as Number;
+    [
+        ("SIGHUP", Number::HUP),
+        ("SIGUSR1", Number::USR1),
+        ("SIGUSR2", Number::USR2),
+        ("SIGALRM", Number::ALARM),
+        ("SIGVTALRM", Number::VTALARM),
+        ("SIGPROF", Number::PROF),
+        ("SIGIO", Number::IO),
+        ("SIGPWR", Number::POWER),
+        ("SIGXFSZ", Number::XFSZ),
+    ]
+};
+
 impl Signals {
+    /// SIGPIPE is ignored already: the standard library sees to it.
     fn listen() -> Result<Self, Failure> {
-        let terminate = signal(SignalKind::terminate())?;
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { terminate, interrupt })
+        let caught = |(name, number): (_, rustix::process::Signal)| {
+            signal(SignalKind::from_raw(number.as_raw())).map(|signal| (name, signal))
+        };
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            ignored: IGNORED.into_iter().map(caught).collect::<Result<_, _>>()?,
+        })
     }
 
+    /// The next that ends the process.
     async fn next(&mut self) -> Stop {
-        tokio::select! {
-            _ = self.terminate.recv() => {
-                tracing::info!("stopping on SIGTERM");
-                Stop::AfterDelay
-            }
-            _ = self.interrupt.recv() => {
-                tracing::info!("stopping on SIGINT");
-                Stop::AtOnce
-            }
+        let Self { terminate, interrupt, quit, ignored } = self;
+        loop {
+            let ignored = ignored.iter_mut().map(|(name, signal)| {
+                let name = *name;
+                Box::pin(async move {
+                    signal.recv().await;
+                    name
+                })
+            });
+            let (signal, stop) = tokio::select! {
+                _ = terminate.recv() => ("SIGTERM", Stop::AfterDelay),
+                _ = interrupt.recv() => ("SIGINT", Stop::AtOnce),
+                _ = quit.recv() => ("SIGQUIT", Stop::AtOnce),
+                (signal, ..) = select_all(ignored) => {
+                    tracing::info!(signal, "signal ignored; SIGTERM stops the service");
+                    continue;
+                }
+            };
+            tracing::info!("stopping on {signal}");
+            return stop;
         }
     }
 }

@@ -18,7 +18,9 @@ pub struct KeysConfig {
     /// A file of one to eight lines of 64 hex digits: the first secret mints,
     /// all of them verify. Made by `keystead keys new-secret > FILE`. Required
     /// with PostgreSQL, and the same on all instances. With SQLite, where none
-    /// is set, `keystead.secret` is made on first start beside the database.
+    /// is set, `keystead.secret` is made on first start beside the database. Its
+    /// owner and, with mode 0640 or 0440, a group of the process may read it and
+    /// nobody else.
     #[schemars(title = "a path")]
     pub secret_file: Option<PathBuf>,
     /// Fingerprints of secrets, 16 hex digits each, that are no longer in

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -10,6 +10,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::Secret;
+use crate::access::{Group, NotPrivate, private};
 
 /// The text of a secret file, wiped when dropped.
 #[derive(Clone)]
@@ -35,6 +36,14 @@ pub enum SecretFileError {
         /// Why.
         error: io::Error,
     },
+    /// Others may read it: every key could be forged.
+    #[error("the secret file {path}: {error}", path = .path.display())]
+    NotPrivate {
+        /// The file.
+        path: PathBuf,
+        /// What to run.
+        error: NotPrivate,
+    },
     /// It cannot be made.
     #[error(
         "cannot make the secret file {path}: {error}; make the folder writable, or name a secret \
@@ -50,13 +59,17 @@ pub enum SecretFileError {
 }
 
 impl SecretFile {
-    /// Reads a file.
-    pub fn read(path: &Path) -> Result<Self, SecretFileError> {
+    /// Reads a file, of which `group` says what a group of this process may do
+    /// with it. Nobody else may.
+    pub fn read(path: &Path, group: Group) -> Result<Self, SecretFileError> {
         let path = path.to_owned();
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Self { path, text: Zeroizing::new(text) }),
-            Err(error) => Err(SecretFileError::Read { path, error }),
-        }
+        let failed = |error| SecretFileError::Read { path: path.clone(), error };
+        let mut file = File::open(&path).map_err(failed)?;
+        private(&path, &file.metadata().map_err(failed)?, group)
+            .map_err(|error| SecretFileError::NotPrivate { path: path.clone(), error })?;
+        let mut text = Zeroizing::new(String::new());
+        file.read_to_string(&mut text).map_err(failed)?;
+        Ok(Self { path, text })
     }
 
     /// Writes one new secret, mode 0600, for a file that [`SecretDraft::keep`]
@@ -68,7 +81,7 @@ impl SecretFile {
     pub fn draft(path: &Path) -> Result<SecretDraft, SecretFileError> {
         let failed = |error| SecretFileError::Create { path: path.to_owned(), error };
         let draft = write_draft(path).map_err(failed)?;
-        let text = Self::read(&draft)?.text;
+        let text = Self::read(&draft, Group::Writes)?.text;
         Ok(SecretDraft { draft, file: Self { path: path.to_owned(), text } })
     }
 }
@@ -96,7 +109,7 @@ impl SecretDraft {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
-        SecretFile::read(&path)
+        SecretFile::read(&path, Group::Writes)
     }
 }
 
@@ -179,7 +192,8 @@ mod tests {
 
     #[test]
     fn the_error_names_the_file_and_the_remedy() {
-        let error = SecretFile::read(Path::new("/nowhere/x")).err().unwrap().to_string();
+        let error =
+            SecretFile::read(Path::new("/nowhere/x"), Group::Reads).err().unwrap().to_string();
         assert!(error.contains("/nowhere/x") && error.contains("keys new-secret"), "{error}");
     }
 }

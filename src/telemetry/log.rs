@@ -1,10 +1,31 @@
 //! The log: for people on a terminal, JSON lines otherwise, always on stderr.
+//!
+//! A thread of its own writes it. `tracing-appender` has one too, but counts no
+//! failed write, and prints to stdout when nobody reads at the end.
 
-use std::io::{self, IsTerminal};
+mod limit;
+mod queue;
+
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    sync::OnceLock,
+    thread,
+    time::Duration,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+use self::{
+    limit::{INTERVAL, LINES_PER_INTERVAL, Limit},
+    queue::{Entrance, Queue},
+};
+
+/// How long the end of the process waits for the reader of the log.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// What is logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -13,7 +34,8 @@ pub struct LogConfig {
     /// How lines look: `auto` is `pretty` on a terminal and `json` otherwise.
     pub format: LogFormat,
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or
-    /// directives such as `info,keystead=debug`.
+    /// directives such as `info,keystead=debug`. Of each kind of line ten are
+    /// logged in ten seconds, and the others counted, unless `trace` is among them.
     #[schemars(title = "a level such as `info`, or directives such as `info,keystead=debug`")]
     pub filter: String,
 }
@@ -48,6 +70,9 @@ pub enum LogError {
         "log.filter has `{0}`, which is no level; write error, warn, info, debug, trace or off, or `{0}=debug` for a part of the program"
     )]
     NoLevel(String),
+    /// Nobody would write it.
+    #[error("cannot start the thread that writes the log: {0}; is the limit of processes too low?")]
+    Thread(io::Error),
     /// There is a log already.
     #[error("the log is set up already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -74,22 +99,85 @@ impl LogConfig {
     }
 }
 
+/// The log of this process, once it is set up.
+static LOG: OnceLock<Shared> = OnceLock::new();
+
+struct Shared {
+    queue: Queue,
+    limit: Limit,
+}
+
+/// How many lines of the log were dropped so far: nobody read them in time, or they
+/// could not be written.
+#[must_use]
+pub fn log_lines_dropped() -> u64 {
+    LOG.get().map_or(0, |log| log.queue.dropped())
+}
+
+/// The log, for what goes there without being an event.
+#[derive(Clone, Copy)]
+pub struct Log(&'static Shared);
+
+impl Log {
+    /// Adds a line, which has no end of its own.
+    pub fn line(self, text: impl fmt::Display) {
+        self.0.queue.push(format!("{text}\n").as_bytes());
+    }
+
+    /// Waits until all lines have been written, for a second at most. Blocks the
+    /// thread.
+    pub fn flush(self) {
+        self.0.queue.flush(FLUSH_LIMIT);
+    }
+}
+
 /// Sets the log of this process up. Once.
-pub fn init_log(config: &LogConfig) -> Result<(), LogError> {
+///
+/// From then on nobody who logs waits for whoever reads stderr.
+pub fn init_log(config: &LogConfig) -> Result<Log, LogError> {
     let filter = config.parsed_filter()?;
+    // Who asks for everything gets everything.
+    let all = filter.max_level_hint() == Some(LevelFilter::TRACE);
+    let lines_per_interval = if all { u64::MAX } else { LINES_PER_INTERVAL };
+    let log = LOG
+        .get_or_init(|| Shared { queue: Queue::default(), limit: Limit::new(lines_per_interval) });
     let terminal = io::stderr().is_terminal();
     let pretty = match config.format {
         LogFormat::Auto => terminal,
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| Entrance(&log.queue))
+        // It would print them to stderr, waiting for its reader.
+        .log_internal_errors(false);
     if pretty {
-        builder.with_ansi(terminal).with_target(false).finish().try_init()?;
+        builder.with_ansi(terminal).with_target(false).finish().with(&log.limit).try_init()?;
     } else {
-        builder.json().flatten_event(true).with_current_span(false).finish().try_init()?;
+        let builder = builder.json().flatten_event(true).with_current_span(false);
+        builder.finish().with(&log.limit).try_init()?;
     }
-    Ok(())
+    thread::Builder::new().name("log".to_owned()).spawn(|| write(log)).map_err(LogError::Thread)?;
+    Ok(Log(log))
+}
+
+/// Writes what is logged, for as long as the process lives.
+fn write(Shared { queue, limit }: &Shared) -> ! {
+    // Not locked in between: a panic that is told there must not wait for us.
+    let mut out = io::stderr();
+    let (mut batch, mut told, mut written) = (Vec::new(), 0, true);
+    loop {
+        queue.take(&mut batch, INTERVAL);
+        // There is room now. While nothing can be written, this would go on for ever.
+        let lines = queue.dropped() - told;
+        if written && lines > 0 {
+            told += lines;
+            tracing::warn!(lines, "log lines were dropped: nobody read them, or writing failed");
+        }
+        limit.report();
+        written = queue.write(&mut out, &batch);
+    }
 }
 
 #[cfg(test)]

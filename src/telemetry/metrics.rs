@@ -29,6 +29,7 @@ pub use self::{checks::SurfaceMetrics, connections::ConnectionEnd, snapshot::Sna
 use crate::{
     key::Digest,
     store::{Answer, Lookup, StoreError},
+    telemetry::log_lines_dropped,
 };
 
 /// Upper bounds of the histograms of durations, in seconds: from 10 µs, below
@@ -127,6 +128,7 @@ impl Metrics {
         let provider = SdkMeterProvider::builder().with_reader(exporter).build();
         let metrics = Self::with_provider(provider);
         metrics.start_counters_at_zero();
+        metrics.observe_log();
         Ok((Arc::new(metrics), Exposition(registry)))
     }
 
@@ -202,6 +204,18 @@ impl Metrics {
             .u64_observable_counter("keystead_rows_outranked")
             .with_description("Rows of keys that are known to have ended and are usable there.")
             .with_callback(move |counter| counter.observe(outranked(), &[]))
+            .build();
+    }
+
+    /// Shows how many lines of the log were dropped, read whenever the metrics are.
+    fn observe_log(&self) {
+        self.provider
+            .meter("keystead")
+            .u64_observable_counter("keystead_log_lines_dropped")
+            .with_description(
+                "Lines of the log that nobody read in time or that failed to be written.",
+            )
+            .with_callback(|counter| counter.observe(log_lines_dropped(), &[]))
             .build();
     }
 
@@ -320,6 +334,7 @@ mod tests {
             r#"keystead_store_lookups_total{result="error"} 0"#,
             "keystead_store_queries_total 0",
             "keystead_store_in_flight 0",
+            "keystead_log_lines_dropped_total 0",
             r#"keystead_ladder{state="starting"} 1"#,
             r#"keystead_ladder{state="normal"} 0"#,
         ] {

@@ -5,14 +5,12 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use super::Refusal;
-
-/// Rights of others than the owner.
-const OF_OTHERS: u32 = 0o077;
+use crate::access::{Group, private};
 
 /// The files, for as long as no other process has them.
 #[derive(Debug)]
@@ -93,21 +91,20 @@ impl Files {
 pub(super) fn open_private(path: &Path, write: bool) -> Result<Option<File>, Refusal> {
     // Looked at before it is opened: opening a pipe would wait for its other end.
     match fs::metadata(path) {
-        Ok(found) => is_private(&found)?,
+        Ok(found) => is_private(path, &found)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     }
     let file = OpenOptions::new().read(true).write(write).open(path)?;
-    is_private(&file.metadata()?)?;
+    is_private(path, &file.metadata()?)?;
     Ok(Some(file))
 }
 
-fn is_private(found: &fs::Metadata) -> Result<(), Refusal> {
+fn is_private(path: &Path, found: &fs::Metadata) -> Result<(), Refusal> {
     if !found.is_file() {
         return Err(Refusal::NotAFile);
     }
-    let mode = found.mode() & 0o777;
-    if mode & OF_OTHERS == 0 { Ok(()) } else { Err(Refusal::NotPrivate { mode }) }
+    Ok(private(path, found, Group::Writes)?)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

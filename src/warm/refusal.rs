@@ -3,6 +3,7 @@
 use std::io;
 
 use super::snapshot::VERSION;
+use crate::access::NotPrivate;
 
 /// Why a snapshot is not used: the middle of a sentence, with the remedy where
 /// there is one.
@@ -12,13 +13,8 @@ pub enum Refusal {
     #[error("it is not a regular file; set `snapshot.path` to another name")]
     NotAFile,
     /// Others may read or write it.
-    #[error(
-        "others than its owner have rights to it (mode {mode:o}); run chmod 600 on it if nobody used them"
-    )]
-    NotPrivate {
-        /// The rights.
-        mode: u32,
-    },
+    #[error(transparent)]
+    NotPrivate(#[from] NotPrivate),
     /// It does not begin as one does.
     #[error("it is no snapshot")]
     NotASnapshot,

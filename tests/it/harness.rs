@@ -26,7 +26,10 @@ pub(crate) mod upstream;
 pub(crate) mod wire;
 
 use std::{
+    fs,
     net::{Ipv4Addr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::Path,
     time::Duration,
 };
 
@@ -49,6 +52,12 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Opti
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Writes a file that its owner alone may read.
+pub(crate) fn write_private(path: &Path, text: impl AsRef<[u8]>) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// A port of 127.0.0.1 on which nobody listens. Another process may take it at

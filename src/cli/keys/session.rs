@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use crate::{
     app::{hold_against, hold_beside, open_ring, open_store_alone},
-    cli::{Failure, GlobalOptions, provenance},
+    cli::{Failure, GlobalOptions, note, provenance},
     config::Config,
     key::{KeyId, KeyRecord, KeyRing, NewKey, Revision},
     store::{
@@ -45,7 +45,8 @@ impl Session {
         let session = Self::with(config)?;
         hold_beside(&session.config, &session.store).await?;
         if let Some(path) = made {
-            eprintln!("keystead: there was no store {}, so one is made", path.display());
+            let path = path.display();
+            note(format_args!("keystead: there was no store {path}, so one is made"));
         }
         Ok(session)
     }

@@ -13,7 +13,10 @@ use rusqlite::OpenFlags;
 use tokio::time::Instant;
 
 use super::{error, lane::Term, schema};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::{
+    access::{Group, private},
+    store::{StoreError, StoreErrorKind},
+};
 
 /// How long opening the store waits for other processes that write to the same
 /// file, a migration among them. SQLite's own default.
@@ -81,6 +84,7 @@ impl Source {
         let term = Term::starting(Instant::now(), OPEN_TIMEOUT);
         let mut connection = source.connect(Role::Writer, &term)?;
         schema::bring_up_to_date(&mut connection.db, &source.path, &term)?;
+        is_private(&source.path)?;
         Ok((source, connection))
     }
 
@@ -150,6 +154,30 @@ fn create(path: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(error::of_file(path, &e)),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Fails when others may read the file, or one that SQLite keeps beside it: there
+/// is who may do what, and changes that are not in the file yet.
+fn is_private(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = with_suffix(path, suffix);
+        let file = match fs::metadata(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error::of_file(&path, &error)),
+        };
+        private(&path, &file, Group::Writes).map_err(|error| {
+            let detail = format!("{}: {error}", path.display());
+            StoreError::new(StoreErrorKind::Forbidden, detail)
+        })?;
+    }
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn a_file_that_others_may_use_is_refused_with_the_remedy() {
     let folder = Folder::new();
     drop(kept(&folder));
     for file in [&folder.path, &folder.beside(".changes")] {
-        for mode in [0o644, 0o620, 0o604, 0o660] {
+        for mode in [0o644, 0o602, 0o604, 0o666] {
             fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
             let reason = folder.refused().to_string();
             assert!(reason.contains(&format!("mode {mode:o}")), "{reason}");

@@ -5,7 +5,8 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::{self, File},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
     time::Duration,
@@ -15,11 +16,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt,
+    net::TcpStream,
     process::{Child, Command},
     time::timeout,
 };
 
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, free_port, process::is_root, write_private};
 
 /// How long a command may take. The longest, an import of 20,000 keys, takes 5 s
 /// without optimisation, and several times that beside other tests; with it, one of a
@@ -33,7 +35,13 @@ pub(crate) struct Keystead {
     folder: TempDir,
     /// The configuration file, if it has one.
     config: Option<PathBuf>,
+    program: PathBuf,
+    /// The user who runs it, if that is not the one who runs the test.
+    user: Option<u32>,
 }
+
+/// A user who owns nothing.
+const NOBODY: u32 = 65534;
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +66,20 @@ pub(crate) struct Server {
 
 impl Keystead {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), config: None }
+        let program = env!("CARGO_BIN_EXE_keystead").into();
+        Self { folder: tempfile::tempdir().unwrap(), config: None, program, user: None }
+    }
+
+    /// Has it run by a user without rights, if root runs the test.
+    pub(crate) fn run_by_nobody(mut self) -> Self {
+        if is_root() {
+            chown(self.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            // The folder that it is in may be closed to others.
+            let program = self.path("keystead");
+            fs::copy(&self.program, &program).unwrap();
+            (self.program, self.user) = (program, Some(NOBODY));
+        }
+        self
     }
 
     /// Writes a configuration file, which every command reads from then on.
@@ -72,17 +93,20 @@ impl Keystead {
         self.folder.path().join(name)
     }
 
-    /// Writes a file in the folder.
+    /// Writes a file in the folder, which its owner alone may read: it may be a secret.
     pub(crate) fn write(&self, name: impl AsRef<Path>, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, text).unwrap();
+        write_private(&path, text);
         path
     }
 
     /// The program with its arguments, ready to be spawned. It is killed when
     /// its handle is dropped.
     pub(crate) fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keystead"));
+        let mut command = Command::new(&self.program);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.args(args).current_dir(self.folder.path()).env_clear().kill_on_drop(true);
         command.envs(self.config.iter().map(|path| ("KEYSTEAD_CONFIG", path)));
         command
@@ -122,6 +146,22 @@ impl Keystead {
         command.args(["--admin", "127.0.0.1:0"]).env_clear();
         command.current_dir(self.folder.path()).kill_on_drop(true);
         Server::start(command, self.folder.path()).await
+    }
+
+    /// Starts it with something other than a file as its stderr, so that its log tells
+    /// nothing, and returns when it takes connections.
+    pub(crate) async fn serve_unheard(&self, stderr: impl Into<Stdio>, args: &[&str]) -> Server {
+        let [grpc, admin] =
+            [free_port(), free_port()].map(|port| (Ipv4Addr::LOCALHOST, port).into());
+        let [grpc_text, admin_text] = [grpc, admin].map(|address: SocketAddr| address.to_string());
+        let mut command = self.command(["serve", "--listen", &grpc_text, "--admin", &admin_text]);
+        let [stdout, log] = ["serve.stdout", "serve.stderr"].map(|name| self.write(name, ""));
+        command.args(args).stdin(Stdio::null()).stderr(stderr);
+        command.stdout(File::create(&stdout).unwrap());
+        let child = command.spawn().unwrap();
+        let connects = async || TcpStream::connect(grpc).await.ok();
+        eventually("the service takes connections", connects).await;
+        Server { child, grpc, admin, stdout, stderr: log }
     }
 
     async fn serve_on(&self, grpc: &str, args: &[&str]) -> Server {
@@ -228,7 +268,7 @@ impl Server {
 
     /// Sends a signal, such as `TERM`.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it has not been waited for").to_string();
+        let pid = self.pid().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(sent.success(), "kill -s {name} {pid}");
         if name == "STOP" {
@@ -240,10 +280,15 @@ impl Server {
 
     /// The most memory that it has had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let pid = self.child.id().expect("it has not been waited for");
+        let pid = self.pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it has not been waited for")
     }
 
     /// Waits until it has ended by itself.

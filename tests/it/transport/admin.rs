@@ -102,6 +102,7 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     let labelled = |name: &str, result: &str| format!(r#"{name}{{result="{result}"}}"#);
     let mut series: Vec<String> = [
         "keystead_cache_entries",
+        "keystead_log_lines_dropped_total",
         "keystead_rows_outranked_total",
         "keystead_snapshot_changes_lost_total",
         "keystead_store_in_flight",

@@ -12,7 +12,10 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use super::{Backend, patient};
-use crate::harness::postgres::{Postgres, Setup};
+use crate::harness::{
+    postgres::{Postgres, Setup},
+    write_private,
+};
 
 /// A PostgreSQL server of its own, and a secret.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ impl Server {
     pub(crate) async fn with(setup: Setup) -> Self {
         let postgres = Postgres::with(setup).await;
         let server = Self { postgres, lock: None, folder: tempfile::tempdir().unwrap() };
-        std::fs::write(server.secret_file(), Secret::generate().unwrap().as_bytes()).unwrap();
+        write_private(&server.secret_file(), Secret::generate().unwrap().as_bytes());
         let opened = app::open_store(&server.config()).await.unwrap();
         let AnyStore::Postgres(store) = opened.store else { panic!("{:?}", opened.store) };
         store.migrate().await.unwrap();
