@@ -20,7 +20,7 @@ use super::{
     needs,
     refused::Early,
     status::{self, Refusal},
-    surface::Surface,
+    surface::{Pending, Surface},
     unary::{Frame, Method, Unary},
     wire::Malformed,
 };
@@ -139,6 +139,10 @@ impl<T: Tier> Method for ExtAuthzService<T> {
         let granted = |grant: Grant| self.granted(&grant.record, &message);
         let answered = self.surface.answer(now, decision, granted).await;
         answered.or_else(|refusal| self.refused(refusal, &message))
+    }
+
+    fn begin(&self) -> Pending<'_> {
+        self.surface.outcomes().begin()
     }
 
     fn refuse(&self, early: Early) -> Response<Body> {

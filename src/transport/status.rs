@@ -10,6 +10,7 @@ use prost_types::Any;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorInfo, RetryInfo, pb as rpc};
 
+use super::surface::GIVEN_UP;
 use crate::{
     check::{Denial, Reason},
     outage::Unavailable,
@@ -316,7 +317,7 @@ pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str
         (code, reason)
     });
     let invalid = "REQUEST_INVALID";
-    [(Code::Ok, ""), (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
+    [(Code::Ok, ""), GIVEN_UP, (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
         .into_iter()
         .chain(denials)
         .chain(outages)

@@ -1,6 +1,6 @@
 //! gRPC: HTTP/2 that begins at once.
 
-use std::{pin::pin, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use hyper::server::conn::http2;
 use hyper_util::{
@@ -14,7 +14,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AGE_JITTER, Broken, GOODBYE, PREFACE_LEN, Serves, calls::Calls, first_words, whole::Whole,
+    AGE_JITTER, Broken, GOODBYE, PREFACE, Serves,
+    calls::Calls,
+    first_words,
+    gate::{Gate, not_grpc},
+    http1,
+    whole::Whole,
 };
 use crate::{time::jittered, transport::GrpcConfig};
 
@@ -27,13 +32,21 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) async fn converse(
     config: GrpcConfig,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, SocketAddr),
     service: impl Serves,
     goodbye: CancellationToken,
 ) -> Result<(), Broken> {
+    let mut words = [0; PREFACE.len()];
     tokio::select! {
-        said = first_words(&stream, PREFACE_LEN) => said?,
+        said = first_words(&stream, &mut words) => said?,
         () = goodbye.cancelled() => return Ok(()),
+    }
+    let service = Gate { refuse: not_grpc, service };
+    let age = jittered(config.max_connection_age, AGE_JITTER);
+    if words != *PREFACE {
+        // All that is not HTTP/2 is refused, in words that its sender can read.
+        return http1::converse((age, config.max_header_bytes), (stream, peer), service, goodbye)
+            .await;
     }
     let calls = Calls::default();
     let connection = http2::Builder::new(calls.clone())
@@ -46,7 +59,6 @@ pub(super) async fn converse(
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .serve_connection(Whole(TokioIo::new(stream)), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
-    let age = jittered(config.max_connection_age, AGE_JITTER);
     tokio::select! {
         ended = calls.answered_in(connection.as_mut()) => return Ok(ended?),
         () = sleep(age) => {}

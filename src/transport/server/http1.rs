@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONNECTION};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -24,7 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::lingering::Lingering;
-use super::{Broken, FIRST_WORDS, GOODBYE, Peer, Serves, first_words};
+use super::{
+    Broken, FIRST_WORDS, GOODBYE, Peer, Serves, first_words,
+    gate::{Gate, not_one_host},
+};
 
 /// How much more than the headers that it may have is read of an HTTP/1 request at once,
 /// so that one with somewhat more is read whole as a rule. The least that hyper takes
@@ -41,18 +44,24 @@ pub(super) async fn converse<S: Serves>(
     goodbye: CancellationToken,
 ) -> Result<(), Broken> {
     // hyper would hold on to one that has said nothing yet.
+    let mut word = [0];
     tokio::select! {
-        said = first_words(&stream, 1) => said?,
+        said = first_words(&stream, &mut word) => said?,
         () = goodbye.cancelled() => return Ok(()),
     }
-    let aged = AtomicBool::new(false);
+    let last = AtomicBool::new(false);
+    let service = Gate { refuse: not_one_host, service };
     let service = service
-        .map_request(move |mut request: Request<Incoming>| {
+        .map_request(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
+            // The client's own wish, which hyper follows without a word.
+            if wants_close(request.headers()) {
+                last.store(true, Ordering::Relaxed);
+            }
             request
         })
-        .map_response(|mut response: Response<S::Body>| {
-            if aged.load(Ordering::Relaxed) {
+        .map_response(|mut response: Response<_>| {
+            if last.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response
@@ -67,9 +76,10 @@ pub(super) async fn converse<S: Serves>(
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = sleep(age) => aged.store(true, Ordering::Relaxed),
+        () = sleep(age) => {}
         () = goodbye.cancelled() => {}
     }
+    last.store(true, Ordering::Relaxed);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
         () = sleep(GOODBYE) => {}
@@ -77,4 +87,10 @@ pub(super) async fn converse<S: Serves>(
     }
     connection.as_mut().graceful_shutdown();
     Ok(timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??)
+}
+
+fn wants_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).into_iter().map(HeaderValue::as_bytes);
+    let mut options = values.flat_map(|value| value.split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
