@@ -103,6 +103,9 @@ impl<T: Tier> ExtAuthzService<T> {
                 "there is no path in it, in whose query a key would be looked for",
             ));
         }
+        if presented.is_none() {
+            return Ok(Decision::Deny(self.sources.missing(asked)));
+        }
         let patience = || authz::patience(headers);
         Ok(self.surface.admission().check(presented.as_deref(), needs, patience, now).await?)
     }

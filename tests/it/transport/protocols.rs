@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use ::http::Request;
 use axum::body::Body;
-use http::Request;
 use keystead::config::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -17,6 +17,7 @@ use crate::harness::{
     app::{Service, presenting},
     backend::{Backend, Embedded},
     bench::{Bench, without_background},
+    http,
     keys::of_acme,
     wire::{CHECK, Wire, endless, framed},
 };
@@ -215,4 +216,59 @@ async fn forward_auth_request_that_its_proxy_gave_up_is_counted() {
     drop(stream);
     bench.service.admin.until_metric(&checks_of("forward_auth", "CANCELLED", ""), 1.0).await;
     bench.backend.go_on().await;
+}
+
+#[tokio::test]
+async fn surfaces_agree_on_white_space_and_say_what_is_odd() {
+    let bench = Bench::with(Embedded::start().await, |config| {
+        with_all_listeners(config);
+        let sources = ["authorization:Bearer", "header:x-api-key", "query:key", "cookie:key"];
+        let sources = sources.map(str::to_owned).to_vec();
+        config.credential.sources = sources.try_into().unwrap();
+    });
+    let Bench { service, keys, .. } = &bench.await;
+    let key = keys.create(of_acme()).await.text;
+    let encoded = |text: &str| text.replace('\n', "%0A").replace(' ', "%20").replace('"', "%22");
+    let odd = [
+        (format!("{key}\n"), "white space or a line break around it"),
+        (format!("{key} {key}"), "white space in it"),
+        (format!("Bearer {key}"), "begins with a scheme"),
+        (key[..30].to_owned(), "a part of it is missing"),
+        (format!("{key}x"), "letters too many"),
+        (crate::harness::keys::forged(&key), "a letter of it is wrong"),
+    ];
+    for (presented, told) in odd {
+        let said = service.check(presenting(&presented)).await.unwrap_err();
+        assert_eq!(said.code(), tonic::Code::Unauthenticated);
+        assert!(said.message().contains(told), "{said:?}");
+        let mut said = vec![said.message().to_owned()];
+        let target = format!("/?key={}", encoded(&presented));
+        let query = http::get("/auth", &[("x-forwarded-uri", target.as_str())]);
+        said.push(http::send(service.auth, query).await.body);
+        // HTTP has no line breaks in a header.
+        if !presented.contains('\n') {
+            let bearer = format!("Bearer {presented}");
+            let cookie = format!("key={presented}");
+            for header in
+                [("x-api-key", presented.as_str()), ("authorization", &bearer), ("cookie", &cookie)]
+            {
+                let answer = http::send(service.auth, http::get("/auth", &[header])).await;
+                assert_eq!(answer.status, 401);
+                said.push(answer.body);
+            }
+        }
+        for said in said {
+            assert!(said.contains(told), "{said}");
+            assert!(!said.contains(&key[8..24]), "{said}");
+        }
+    }
+    let quoted = service.check(presenting(&format!("'{key}'"))).await.unwrap_err();
+    assert!(quoted.message().contains("quotation marks around it"), "{quoted:?}");
+    let answer = http::send(service.auth, http::get("/auth", &[("authorization", &key)])).await;
+    assert_eq!((answer.status, answer.reason().as_str()), (401, "CREDENTIAL_MISSING"));
+    assert!(answer.body.contains("names no scheme"), "{}", answer.body);
+    let spaced = format!("  {key}\t");
+    for header in [("x-api-key", spaced.as_str()), ("authorization", &format!("Bearer  {key} "))] {
+        assert_eq!(http::send(service.auth, http::get("/auth", &[header])).await.status, 200);
+    }
 }
