@@ -34,7 +34,7 @@
 //!
 //! ```compile_fail,E0451
 //! use keystead::check::{Denial, Reason};
-//! let denial = Denial { reason: Reason::KeyUnknown, key: None };
+//! let denial = Denial { reason: Reason::KeyUnknown, key: None, oddity: None };
 //! ```
 
 mod config;
@@ -51,7 +51,7 @@ pub(crate) use evidence::missing_scopes;
 pub use evidence::{Denial, MissingCredential, PresentedTwice, Reason};
 
 use crate::{
-    key::{Credential, KeyRing, Unread},
+    key::{Credential, KeyRing, Prefix, Unread},
     outage::Unavailable,
     store::Answer,
     tier::{Sighting, Tier},
@@ -109,6 +109,11 @@ impl<T: Tier> Checker<T> {
             Some(sighting) => AtHand::Decided(decide(sighting, needs, now)),
             None => AtHand::Unknown(credential),
         }
+    }
+
+    /// What keys begin with.
+    pub const fn prefix(&self) -> &Prefix {
+        self.ring.prefix()
     }
 
     /// Decides about a credential for which somebody may have to be asked.

@@ -22,7 +22,7 @@ use crate::{
     cache::{Coverage, Memory, Peek, Peeked},
     check::{self, Decision, Denial, MissingCredential, Needs},
     guard::{BreakerState, Guarded},
-    key::{Credential, Digest, Fault, KeyRing, Reading, Unread},
+    key::{Credential, Digest, Fault, KeyRing, Oddity, Reading, Unread},
     outage::Unavailable,
     store::{Answer, DataAge, Lookup, Store, StoreError, StoreErrorKind},
     suspect::Suspicion,
@@ -161,7 +161,9 @@ impl<S: Store> Explainer<S> {
         let credential = match self.parts.ring.read(presented) {
             Ok(credential) => credential,
             Err(Unread::Malformed(malformed)) => {
-                return self.without_lookup(Ok(malformed.into()), Some(reading));
+                let mut explanation = self.without_lookup(Ok(malformed.into()), Some(reading));
+                explanation.notes.extend(self.odd(presented));
+                return explanation;
             }
             Err(Unread::SecretUnknown) => {
                 return self.without_lookup(Err(Unavailable::SecretUnknown), Some(reading));
@@ -180,9 +182,17 @@ impl<S: Store> Explainer<S> {
         let decision = found.clone().map(|sighting| check::decide(sighting, needs, now));
         let rule = rule::of(&decision, found.ok().as_ref(), needs, now);
         let by_the_store = seen.store.sighting().ok().map(|it| check::decide(it, needs, now));
-        let notes = notes::of(&seen, &doubts, basis, self.parts.revalidate_wait);
+        let mut notes = notes::of(&seen, &doubts, basis, self.parts.revalidate_wait);
+        if !ours {
+            notes.extend(self.odd(presented));
+        }
         let (reading, seen) = (Some(reading), Some(seen));
         Explanation { decision, basis, rule, reading, seen, by_the_store, doubts, notes }
+    }
+
+    fn odd(&self, presented: &[u8]) -> Option<String> {
+        let oddity = Oddity::of(presented, self.parts.ring.prefix())?;
+        Some(format!("what was presented is odd: {}", oddity.as_str()))
     }
 
     fn without_lookup(

@@ -11,6 +11,7 @@ mod digest;
 mod fingerprint;
 mod form;
 mod lifecycle;
+mod oddity;
 mod record;
 mod ring;
 mod secret_file;
@@ -24,6 +25,7 @@ pub use digest::{Digest, DigestError};
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use form::{Environment, Prefix, PrefixError};
 pub use lifecycle::{Action, LifecycleError, Lifetime, Successor};
+pub use oddity::Oddity;
 pub use record::{KeyId, KeyIdError, KeyRecord, NewKey, Revision, Rights, State, UnknownState};
 pub use ring::{
     ApiKey, Credential, Fault, KeyRing, Malformed, Minted, Reading, RingError, RingTrust, Secret,

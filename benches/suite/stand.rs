@@ -109,10 +109,18 @@ impl Refresh for Nothing {
 impl Stand {
     /// Sets it up, with a store in a folder that is gone when this returns.
     pub(crate) fn new() -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Self::with(|_| ())
+    }
+
+    /// With settings of its own.
+    pub(crate) fn with(
+        tune: impl FnOnce(&mut Config),
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let _in = runtime.enter();
         let folder = tempfile::tempdir()?;
         let mut config = Config::default();
+        tune(&mut config);
         // Whoever counts instructions makes everything slow.
         config.store.guard.query_timeout = FRESH_FOR;
         config.store.connect_timeout = FRESH_FOR;
@@ -181,8 +189,13 @@ impl Stand {
             Call::ExtAuthz => envoy(&self.key),
             Call::ExtAuthzOfForged => envoy(&self.forged()),
         };
+        Self::request_of(call, &message)
+    }
+
+    /// A call with another message.
+    pub(crate) fn request_of(call: Call, message: &[u8]) -> Request<Full<Bytes>> {
         let length = u32::try_from(message.len()).expect("it is short");
-        let frame = Bytes::from([&[0][..], &length.to_be_bytes(), &message].concat());
+        let frame = Bytes::from([&[0][..], &length.to_be_bytes(), message].concat());
         let request = Request::post(call.path())
             .header("content-type", "application/grpc")
             .header("te", "trailers")

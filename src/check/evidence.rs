@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Needs;
 use crate::{
-    key::{KeyId, Malformed, State},
+    key::{KeyId, Malformed, Oddity, Prefix, State},
     store::{Absence, Known},
 };
 
@@ -31,6 +31,7 @@ pub struct PresentedTwice;
 pub struct Denial {
     reason: Reason,
     key: Option<KeyId>,
+    oddity: Option<Oddity>,
 }
 
 /// Why a key is refused. Closed: a caller can match on all of them.
@@ -86,38 +87,67 @@ impl Denial {
     pub const fn key(&self) -> Option<&KeyId> {
         self.key.as_ref()
     }
+
+    /// What is odd about the credential, if that may help whoever sent it.
+    #[must_use]
+    pub const fn oddity(&self) -> Option<Oddity> {
+        self.oddity
+    }
+
+    /// Looks what is odd about a credential that was refused for itself, or was not
+    /// found.
+    pub(crate) fn look_at(&mut self, presented: &[u8], prefix: &Prefix) {
+        self.oddity = match self.reason {
+            Reason::CredentialMalformed => Oddity::of(presented, prefix),
+            // It is a key, and there is none like it.
+            Reason::KeyUnknown => {
+                Oddity::of(presented, prefix).filter(|oddity| *oddity != Oddity::Letter)
+            }
+            _ => return,
+        };
+    }
+
+    /// Notes that a header has no scheme, if there was nothing else.
+    pub(crate) fn without_scheme(&mut self) {
+        if self.reason == Reason::CredentialMissing {
+            self.oddity = Some(Oddity::NoScheme);
+        }
+    }
 }
 
 impl From<MissingCredential> for Denial {
     fn from(_: MissingCredential) -> Self {
-        Self { reason: Reason::CredentialMissing, key: None }
+        Self { reason: Reason::CredentialMissing, key: None, oddity: None }
     }
 }
 
 impl From<PresentedTwice> for Denial {
     fn from(_: PresentedTwice) -> Self {
-        Self { reason: Reason::CredentialMalformed, key: None }
+        let oddity = Some(Oddity::Several);
+        Self { reason: Reason::CredentialMalformed, key: None, oddity }
     }
 }
 
 impl From<Malformed> for Denial {
     fn from(_: Malformed) -> Self {
-        Self { reason: Reason::CredentialMalformed, key: None }
+        Self { reason: Reason::CredentialMalformed, key: None, oddity: None }
     }
 }
 
 impl From<Absence> for Denial {
     fn from(_: Absence) -> Self {
-        Self { reason: Reason::KeyUnknown, key: None }
+        Self { reason: Reason::KeyUnknown, key: None, oddity: None }
     }
 }
 
 /// What a record says against a request, if anything: first whether the key is
 /// valid at all, then whether it may do what is needed.
 pub(super) fn against(record: &Known, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
-    invalid(record, now)
-        .or_else(|| forbidden(record, needs))
-        .map(|reason| Denial { reason, key: Some(record.key_id()) })
+    invalid(record, now).or_else(|| forbidden(record, needs)).map(|reason| Denial {
+        reason,
+        key: Some(record.key_id()),
+        oddity: None,
+    })
 }
 
 fn invalid(record: &Known, now: Timestamp) -> Option<Reason> {

@@ -94,7 +94,7 @@ fn presented(key: &SecretString) -> Result<SecretString, Failure> {
         note("Type the key and press return:");
     }
     let first = stdin.lines().next().transpose()?;
-    Ok(first.unwrap_or_default().trim_end().into())
+    Ok(first.unwrap_or_default().into())
 }
 
 fn allowed(answer: &CheckResponse, as_json: bool) -> Result<ExitCode, Failure> {

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::Rights;
 
@@ -62,11 +63,22 @@ pub enum RightsError {
         /// The name.
         name: String,
     },
-    /// A control character, which neither a header nor a terminal can show.
-    #[error("{what} has a control character in it; remove it")]
-    Control {
+    /// Several names in one.
+    #[error("{what} {name:?} has a comma in it; give each one by itself")]
+    Comma {
         /// Of what.
         what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A character that is not seen, or has others seen elsewhere: what is read is not
+    /// what is compared.
+    #[error("{what} has the invisible character U+{code:04X} in it; remove it", code = u32::from(*.character))]
+    Invisible {
+        /// Of what.
+        what: &'static str,
+        /// The character.
+        character: char,
     },
     /// More than there may be.
     #[error("there are {count} {what}; {max} are allowed, so spread them over several keys")]
@@ -178,6 +190,9 @@ fn word(what: &'static str, name: &str) -> Result<(), RightsError> {
     if name.contains(char::is_whitespace) {
         return Err(RightsError::WhiteSpace { what, name: name.to_owned() });
     }
+    if name.contains(',') {
+        return Err(RightsError::Comma { what, name: name.to_owned() });
+    }
     Ok(())
 }
 
@@ -189,7 +204,17 @@ fn text(what: &'static str, value: &str, max: usize) -> Result<(), RightsError> 
     if value.len() > max {
         return Err(RightsError::TooLong { what, bytes: value.len(), max });
     }
-    if value.contains(char::is_control) { Err(RightsError::Control { what }) } else { Ok(()) }
+    match value.chars().find(|character| is_invisible(*character)) {
+        Some(character) => Err(RightsError::Invisible { what, character }),
+        None => Ok(()),
+    }
+}
+
+/// Control characters, and those that lay out or join others, among them all that turn
+/// the direction of a text.
+fn is_invisible(character: char) -> bool {
+    use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
+    matches!(character.general_category(), Control | Format | LineSeparator | ParagraphSeparator)
 }
 
 fn at_most(what: &'static str, count: usize, max: usize) -> Result<(), RightsError> {
@@ -259,10 +284,33 @@ mod tests {
         assert!(refused(|r| r.scopes.push(String::new())).contains("the scope is empty"));
         let unnamed = (String::new(), "value".to_owned());
         assert!(refused(|r| r.metadata.extend([unnamed])).contains("a name of metadata is empty"));
-        for bad in ["a\nb", "a\0b", "\x1b[31m"] {
-            assert!(refused(|r| r.principal = bad.to_owned()).contains("control character"));
-            assert!(refused(|r| r.name = bad.to_owned()).contains("control character"));
+        for (bad, told) in [
+            ("a\nb", "U+000A"),
+            ("a\0b", "U+0000"),
+            ("\x1b[31m", "U+001B"),
+            ("a\u{85}b", "U+0085"),
+            ("acme\u{202e}nimda", "U+202E"),
+            ("a\u{2066}b\u{2069}", "U+2066"),
+            ("a\u{200b}b", "U+200B"),
+            ("a\u{ad}b", "U+00AD"),
+            ("\u{feff}a", "U+FEFF"),
+            ("a\u{2028}b", "U+2028"),
+            ("a\u{2029}b", "U+2029"),
+            ("a\u{e0041}b", "U+E0041"),
+        ] {
+            for error in [
+                refused(|r| r.principal = bad.to_owned()),
+                refused(|r| r.name = bad.to_owned()),
+                refused(|r| r.scopes.push(bad.to_owned())),
+                refused(|r| r.audiences.push(bad.to_owned())),
+                refused(|r| r.metadata.extend([(bad.to_owned(), String::new())])),
+                refused(|r| r.metadata.extend([("a".to_owned(), bad.to_owned())])),
+            ] {
+                assert!(error.contains(&format!("invisible character {told} in it")), "{error}");
+                assert!(!error.contains(bad), "{error}");
+            }
         }
+        assert_eq!(Rights { name: "Größe 東京 🗝 ‐".to_owned(), ..acme() }.check(), Ok(()));
     }
 
     #[test]
@@ -273,6 +321,9 @@ mod tests {
             "the scope \"read write\" has white space in it; give each one by itself"
         );
         assert!(refused(|r| r.audiences.push("a\u{a0}b".to_owned())).contains("white space"));
+        let error = refused(|r| r.scopes.push("read,write".to_owned()));
+        assert_eq!(error, "the scope \"read,write\" has a comma in it; give each one by itself");
+        assert!(refused(|r| r.audiences.push("a,b".to_owned())).contains("comma"));
     }
 
     #[test]

@@ -277,6 +277,12 @@ impl KeyRing {
         Ok(Self { secrets, prefix, accept_imported, trust })
     }
 
+    /// What keys of this installation begin with.
+    #[must_use]
+    pub const fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
     /// Whether the ring is believed to have all secrets; it is at first.
     #[must_use]
     pub const fn trust(&self) -> &RingTrust {

@@ -63,7 +63,7 @@ impl<T: Tier> Admission<T> {
         let Some(presented) = presented else {
             return Ok(Decision::Deny(Denial::from(MissingCredential)));
         };
-        let decision = match self.checker.at_hand(presented, needs, now) {
+        let mut decision = match self.checker.at_hand(presented, needs, now) {
             AtHand::Decided(decision) => decision,
             AtHand::Unavailable(cause) => return Err(cause),
             AtHand::Unknown(credential) => {
@@ -73,8 +73,9 @@ impl<T: Tier> Admission<T> {
                 Box::pin(self.wait(self.checker.find(credential, needs, deadline))).await?
             }
         };
-        if let Decision::Allow(grant) = &decision {
-            self.uses.note(&grant.record, now.wall);
+        match &mut decision {
+            Decision::Allow(grant) => self.uses.note(&grant.record, now.wall),
+            Decision::Deny(denial) => denial.look_at(presented, self.checker.prefix()),
         }
         Ok(decision)
     }

@@ -19,7 +19,7 @@ use super::{
     pb::CheckRequest,
     refused::Early,
     status::Refusal,
-    surface::Surface,
+    surface::{Pending, Surface},
     unary::{Frame, Method, Unary},
 };
 use crate::{
@@ -76,6 +76,10 @@ impl<T: Tier> Method for AuthzService<T> {
         let decision = self.decide(headers, &message, now);
         let granted = |grant: Grant| Frame::of(|to| answer::write(&grant, to));
         self.surface.answer(now, decision, granted).await.map_err(Refusal::into_status)
+    }
+
+    fn begin(&self) -> Pending<'_> {
+        self.surface.outcomes().begin()
     }
 
     fn refuse(&self, early: Early) -> Response<Body> {

@@ -34,7 +34,16 @@ pub(super) trait Proxied {
 /// A list in one header or in several (RFC 9110, 5.3): its items without the
 /// white space around them. An item may be empty.
 fn items<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
-    values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    values.flat_map(|value| value.split(|byte| *byte == b',')).map(trimmed)
+}
+
+/// Without the white space that HTTP allows around a value and is no part of it: spaces
+/// and tabs (RFC 9110, 5.6.3). Whatever else is there was sent as a part of it.
+fn trimmed(value: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+    &value[start..end]
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::{
     needs,
     refused::Early,
     status::{self, Refusal},
-    surface::Surface,
+    surface::{Pending, Surface},
     unary::{Frame, Method, Unary},
     wire::Malformed,
 };
@@ -103,6 +103,9 @@ impl<T: Tier> ExtAuthzService<T> {
                 "there is no path in it, in whose query a key would be looked for",
             ));
         }
+        if presented.is_none() {
+            return Ok(Decision::Deny(self.sources.missing(asked)));
+        }
         let patience = || authz::patience(headers);
         Ok(self.surface.admission().check(presented.as_deref(), needs, patience, now).await?)
     }
@@ -139,6 +142,10 @@ impl<T: Tier> Method for ExtAuthzService<T> {
         let granted = |grant: Grant| self.granted(&grant.record, &message);
         let answered = self.surface.answer(now, decision, granted).await;
         answered.or_else(|refusal| self.refused(refusal, &message))
+    }
+
+    fn begin(&self) -> Pending<'_> {
+        self.surface.outcomes().begin()
     }
 
     fn refuse(&self, early: Early) -> Response<Body> {

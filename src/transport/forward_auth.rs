@@ -96,6 +96,9 @@ impl<T: Tier> ForwardAuth<T> {
         if let (Some(Target::Untold), None) = (target, &credential) {
             return Err(Target::missing());
         }
+        if credential.is_none() {
+            return Ok(Decision::Deny(self.sources.missing(asked)));
+        }
         Ok(self.surface.admission().check(credential.as_deref(), needs, || None, now).await?)
     }
 }

@@ -4,6 +4,7 @@
 mod bodies;
 mod calls;
 mod frames;
+mod gate;
 mod grpc;
 mod http1;
 mod meter;
@@ -68,8 +69,8 @@ const FIRST_WORDS: Duration = Duration::from_secs(10);
 /// its place.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 
-/// The 24 bytes that begin every HTTP/2 connection (RFC 9113, 3.4).
-const PREFACE_LEN: usize = 24;
+/// What every HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How often it is looked whether a preface that came in parts is complete. One
 /// segment holds it, so that this is rare.
@@ -308,7 +309,9 @@ async fn converse(
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     match protocol {
-        Protocol::Grpc(config) => grpc::converse(config, stream, service, meter, goodbye).await,
+        Protocol::Grpc(config) => {
+            grpc::converse(config, (stream, peer), service, meter, goodbye).await
+        }
         Protocol::Http1 { max_connection_age, max_header_bytes } => {
             let bounds = (jittered(max_connection_age, AGE_JITTER), max_header_bytes);
             http1::converse(bounds, (stream, peer), service, meter, goodbye).await
@@ -316,20 +319,18 @@ async fn converse(
     }
 }
 
-/// Waits until so many bytes have come, at most those of the preface, without
-/// taking them.
+/// Waits until as many bytes have come as `words` holds, without taking them. Fewer
+/// are enough when they cannot begin an HTTP/2 connection.
 ///
 /// hyper begins to watch over an HTTP/2 connection when it has read the preface,
 /// and waits for that without a limit.
-async fn first_words(stream: &TcpStream, bytes: usize) -> Result<(), Broken> {
+async fn first_words(stream: &TcpStream, words: &mut [u8]) -> Result<(), Broken> {
     let deadline = Instant::now() + FIRST_WORDS;
-    let mut words = [0; PREFACE_LEN];
-    let words = &mut words[..bytes.min(PREFACE_LEN)];
     loop {
         let peeked = timeout_at(deadline, stream.peek(words)).await;
         match peeked.map_err(|_| Broken::Mute)?? {
             0 => return Err(Broken::Mute),
-            all if all == words.len() => return Ok(()),
+            all if all == words.len() || !PREFACE.starts_with(&words[..all]) => return Ok(()),
             _ if Instant::now() >= deadline => return Err(Broken::Mute),
             _ => sleep(PREFACE_POLL).await,
         }

@@ -1,7 +1,7 @@
 //! The one table of what a caller is told: code, reason, text, and when to come
 //! back.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{iter, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -10,8 +10,10 @@ use prost_types::Any;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorInfo, RetryInfo, pb as rpc};
 
+use super::surface::GIVEN_UP;
 use crate::{
     check::{Denial, Reason},
+    key::Oddity,
     outage::Unavailable,
     store::StoreErrorKind,
     telemetry::Metrics,
@@ -43,12 +45,18 @@ const RETRY_DRAINING: Duration = Duration::from_millis(20);
 
 /// What is told of each denial that has no further facts, by its reason: with these a
 /// flood of made-up keys is answered.
-static BARE_DENIALS: LazyLock<[(&str, Bytes); Reason::ALL.len()]> = LazyLock::new(|| {
-    Reason::ALL.map(|reason| {
-        let refusal = Refusal::for_reason(reason);
-        (refusal.reason, refusal.as_rpc().encode_to_vec().into())
-    })
+static BARE_DENIALS: LazyLock<Vec<(Row, Bytes)>> = LazyLock::new(|| {
+    let oddities = || iter::once(None).chain(Oddity::ALL.map(Some));
+    let rows = Reason::ALL.into_iter().flat_map(|reason| oddities().map(move |it| (reason, it)));
+    let rows = rows.map(|(reason, oddity)| {
+        let refusal = Refusal::for_reason(reason).with_oddity(oddity);
+        ((refusal.reason, oddity), refusal.as_rpc().encode_to_vec().into())
+    });
+    rows.collect()
 });
+
+/// A reason, and what is odd.
+type Row = (&'static str, Option<Oddity>);
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +70,27 @@ pub(super) struct Refusal {
     fact: Option<(&'static str, String)>,
     /// Whether it was made from a denial, which rests on evidence.
     evident: bool,
+    oddity: Option<Oddity>,
 }
 
 impl Refusal {
     const fn new(code: Code, reason: &'static str, message: String) -> Self {
-        Self { code, reason, message, retry_after: None, fact: None, evident: false }
+        Self { code, reason, message, retry_after: None, fact: None, evident: false, oddity: None }
     }
 
     /// The row of a reason, without the evidence for it.
     pub(super) fn for_reason(reason: Reason) -> Self {
         let (code, reason, message) = denial_row(reason);
         Self::new(code, reason, message.to_owned())
+    }
+
+    /// And says what is odd about the credential.
+    fn with_oddity(mut self, oddity: Option<Oddity>) -> Self {
+        if let Some(oddity) = oddity {
+            self.message = [&self.message, ": ", oddity.as_str()].concat();
+        }
+        self.oddity = oddity;
+        self
     }
 
     /// A request that makes no sense.
@@ -130,7 +148,7 @@ impl Refusal {
     pub(super) fn details(&self) -> Bytes {
         let is_bare = self.evident && self.fact.is_none();
         let mut bare = BARE_DENIALS.iter().filter(|_| is_bare);
-        match bare.find(|(reason, _)| *reason == self.reason) {
+        match bare.find(|(row, _)| *row == (self.reason, self.oddity)) {
             Some((_, details)) => details.clone(),
             None => self.as_rpc().encode_to_vec().into(),
         }
@@ -158,7 +176,8 @@ fn any(type_url: &str, message: &impl Message) -> Any {
 
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
-        let mut refusal = Self { evident: true, ..Self::for_reason(denial.reason()) };
+        let row = Self::for_reason(denial.reason()).with_oddity(denial.oddity());
+        let mut refusal = Self { evident: true, ..row };
         refusal.fact = denial.key().map(|id| ("key_id", id.to_string()));
         refusal
     }
@@ -316,7 +335,7 @@ pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str
         (code, reason)
     });
     let invalid = "REQUEST_INVALID";
-    [(Code::Ok, ""), (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
+    [(Code::Ok, ""), GIVEN_UP, (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
         .into_iter()
         .chain(denials)
         .chain(outages)

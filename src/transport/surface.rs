@@ -18,6 +18,9 @@ use crate::{
     time::{Clock, Moment},
 };
 
+/// As what a call counts whose caller gave it up. Nobody is told.
+pub(super) const GIVEN_UP: (Code, &str) = (Code::Cancelled, "");
+
 /// What callers are told under one name: without bugs that tear a connection, and
 /// counted.
 #[derive(Debug, Clone)]
@@ -48,8 +51,10 @@ impl Outcomes {
         &self,
         answer: impl Future<Output = Result<A, Refusal>>,
     ) -> Result<A, Refusal> {
+        let pending = self.begin();
         // One request fails, not the connection that it shares with others.
         let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        pending.ended();
         let answered = answered.unwrap_or_else(|_| Err(Unavailable::Internal.into()));
         let answered = answered.map_err(|refusal| refusal.audited(&self.metrics));
         let (code, reason) = answered
@@ -60,10 +65,37 @@ impl Outcomes {
         answered
     }
 
+    /// A call that has come in. It is counted as given up if it goes before it
+    /// [ended](Pending::ended): its caller no longer waits, and so neither do we.
+    pub(super) fn begin(&self) -> Pending<'_> {
+        Pending(Some(&self.counts))
+    }
+
     /// Counts a call that was refused before it was made.
     pub(super) fn refused(&self, early: &Early) {
         let Early { refusal, .. } = early;
         self.counts.answered(status::code_name(refusal.code), refusal.reason);
+    }
+}
+
+/// A call that has not ended.
+#[derive(Debug)]
+#[must_use = "it is counted as given up when it is dropped"]
+pub struct Pending<'a>(Option<&'a SurfaceMetrics>);
+
+impl Pending<'_> {
+    /// The call has ended otherwise, and is counted as what it came to.
+    pub(super) fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if let Some(counts) = self.0 {
+            let (code, reason) = GIVEN_UP;
+            counts.answered(status::code_name(code), reason);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use tonic::{Status, body::Body, metadata::GRPC_CONTENT_TYPE};
 use tower::{BoxError, Service};
 
-use super::refused::Early;
+use super::{refused::Early, surface::Pending};
 
 /// What comes before a message: whether it is compressed, one byte, and its length,
 /// four bytes.
@@ -42,6 +42,9 @@ pub trait Method: Send + Sync + 'static {
 
     /// Answers a call that was refused before it could be made.
     fn refuse(&self, early: Early) -> Response<Body>;
+
+    /// Notes how a call ends whose message is not there yet.
+    fn begin(&self) -> Pending<'_>;
 }
 
 /// A message that is answered, in its frame.
@@ -101,7 +104,10 @@ where
         let Self { method, max_message_bytes } = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let message = match read(&head.headers, body, max_message_bytes).await {
+            let pending = method.begin();
+            let read = read(&head.headers, body, max_message_bytes).await;
+            pending.ended();
+            let message = match read {
                 Ok(message) => message,
                 Err(early) => return Ok(method.refuse(early)),
             };
@@ -119,9 +125,7 @@ where
     B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     if let Some(encoding) = headers.get("grpc-encoding").filter(|it| *it != "identity") {
-        return Err(Early::unimplemented(&format!(
-            "messages compressed with {encoding:?} are not read; send them as they are"
-        )));
+        return Err(Early::compressed(encoding));
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while let Some(part) = body.frame().await {

@@ -8,5 +8,6 @@ mod connections;
 mod discovery;
 mod drain;
 mod health;
+mod protocols;
 mod start;
 mod traffic;

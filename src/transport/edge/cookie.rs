@@ -1,5 +1,7 @@
 //! The header `cookie` (RFC 6265, 4.2).
 
+use super::trimmed;
+
 /// A cookie as a client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cookie<'a> {
@@ -14,23 +16,32 @@ pub(super) struct Cookie<'a> {
 pub(super) fn cookies<'a>(
     values: impl Iterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = Cookie<'a>> {
-    let texts = values.flat_map(|value| value.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    let texts = values.flat_map(|value| value.split(|byte| *byte == b';')).map(trimmed);
     texts.filter(|text| !text.is_empty()).map(cookie)
 }
 
 /// Where in a text of [`cookies`] a cookie may begin: at its start, and behind each
-/// comma. No cookie has a comma in it (RFC 6265, 4.1.1), but two headers that became
-/// one have it between them.
+/// comma. No cookie has a comma in it (RFC 6265, 4.1.1), but two headers that
+/// became one have it between them. Its value goes on to the end of the text.
+///
+/// A name is looked for up to the next comma alone, so that a text of commas takes a
+/// time that grows with its length and no faster.
 pub(super) fn beginnings(text: &[u8]) -> impl Iterator<Item = (usize, Cookie<'_>)> {
-    let behind = |(at, byte): (usize, &u8)| (*byte == b',').then_some(at + 1);
-    let starts = std::iter::once(0).chain(text.iter().enumerate().filter_map(behind));
-    starts.map(|start| (start, cookie(text[start..].trim_ascii())))
+    let mut start = 0;
+    let parts = text.split(|byte| *byte == b',').map(move |part| {
+        let at = start;
+        start += part.len() + 1;
+        (at, part)
+    });
+    let named =
+        move |(at, part): &(usize, &[u8])| part.contains(&b'=') || at + part.len() == text.len();
+    parts.filter(named).map(|(at, _)| (at, cookie(trimmed(&text[at..]))))
 }
 
 /// One without `=` is a name alone, as it is to most servers.
 fn cookie(text: &[u8]) -> Cookie<'_> {
     let mut parts = text.splitn(2, |byte| *byte == b'=');
-    let [name, value] = [(); 2].map(|()| parts.next().unwrap_or_default().trim_ascii());
+    let [name, value] = [(); 2].map(|()| trimmed(parts.next().unwrap_or_default()));
     let unquoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
     Cookie { text, name, value: unquoted.unwrap_or(value) }
 }

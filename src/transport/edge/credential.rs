@@ -1,6 +1,6 @@
 //! The key in a request, and how a request reads without it.
 
-use std::{borrow::Cow, fmt, iter, ops::Deref};
+use std::{borrow::Cow, collections::HashSet, fmt, iter, ops::Deref};
 
 use percent_encoding::percent_decode;
 use zeroize::Zeroizing;
@@ -11,8 +11,9 @@ use super::{
     identity::lookalikes,
     items,
     source::Source,
+    trimmed,
 };
-use crate::check::PresentedTwice;
+use crate::check::{Denial, MissingCredential, PresentedTwice};
 
 const AUTHORIZATION: &str = "authorization";
 const COOKIE: &str = "cookie";
@@ -58,6 +59,24 @@ impl CredentialSources {
         Ok(None)
     }
 
+    /// That no source holds anything. Tells it where a header has a key without a scheme.
+    pub(in crate::transport) fn missing(&self, request: &impl Proxied) -> Denial {
+        let mut denial = Denial::from(MissingCredential);
+        let is_word = |item: &[u8]| !item.is_empty() && item.iter().all(u8::is_ascii_graphic);
+        let is_scheme = |item: &[u8]| {
+            self.iter().any(
+                |it| matches!(it, Source::Authorization(scheme) if token(item, scheme).is_some()),
+            )
+        };
+        let looks = self.iter().any(|source| matches!(source, Source::Authorization(_)));
+        if looks
+            && items(request.header(AUTHORIZATION)).any(|item| is_word(item) && !is_scheme(item))
+        {
+            denial.without_scheme();
+        }
+        denial
+    }
+
     /// The headers of `header:NAME`, which hold a key if they are there, and the names
     /// that a server may take for theirs.
     pub(in crate::transport) fn headers(&self) -> impl Iterator<Item = String> {
@@ -87,11 +106,10 @@ impl CredentialSources {
                     }
                 }
                 Source::Query(name) => {
-                    for (spelled, _) in parameters(request.target(), name) {
-                        if !removal.parameters.contains(&spelled) {
-                            removal.parameters.push(spelled);
-                        }
-                    }
+                    // A name has more spellings than can be looked through for each.
+                    let mut seen = HashSet::new();
+                    let spelled = parameters(request.target(), name).map(|(spelled, _)| spelled);
+                    removal.parameters.extend(spelled.filter(|spelled| seen.insert(*spelled)));
                 }
                 // The first are always to be removed, and the second are below all
                 // at once, as they share a header.
@@ -118,7 +136,7 @@ impl CredentialSources {
         // What is behind a comma after a key may be a part of the key.
         let kept =
             cookies(request.header(COOKIE)).filter_map(|cookie| match source_in(cookie.text) {
-                Some(at) => cookie.text[..at].strip_suffix(b",").map(<[u8]>::trim_ascii),
+                Some(at) => cookie.text[..at].strip_suffix(b",").map(trimmed),
                 None => Some(cookie.text),
             });
         let kept = kept.filter(|text| !text.is_empty());
@@ -180,8 +198,8 @@ fn once<'a>(mut items: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]
 /// in any case (RFC 9110, 11.1).
 pub(in crate::transport) fn token<'a>(credentials: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
     let (its, token) = credentials.split_at_checked(scheme.len())?;
-    let ends = token.first().is_none_or(u8::is_ascii_whitespace);
-    (its.eq_ignore_ascii_case(scheme.as_bytes()) && ends).then(|| token.trim_ascii())
+    let ends = matches!(token.first(), None | Some(b' ' | b'\t'));
+    (its.eq_ignore_ascii_case(scheme.as_bytes()) && ends).then(|| trimmed(token))
 }
 
 /// The parameters of that name in the query of a target: the name as it is

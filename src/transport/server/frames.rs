@@ -3,7 +3,7 @@
 
 use tokio::time::Instant;
 
-use super::PREFACE_LEN;
+use super::PREFACE;
 
 /// The length of the head of a frame, and the types that are told apart (RFC 9113, 4.1
 /// and 6).
@@ -42,7 +42,7 @@ pub(super) struct Frames {
 impl Frames {
     /// Those of a connection that begins with the preface.
     pub(super) fn new(now: Instant) -> Self {
-        Self { head: [0; HEAD_LEN], have: 0, skip: PREFACE_LEN, left: AT_FIRST, earned_at: now }
+        Self { head: [0; HEAD_LEN], have: 0, skip: PREFACE.len(), left: AT_FIRST, earned_at: now }
     }
 
     /// Looks at what has come in. False when there are too many that bring nothing.
@@ -106,7 +106,7 @@ mod tests {
 
     fn begun() -> Frames {
         let mut frames = Frames::new(Instant::now());
-        assert!(frames.admits(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+        assert!(frames.admits(PREFACE));
         frames
     }
 

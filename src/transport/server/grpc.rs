@@ -1,6 +1,6 @@
 //! gRPC: HTTP/2 that begins at once.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 
@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
-    AGE_JITTER, Broken, GOODBYE, PREFACE_LEN, Serves,
+    AGE_JITTER, Broken, GOODBYE, PREFACE, Serves,
     bodies::{AnswerBody, RequestBody},
     calls::Calls,
     first_words,
+    gate::{Gate, not_grpc},
+    http1,
     meter::Meter,
     metered::Metered,
     whole::Whole,
@@ -49,19 +51,27 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 
 pub(super) async fn converse<S: Serves>(
     config: GrpcConfig,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, SocketAddr),
     service: S,
     meter: &Arc<Meter>,
     goodbye: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
+    let mut words = [0; PREFACE.len()];
     tokio::select! {
-        said = first_words(&stream, PREFACE_LEN) => said?,
+        said = first_words(&stream, &mut words) => said?,
         () = goodbye.cancelled() => return Ok(ConnectionEnd::Drain),
+    }
+    let service = Gate { refuse: not_grpc, service };
+    let age = jittered(config.max_connection_age, AGE_JITTER);
+    if words != *PREFACE {
+        // All that is not HTTP/2 is refused, in words that its sender can read.
+        let bounds = (age, config.max_header_bytes);
+        return http1::converse(bounds, (stream, peer), service, meter, goodbye).await;
     }
     let (asked, answered) = (Arc::clone(meter), Arc::clone(meter));
     let service = service
         .map_request(move |request: Request<Incoming>| RequestBody::of(request, &asked))
-        .map_response(move |response: Response<S::Body>| {
+        .map_response(move |response: Response<_>| {
             response.map(|body| AnswerBody::of(body, Arc::clone(&answered)))
         });
     let calls = Calls::new(Arc::clone(meter));
@@ -87,7 +97,6 @@ pub(super) async fn converse<S: Serves>(
         );
     let mut connection = pin!(connection);
     let mut unread = pin!(unread(meter));
-    let age = jittered(config.max_connection_age, AGE_JITTER);
     let end = tokio::select! {
         ended = calls.answered_in(connection.as_mut()) => {
             return Ok(ended.map(|()| ConnectionEnd::Closed)?);

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONNECTION};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -31,6 +31,7 @@ use super::{
     Broken, FIRST_WORDS, GOODBYE, Peer, Serves,
     bodies::{AnswerBody, RequestBody},
     first_words,
+    gate::{Gate, not_one_host},
     meter::Meter,
 };
 use crate::telemetry::ConnectionEnd;
@@ -51,18 +52,24 @@ pub(super) async fn converse<S: Serves>(
     goodbye: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
     // hyper would hold on to one that has said nothing yet.
+    let mut word = [0];
     tokio::select! {
-        said = first_words(&stream, 1) => said?,
+        said = first_words(&stream, &mut word) => said?,
         () = goodbye.cancelled() => return Ok(ConnectionEnd::Drain),
     }
-    let aged = AtomicBool::new(false);
+    let last = AtomicBool::new(false);
+    let service = Gate { refuse: not_one_host, service };
     let service = service
-        .map_request(move |mut request: Request<Incoming>| {
+        .map_request(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
+            // The client's own wish, which hyper follows without a word.
+            if wants_close(request.headers()) {
+                last.store(true, Ordering::Relaxed);
+            }
             RequestBody::of(request, meter)
         })
-        .map_response(|mut response: Response<S::Body>| {
-            if aged.load(Ordering::Relaxed) {
+        .map_response(|mut response: Response<_>| {
+            if last.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             response.map(|body| AnswerBody::of(body, Arc::clone(meter)))
@@ -77,12 +84,10 @@ pub(super) async fn converse<S: Serves>(
     let mut connection = pin!(connection);
     let end = tokio::select! {
         ended = connection.as_mut() => return Ok(ended.map(|()| ConnectionEnd::Closed)?),
-        () = sleep(age) => {
-            aged.store(true, Ordering::Relaxed);
-            ConnectionEnd::Age
-        }
+        () = sleep(age) => ConnectionEnd::Age,
         () = goodbye.cancelled() => ConnectionEnd::Drain,
     };
+    last.store(true, Ordering::Relaxed);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended.map(|()| end)?),
         () = sleep(GOODBYE) => {}
@@ -91,4 +96,10 @@ pub(super) async fn converse<S: Serves>(
     connection.as_mut().graceful_shutdown();
     timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
     Ok(end)
+}
+
+fn wants_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).into_iter().map(HeaderValue::as_bytes);
+    let mut options = values.flat_map(|value| value.split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }

@@ -59,7 +59,11 @@ async fn grpc_client_is_answered_denied_and_told_of_an_outage_as_if_keystead_spo
 
     let rows = [
         (None, "CREDENTIAL_MISSING", "no API key was presented"),
-        (Some("ks_live_forged"), "CREDENTIAL_MALFORMED", "what was presented is not an API key"),
+        (
+            Some("ks_live_forged"),
+            "CREDENTIAL_MALFORMED",
+            "what was presented is not an API key: a part of it is missing; copy it anew",
+        ),
     ];
     for (key, reason, message) in rows {
         let refusal = Refusal::of(&ask(&site, key).await.unwrap_err());

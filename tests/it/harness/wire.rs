@@ -31,9 +31,10 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) http: StatusCode,
+    pub(crate) headers: HeaderMap,
     /// `None` when there is no gRPC status in it at all.
     pub(crate) status: Option<Status>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Wire {
@@ -81,8 +82,13 @@ impl Wire {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        self.exchange(request.body(body).unwrap()).await
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn exchange(&mut self, request: Request<Body>) -> hyper::Result<Answer> {
         self.sender.ready().await?;
-        let answer = self.sender.send_request(request.body(body).unwrap()).await?;
+        let answer = self.sender.send_request(request).await?;
         Answer::read(answer).await
     }
 
@@ -112,7 +118,7 @@ impl Answer {
             }
         }
         let status = [&head.headers, &trailers].into_iter().find_map(Status::from_header_map);
-        Ok(Self { http: head.status, status, body: data })
+        Ok(Self { http: head.status, headers: head.headers, status, body: data })
     }
 
     /// The gRPC status of a call that was answered as such.

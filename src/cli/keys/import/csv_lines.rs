@@ -10,7 +10,7 @@ use csv::{ByteRecord, ReaderBuilder, Terminator};
 use super::{
     Unreadable,
     field::Field,
-    line::{Draft, Line, Value},
+    line::{Draft, Line, Value, shown},
 };
 
 /// Stands as a line of its own after the last line, so that every record ends
@@ -61,20 +61,30 @@ fn form(what: impl Into<String>) -> Unreadable {
     Unreadable::Form(what.into())
 }
 
+/// What other programs write between columns.
+const SEPARATORS: [char; 2] = [';', '\t'];
+
 /// A column and its name.
 type Column = (String, Field);
 
 /// The columns, in their order.
 fn header(names: &[&str]) -> Result<Vec<Column>, Unreadable> {
+    // Without a header the first line may be a key and whose it is.
+    if names.iter().all(|name| Field::nearest(name).is_none() && !name.contains(SEPARATORS)) {
+        return Err(form(
+            "the first line names no column; begin with a header such as sha256,principal",
+        ));
+    }
     let mut columns = Vec::new();
     let mut problems = Vec::new();
     for (position, name) in names.iter().enumerate() {
         if names[..position].contains(name) {
-            problems.push(format!("the column `{name}` is there twice; remove one of the two"));
+            problems
+                .push(format!("the column {} is there twice; remove one of the two", shown(name)));
         }
-        match Field::parse(name) {
+        match Field::parse(name, || format!("number {}", position + 1)) {
             Ok(field) => columns.push(((*name).to_owned(), field)),
-            Err(_) if name.contains([';', '\t']) => {
+            Err(_) if name.contains(SEPARATORS) => {
                 problems.push("the columns are not separated by commas; do so".to_owned());
             }
             Err(what) => problems.push(format!("the column {what}")),

@@ -42,20 +42,30 @@ impl Field {
         ("revision", Self::Exported),
     ];
 
-    /// Reads a name. The error names the nearest one that there is.
-    pub(super) fn parse(name: &str) -> Result<Self, String> {
+    /// Reads a name. The error says which one it is like. A name is repeated only then:
+    /// what is like none may be a key. `place` is what it is called instead.
+    pub(super) fn parse(name: &str, place: impl FnOnce() -> String) -> Result<Self, String> {
         if let Some((_, field)) = Self::ALL.into_iter().find(|(known, _)| *known == name) {
             return Ok(field);
         }
-        let lower = name.to_lowercase();
-        let likeness = |known: &str| strsim::normalized_damerau_levenshtein(known, &lower);
-        let nearest = Self::ALL
-            .into_iter()
-            .map(|(known, _)| known)
-            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-            .unwrap_or_default();
-        let shown = super::line::shown(name);
-        Err(format!("{shown} is not known; did you mean `{nearest}`?"))
+        Err(match Self::nearest(name) {
+            Some(nearest) => {
+                format!("`{}` is not known; did you mean `{nearest}`?", name.escape_debug())
+            }
+            None => {
+                format!("{} is not known; see `keystead keys import --help`", place())
+            }
+        })
+    }
+
+    /// The name that a text is like: at least half of the longer one is the same.
+    pub(super) fn nearest(text: &str) -> Option<&'static str> {
+        const ALIKE: f64 = 0.5;
+        let lower = text.to_lowercase();
+        let likeness = |known| strsim::normalized_damerau_levenshtein(known, &lower);
+        let known = Self::ALL.into_iter().map(|(known, _)| (known, likeness(known)));
+        let (nearest, likeness) = known.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        (likeness >= ALIKE).then_some(nearest)
     }
 }
 
@@ -73,9 +83,17 @@ mod tests {
             ("princpal", "principal"),
             ("meta", "metadata"),
         ] {
-            let error = Field::parse(name).unwrap_err();
+            let error = Field::parse(name, || "it".to_owned()).unwrap_err();
             assert_eq!(error, format!("`{name}` is not known; did you mean `{nearest}`?"));
         }
-        assert_eq!(Field::parse("expires_at"), Ok(Field::ExpiresAt));
+        assert_eq!(Field::parse("expires_at", String::new), Ok(Field::ExpiresAt));
+    }
+
+    #[test]
+    fn a_name_that_is_like_none_is_not_repeated() {
+        for name in ["ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUVDyq36RzI", "digest", "hunter2", ""] {
+            let error = Field::parse(name, || "it".to_owned()).unwrap_err();
+            assert_eq!(error, "it is not known; see `keystead keys import --help`");
+        }
     }
 }

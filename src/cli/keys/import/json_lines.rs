@@ -64,7 +64,7 @@ fn line(bytes: &[u8]) -> Result<Line, String> {
         if pairs[..position].iter().any(|(earlier, _)| earlier == name) {
             return Err(format!("{} is there twice; remove one of the two", shown(name)));
         }
-        let field = Field::parse(name)?;
+        let field = Field::parse(name, || format!("field number {}", position + 1))?;
         if *value != Json::Null {
             draft.set(name, field, value)?;
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::field::Field;
-use crate::key::{Digest, Rights, State, parse_network};
+use crate::key::{Digest, NetworkError, Rights, State, parse_network};
 
 /// A key that a line describes, within all bounds.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Draft {
             Field::Name => rights.name = value.text()?,
             Field::Scopes => rights.scopes = value.list()?,
             Field::AllowedNetworks => {
-                let read = |text: &String| parse_network(text).map_err(|e| e.to_string());
+                let read = |text: &String| network(text);
                 rights.allowed_networks =
                     value.list()?.iter().map(read).collect::<Result<_, _>>()?;
             }
@@ -92,6 +93,15 @@ fn sha256(text: &str) -> Result<Digest, String> {
     })
 }
 
+fn network(text: &str) -> Result<IpNet, String> {
+    parse_network(text).map_err(|error| match error {
+        NetworkError::NotANetwork(_) => {
+            format!("{} is no network; write one such as 10.0.0.0/8 or 2001:db8::/32", shown(text))
+        }
+        host_bits @ NetworkError::HostBits { .. } => host_bits.to_string(),
+    })
+}
+
 fn parse_state(text: &str) -> Result<State, String> {
     text.parse()
         .map_err(|_| format!("{} is no state; write active, disabled or revoked", shown(text)))
@@ -103,11 +113,19 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     })
 }
 
-/// A text of somebody else's in a message: on one line, and not all of it if it
-/// is long.
+/// A text of somebody else's in a message: on one line, and none that may be a key,
+/// which stands there when the columns are not those of the header.
 pub(super) fn shown(text: &str) -> String {
-    const MOST: usize = 40;
-    let shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
-    let rest = if text.chars().nth(MOST).is_some() { "…" } else { "" };
-    format!("`{shown}{rest}`")
+    /// The longest text that is repeated: longer than any time, and as long as the
+    /// shortest key that anybody should use.
+    const MOST: usize = 36;
+    let may_be_a_key = text.len() >= SHORTEST_KEY && !text.contains([' ', ':', '/']);
+    if may_be_a_key || text.chars().nth(MOST).is_some() {
+        return format!("what these {} characters say", text.chars().count());
+    }
+    let shown: String = text.chars().flat_map(char::escape_debug).collect();
+    format!("`{shown}`")
 }
+
+/// The fewest bytes of a key that could not be guessed.
+const SHORTEST_KEY: usize = 16;

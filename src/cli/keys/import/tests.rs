@@ -124,7 +124,7 @@ fn every_bad_value_is_told_with_its_line_its_field_and_the_remedy() {
         ("scopes", json!("read"), "`scopes`: write an array of texts"),
         ("scopes", json!(["a b"]), "the scope \"a b\" has white space in it"),
         ("allowed_networks", json!(["10.1.2.3/8"]), "did you mean 10.0.0.0/8, or 10.1.2.3 alone?"),
-        ("allowed_networks", json!(["x"]), "`allowed_networks`: \"x\" is no network"),
+        ("allowed_networks", json!(["x"]), "`allowed_networks`: `x` is no network"),
         ("metadata", json!({"a": 1}), "`metadata`: that is no text"),
         ("metadata", json!(["a"]), "`metadata`: write an object of texts"),
         ("state", json!("enabled"), "`state`: `enabled` is no state; write active, disabled or"),
@@ -183,7 +183,8 @@ fn a_header_that_cannot_be_used_is_wrong_with_the_whole_file() {
         ("sha256,name", "FILE: the header has no column `principal`; add it"),
         ("sha256,principal,sha256", "the column `sha256` is there twice"),
         ("sha256;principal", "the columns are not separated by commas; do so"),
-        ("abc", "the column `abc` is not known"),
+        ("abc", "the first line names no column; begin with a header such as sha256,principal"),
+        ("sha256,principal,digest", "the column number 3 is not known; see `keystead keys import"),
     ] {
         let error = batch(format!("{header}\n{},acme\n", sha256(1))).unwrap_err();
         assert!(error.contains(told), "{error}");
@@ -192,6 +193,29 @@ fn a_header_that_cannot_be_used_is_wrong_with_the_whole_file() {
     assert!(error.contains("one JSON array; write an object on each line"), "{error}");
     let error = batch(b"sha256,\xff\n").unwrap_err();
     assert!(error.contains("the header is not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_key_is_repeated_nowhere_wherever_it_stands() {
+    const KEY: &str = "ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUVDyq36RzI";
+    for header in [
+        format!("{KEY},acme"),
+        format!("acme;{KEY}"),
+        format!("sha256,principal,{KEY}"),
+        format!("sha256,principal,{KEY},{KEY}"),
+        KEY.to_owned(),
+    ] {
+        let error = batch(format!("{header}\n{KEY},acme\n")).unwrap_err();
+        assert!(!error.contains(&KEY[8..24]), "{error}");
+    }
+    for column in ["state", "not_before", "expires_at", "allowed_networks", "metadata", "sha256"] {
+        let (other, cell) =
+            if column == "sha256" { ("name", String::new()) } else { ("sha256", sha256(1)) };
+        let text = bad(format!("{other},principal,{column}\n{cell},acme,{KEY}\n"));
+        assert!(text.starts_with("  line 2: ") && !text.contains(&KEY[8..24]), "{text}");
+    }
+    let text = bad(json!({"sha256": sha256(1), "principal": "acme", KEY: KEY}).to_string());
+    assert!(text.contains("line 1: field number ") && !text.contains(&KEY[8..24]), "{text}");
 }
 
 #[test]

@@ -18,6 +18,7 @@ through_both! {
     needs_that_make_no_sense_let_nobody_in,
     request_with_more_headers_than_keystead_reads_is_a_431,
     path_that_a_service_may_take_for_another_needs_as_much,
+    preflight_reaches_the_service_without_a_key_and_without_an_identity,
     no_request_fails_while_connections_grow_old,
 }
 
@@ -154,6 +155,13 @@ async fn path_that_a_service_may_take_for_another_needs_as_much(kind: Kind) {
         "//orders/1",
         "/x/../orders/1",
         "/./orders",
+        "/orders/../orders",
+        "/orders%09",
+        "/orders%20",
+        "/orders;v=1",
+        "/orders%5C1",
+        "/orders.json",
+        "//orders%09",
     ] {
         let answer = site.gateway.get(path, &[("x-api-key", &powerless.text)]).await;
         let told = (answer.status, answer.reason());
@@ -163,8 +171,31 @@ async fn path_that_a_service_may_take_for_another_needs_as_much(kind: Kind) {
     let answer = site.gateway.get("/orders", &[("x-api-key", &able.text)]).await;
     assert_eq!((answer.status, &answer.json()["path"]), (200, &"/orders".into()));
     // It is no prefix of names.
-    let answer = site.gateway.get("/ordersx", &[("x-api-key", &powerless.text)]).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    for path in ["/ordersx", "/orders-old", "/orders/../x"] {
+        let answer = site.gateway.get(path, &[("x-api-key", &powerless.text)]).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+}
+
+async fn preflight_reaches_the_service_without_a_key_and_without_an_identity(kind: Kind) {
+    let site = Site::new(kind).await;
+    let ask = |headers: &[(&str, &str)]| {
+        site.gateway.send(request("OPTIONS", "/orders/1?a=b", headers, ""))
+    };
+    let (origin, method) =
+        (("origin", "https://app.example.com"), ("access-control-request-method", "POST"));
+    let answer = ask(&[origin, method, ("x-keystead-principal", "admin")]).await;
+    assert_eq!((answer.status, &answer.json()["path"]), (200, &"/orders/1?a=b".into()));
+    let received = site.upstream.received().remove(0);
+    assert_eq!(received.method, "OPTIONS");
+    assert_eq!(received.header("x-keystead-principal"), None, "{received:?}");
+    // What is no preflight needs a key, as anything else.
+    for headers in [&[][..], &[origin], &[method]] {
+        assert_eq!(ask(headers).await.status, 401, "{headers:?}");
+    }
+    let answer = site.gateway.send(request("POST", "/orders/1", &[origin, method], "")).await;
+    assert_eq!(answer.status, 401, "{answer:?}");
+    assert_eq!(site.upstream.received().len(), 1);
 }
 
 async fn no_request_fails_while_connections_grow_old(kind: Kind) {
