@@ -9,6 +9,8 @@ use std::{
 };
 
 use clap::Args;
+use futures::future::OptionFuture;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, OTHER, check, print, provenance};
@@ -16,7 +18,7 @@ use crate::{
     app::{App, Opened, Stop, open_store},
     config::Config,
     key::{Environment, Minted, NewKey, Rights},
-    store::{Store, StoreUrl},
+    store::{AnyStore, Store, StoreUrl, sqlite::SqliteStore},
     telemetry::init_log,
     time::Clock,
 };
@@ -54,8 +56,14 @@ impl ServeArgs {
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     init_log(&config.log)?;
     log_panics();
+    raise_open_files();
     let mut signals = Signals::listen()?;
-    let app = App::build(&config, open_store(&config).await?, Clock::System).await?;
+    let opened = open_store(&config).await?;
+    let embedded = match &opened.store {
+        AnyStore::Sqlite(store) => Some(store.clone()),
+        AnyStore::Postgres(_) => None,
+    };
+    let app = App::build(&config, opened, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
     let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
@@ -75,12 +83,32 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let first_signal = async { told.await.unwrap_or(Stop::AtOnce) };
     tokio::select! {
         () = app.run(first_signal) => {
+            if let Some(Err(error)) = OptionFuture::from(embedded.as_ref().map(SqliteStore::close)).await {
+                tracing::warn!(%error, "the embedded store was not closed; its write-ahead log is part of it");
+            }
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
         () = second_signal => {
             tracing::warn!("ended at once by a second signal");
             Ok(OTHER.into())
+        }
+    }
+}
+
+/// Raises the soft limit of open files to the hard limit: a login has 1,024 as a rule,
+/// which idle connections would fill, and then neither a probe nor the store finds
+/// one. The soft limit is that low for the sake of `select`, which is not used here.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` is no limit.
+    let limit =
+        |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    let (found, hard) = (limit(current), limit(maximum));
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::info!(found, limit = hard, "open files limit raised to the hard limit"),
+        Err(error) => {
+            tracing::warn!(%error, limit = found, hard, "cannot raise the limit of open files");
         }
     }
 }
