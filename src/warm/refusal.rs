@@ -2,9 +2,8 @@
 
 use std::{io, time::Duration};
 
-use humantime::format_duration;
-
 use super::snapshot::VERSION;
+use crate::time::rounded;
 
 /// Why a snapshot is not used: the middle of a sentence, with the remedy where
 /// there is one.
@@ -43,7 +42,7 @@ pub enum Refusal {
     #[error("it belongs to another store than `store.url` and `store.relation` name")]
     OtherStore,
     /// It was written later than now.
-    #[error("it was written {} from now: the clock of this machine went back", format_duration(*.0))]
+    #[error("it was written {} from now: the clock of this machine went back", rounded(*.0))]
     FromTheFuture(Duration),
     /// The changes since it was written are gone.
     #[error(

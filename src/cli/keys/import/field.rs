@@ -19,6 +19,10 @@ pub(super) enum Field {
     Exported,
 }
 
+/// How like a name must be to one that there is to be taken for it, from 0 to 1: `meta` is
+/// to `metadata` as 0.5, `digest` to nothing as 0.4.
+const NEAR: f64 = 0.45;
+
 impl Field {
     /// Every field that a line may have, under the name that it has there.
     const ALL: [(&'static str, Self); 18] = [
@@ -52,10 +56,11 @@ impl Field {
         let nearest = Self::ALL
             .into_iter()
             .map(|(known, _)| known)
-            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-            .unwrap_or_default();
+            .filter(|known| likeness(known) >= NEAR)
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let hint = nearest.map(|nearest| format!("; did you mean `{nearest}`?"));
         let shown = super::line::shown(name);
-        Err(format!("{shown} is not known; did you mean `{nearest}`?"))
+        Err(format!("{shown} is not known{}", hint.unwrap_or_default()))
     }
 }
 
@@ -76,6 +81,8 @@ mod tests {
             let error = Field::parse(name).unwrap_err();
             assert_eq!(error, format!("`{name}` is not known; did you mean `{nearest}`?"));
         }
+        let far = "`digest` is not known".to_owned();
+        assert_eq!(Field::parse("digest"), Err(far), "nothing is near");
         assert_eq!(Field::parse("expires_at"), Ok(Field::ExpiresAt));
     }
 }
