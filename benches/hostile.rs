@@ -21,6 +21,7 @@ mod typical;
 use std::{
     env,
     error::Error,
+    fmt::Write as _,
     process::{Command, ExitCode},
 };
 
@@ -226,7 +227,7 @@ fn spellings(bytes: usize) -> String {
         }
         for (place, letter) in PARAMETER.bytes().enumerate() {
             if number >> place & 1 == 1 {
-                query.push_str(&format!("%{letter:02x}"));
+                let _ = write!(query, "%{letter:02x}");
             } else {
                 query.push(letter.into());
             }

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod backup;
 mod check;
 mod config;
 mod health;
@@ -64,6 +65,7 @@ enum Command {
     Check(check::CheckArgs),
     Health(health::HealthArgs),
     Migrate(migrate::MigrateArgs),
+    Backup(backup::BackupArgs),
     Config(config::ConfigArgs),
 }
 
@@ -121,6 +123,7 @@ fn run(Cli { options, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Check(args) => finish(small_runtime()?, check::run(args, options)),
         Command::Health(args) => finish(small_runtime()?, health::run(args, options)),
         Command::Migrate(args) => finish(small_runtime()?, migrate::run(args, options)),
+        Command::Backup(args) => finish(small_runtime()?, backup::run(args, options)),
         Command::Config(args) => config::run(&args, &options),
     }
 }

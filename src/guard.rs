@@ -37,7 +37,7 @@ use crate::{
     outage::Unavailable,
     store::{Lookup, Store, StoreError, StoreErrorKind},
     telemetry::Metrics,
-    time::{Clock, jittered},
+    time::{Clock, jittered, rounded},
 };
 
 /// The name of the tier that checks use, in metrics and in the log.
@@ -365,7 +365,7 @@ fn log(tier: &'static str, transition: Transition) {
         }
         Transition::HalfOpened => tracing::debug!(tier, "the breaker tries the store"),
         Transition::Closed { after } => {
-            let open_for = humantime::format_duration(after);
+            let open_for = rounded(after);
             tracing::info!(tier, %open_for, "the breaker closes: the store answers again");
         }
     }

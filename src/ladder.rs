@@ -339,7 +339,7 @@ impl Ladder {
             if standing.rung != before.rung {
                 standing.since = now;
                 let (from, to) = (before.rung, standing.rung);
-                tracing::info!(%from, %to, "the standing of this instance changed");
+                tracing::info!(%from, %to, "instance state changed");
             }
             *standing != before
         });

@@ -98,6 +98,20 @@ impl Moment {
     }
 }
 
+/// A duration for a person: to the second from ten seconds on, to a hundredth of a second
+/// from one on, else to the millisecond, or to the microsecond below one.
+#[must_use]
+pub fn rounded(duration: Duration) -> humantime::FormattedDuration {
+    let unit = match duration {
+        long if long >= Duration::from_secs(10) => Duration::from_secs(1),
+        seconds if seconds >= Duration::from_secs(1) => Duration::from_millis(10),
+        short if short >= Duration::from_millis(1) => Duration::from_millis(1),
+        _ => Duration::from_micros(1),
+    };
+    let units = (duration.as_nanos() + unit.as_nanos() / 2) / unit.as_nanos();
+    humantime::format_duration(unit.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX)))
+}
+
 /// Spreads a duration evenly over ±`share` of itself, so that what was started
 /// together does not end together.
 ///

@@ -11,7 +11,7 @@ use crate::{
     guard::Refused,
     ladder::{Dependency, Doubt, Ladder, TierState, TierWatch, Warmth},
     store::{DataAge, Store, StoreError, StoreErrorKind},
-    time::{Clock, jittered},
+    time::{Clock, jittered, rounded},
 };
 
 /// How far the probes of several instances are spread.
@@ -125,10 +125,8 @@ impl Lag {
             (true, None) => {
                 self.since = Some(now);
                 let age = coverage.until().map(|until| now.saturating_duration_since(until));
-                let age = age.map_or_else(
-                    || "not known".to_owned(),
-                    |age| humantime::format_duration(age).to_string(),
-                );
+                let age =
+                    age.map_or_else(|| "not known".to_owned(), |age| rounded(age).to_string());
                 tracing::warn!(
                     age,
                     "the data of the store are older than `store.max_lag`, or it is not known which \
@@ -139,7 +137,7 @@ impl Lag {
             }
             (false, Some(since)) => {
                 self.since = None;
-                let lasted = humantime::format_duration(now.saturating_duration_since(since));
+                let lasted = rounded(now.saturating_duration_since(since));
                 tracing::info!(%lasted, "the data of the store are up to date again");
             }
             (true, Some(_)) | (false, None) => {}

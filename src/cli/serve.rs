@@ -11,7 +11,9 @@ use std::{
 
 use clap::Args;
 use futures::future::select_all;
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::spawn_blocking,
@@ -23,10 +25,13 @@ use crate::{
     app::{App, Opened, Stop, open_store},
     config::Config,
     key::{Environment, KeyId, Minted, NewKey, Rights},
-    store::{Store, StoreUrl},
+    store::{AnyStore, Store, StoreUrl, sqlite::SqliteStore},
     telemetry::init_log,
     time::Clock,
 };
+
+/// How long closing the embedded store may take: another process may be reading it.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the start waits for the reader of stdout.
 const SHOW_LIMIT: Duration = Duration::from_secs(1);
@@ -75,8 +80,14 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
+    raise_open_files();
     let mut signals = Signals::listen()?;
-    let app = App::build(config, open_store(config).await?, Clock::System).await?;
+    let opened = open_store(config).await?;
+    let embedded = match &opened.store {
+        AnyStore::Sqlite(store) => Some(store.clone()),
+        AnyStore::Postgres(_) => None,
+    };
+    let app = App::build(config, opened, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
     let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
@@ -96,6 +107,7 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let first_signal = async { told.await.unwrap_or(Stop::AtOnce) };
     tokio::select! {
         () = app.run(first_signal) => {
+            close(embedded).await;
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
@@ -119,6 +131,37 @@ async fn show(welcome: String, key: &KeyId) {
         "the first key could not be printed to stdout ({why}): revoke it, and make one with \
          `keystead keys create`"
     );
+}
+
+/// Closes the embedded store, if that is what is served, so that its file holds all.
+async fn close(embedded: Option<SqliteStore>) {
+    let Some(store) = embedded else { return };
+    let why = match timeout(CLOSE_LIMIT, store.close()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(late) => late.to_string(),
+    };
+    tracing::warn!(
+        why,
+        "the embedded store was not closed: what is beside its file, `-wal`, is part of it"
+    );
+}
+
+/// Raises the soft limit of open files to the hard limit: a login has 1,024 as a rule,
+/// which idle connections would fill, and then neither a probe nor the store finds
+/// one. The soft limit is that low for the sake of `select`, which is not used here.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // `None` is no limit.
+    let limit =
+        |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    let (found, hard) = (limit(current), limit(maximum));
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::info!(found, limit = hard, "open files limit raised to the hard limit"),
+        Err(error) => {
+            tracing::warn!(%error, limit = found, hard, "cannot raise the limit of open files");
+        }
+    }
 }
 
 /// A panic is a bug: it goes to the log like everything else that an operator

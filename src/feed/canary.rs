@@ -15,7 +15,7 @@ use crate::{
     ladder::TierWatch,
     store::{CanaryError, Position, Store, StoreError, StoreErrorKind},
     telemetry::Metrics,
-    time::{Clock, jittered},
+    time::{Clock, jittered, rounded},
 };
 
 /// How far the canaries of several instances are spread.
@@ -199,7 +199,7 @@ impl<S: Store> Canary<S> {
                 tracing::warn!(%after, "a change that was written has not reached this instance");
             }
             (Some(took), true) => {
-                let took = humantime::format_duration(took);
+                let took = rounded(took);
                 tracing::info!(%took, "changes that are written reach this instance again");
             }
             (None, true) | (Some(_), false) => {}

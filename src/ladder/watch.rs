@@ -3,7 +3,10 @@
 use tokio::time::Instant;
 
 use super::{Dependency, Ladder};
-use crate::{store::StoreError, time::Clock};
+use crate::{
+    store::StoreError,
+    time::{Clock, rounded},
+};
 
 /// How many calls must fail one after the other before a tier counts as down:
 /// one failure may be a connection that broke, two are a state.
@@ -51,7 +54,7 @@ impl TierWatch {
     fn answered(&mut self) {
         self.failures = 0;
         if let Some(since) = self.down_since.take() {
-            let down_for = humantime::format_duration(self.clock.monotonic() - since);
+            let down_for = rounded(self.clock.monotonic() - since);
             let tier = self.tier.as_str();
             tracing::info!(tier, %down_for, "it answers again");
         }
@@ -68,7 +71,7 @@ impl TierWatch {
             let (tier, cause, detail) = (self.tier.as_str(), error.kind(), error.detail());
             let what = match self.tier {
                 Dependency::Store => {
-                    "it gives no answer; keys in memory are served, others are told UNAVAILABLE"
+                    "the store does not answer; keys in memory are served, others are told UNAVAILABLE"
                 }
                 Dependency::WritePath => {
                     "no key can be changed: revocations cannot be written until this ends"

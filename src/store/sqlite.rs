@@ -5,6 +5,7 @@
 //! flushed to the disk (`synchronous = FULL`): a key that was printed is not
 //! lost with the power, and writes are rare enough to pay for it.
 
+mod backup;
 mod connection;
 mod error;
 mod follower;
@@ -18,8 +19,9 @@ mod writes;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-pub use self::follower::SqliteFollower;
+pub use self::{backup::BackupError, follower::SqliteFollower};
 use self::{
     connection::{Role, Source},
     lane::Lane,
@@ -68,7 +70,7 @@ pub struct SqliteConfig {
 /// When the file is missing, or another one has taken its place, calls end as
 /// `unreachable` until it is back: what another file does not hold is no
 /// evidence that a key does not exist.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SqliteStore {
     readers: Arc<Lane>,
     writer: Arc<Lane>,
@@ -134,6 +136,24 @@ impl SqliteStore {
     /// Notes that a secret was made beside this store, for its keys.
     pub async fn note_secret(&self, secret: Fingerprint) -> Result<(), StoreError> {
         self.writer.run(WRITE_TIMEOUT, move |db| history::note_secret(db, secret)).await
+    }
+
+    /// Moves all that the write-ahead log holds into the file and closes the connections
+    /// of this store and its clones: if nobody else has the file open, it is then whole
+    /// by itself and the log is gone. Calls that are made later end as `saturated`.
+    ///
+    /// Waits for calls that are under way, and for other processes that read or write,
+    /// for the time-out of a write at most. Nothing is lost where it fails: the log
+    /// stays, and the next start reads it.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        let limit = Instant::now() + WRITE_TIMEOUT;
+        self.readers.close(limit).await;
+        let moved = self.writer.run(WRITE_TIMEOUT, |db| {
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        });
+        let moved = moved.await;
+        self.writer.close(limit).await;
+        moved
     }
 
     /// Whether this is a store that lay beside one of these secrets before, or any

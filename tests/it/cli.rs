@@ -1,5 +1,6 @@
 //! The command line, as scripts and people see it.
 
+mod backup;
 mod create;
 mod export;
 mod general;

@@ -94,7 +94,7 @@ pub(super) fn details(record: &KeyRecord, now: Timestamp) -> String {
     line("created", &instant(Some(record.created_at), NOTHING));
     line("last used", &instant(record.last_used_at, "never"));
     line("hint", &cell(&record.hint));
-    line("secret", &secret(record));
+    line("minted by", &secret(record));
     line("replaces", record.predecessor.as_ref().map_or(NOTHING, KeyId::as_str));
     line("replaced by", record.successor.as_ref().map_or(NOTHING, KeyId::as_str));
     line("revision", &record.revision.to_string());
@@ -248,7 +248,7 @@ mod tests {
             "created     2027-01-15T08:00:00Z",
             "last used   never",
             "hint        ks_live_…abcd",
-            "secret      0011223344556677",
+            "minted by   0011223344556677",
             "replaces    -",
             "replaced by key_2",
             "revision    7",

@@ -34,6 +34,7 @@ pub(super) struct Lane {
     source: Arc<Source>,
     role: Role,
     places: Arc<Semaphore>,
+    size: NonZeroUsize,
     /// Never more than there are places.
     idle: Mutex<Vec<Connection>>,
 }
@@ -44,11 +45,11 @@ impl Lane {
     pub(super) fn new(
         source: Arc<Source>,
         role: Role,
-        places: NonZeroUsize,
+        size: NonZeroUsize,
         idle: Vec<Connection>,
     ) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(places.get()));
-        Arc::new(Self { source, role, places, idle: Mutex::new(idle) })
+        let places = Arc::new(Semaphore::new(size.get()));
+        Arc::new(Self { source, role, places, size, idle: Mutex::new(idle) })
     }
 
     /// Runs `work` on a connection, in a thread of its own, for at most
@@ -84,6 +85,16 @@ impl Lane {
             )),
             Err(_) => Err(out_of_time()),
         }
+    }
+
+    /// Waits for the calls that are under way, until `limit` at most, and closes the idle
+    /// connections. No further call finds a place.
+    pub(super) async fn close(&self, limit: Instant) {
+        let all = u32::try_from(self.size.get()).unwrap_or(u32::MAX);
+        if let Ok(Ok(places)) = timeout_at(limit, self.places.acquire_many(all)).await {
+            places.forget();
+        }
+        self.idle().clear();
     }
 
     fn call<T>(

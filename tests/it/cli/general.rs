@@ -3,12 +3,13 @@
 use crate::harness::keystead::Keystead;
 
 /// Every command, down to the last word.
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &[],
     &["serve"],
     &["check"],
     &["health"],
     &["migrate"],
+    &["backup"],
     &["config"],
     &["keys"],
     &["keys", "create"],

@@ -139,8 +139,17 @@ impl Keystead {
     /// Starts it so that it can write no file beyond so many blocks of 512 bytes, as
     /// on a disk that is full: what is there can be read and written over.
     pub(crate) async fn serve_within(&self, blocks: u32) -> Server {
+        self.serve_limited(&format!("trap '' XFSZ; ulimit -f {blocks}")).await
+    }
+
+    /// Starts it with so many open files as its soft limit.
+    pub(crate) async fn serve_with_open_files(&self, soft: u32) -> Server {
+        self.serve_limited(&format!("ulimit -Sn {soft}")).await
+    }
+
+    async fn serve_limited(&self, limit: &str) -> Server {
         let program = env!("CARGO_BIN_EXE_keystead");
-        let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec {program} \"$@\"");
+        let limited = format!("{limit}; exec {program} \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &limited, "sh", "serve", "--listen", "127.0.0.1:0"]);
         command.args(["--admin", "127.0.0.1:0"]).env_clear();
@@ -256,6 +265,11 @@ impl Server {
         format!("http://{}", self.grpc)
     }
 
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it has not been waited for")
+    }
+
     /// What it has printed so far.
     pub(crate) fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).unwrap()
@@ -284,11 +298,6 @@ impl Server {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-    }
-
-    /// The number of its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id().expect("it has not been waited for")
     }
 
     /// Waits until it has ended by itself.
