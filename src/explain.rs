@@ -154,6 +154,21 @@ impl<S: Store> Explainer<S> {
         needs: Needs<'_>,
         deadline: Instant,
     ) -> Explanation {
+        let mut explanation = self.explained(presented, needs, deadline).await;
+        if let (Some(presented), Ok(Decision::Deny(denial))) =
+            (presented, &mut explanation.decision)
+        {
+            denial.look_at(presented, self.parts.ring.prefix());
+        }
+        explanation
+    }
+
+    async fn explained(
+        &self,
+        presented: Option<&[u8]>,
+        needs: Needs<'_>,
+        deadline: Instant,
+    ) -> Explanation {
         let Some(presented) = presented else {
             return self.without_lookup(Ok(MissingCredential.into()), None);
         };

@@ -80,7 +80,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
 }
 
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
-    raise_open_files();
+    let open_files = raise_open_files();
     let mut signals = Signals::listen()?;
     let opened = open_store(config).await?;
     let embedded = match &opened.store {
@@ -95,7 +95,7 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
         show(welcome(&first, grpc, &config.store.url), &first.id).await;
     }
     let store = &config.store.url;
-    tracing::info!(%grpc, %admin, control, forward_auth, %store, "serving");
+    tracing::info!(%grpc, %admin, control, forward_auth, %store, open_files, "serving");
 
     let (stop, told) = tokio::sync::oneshot::channel();
     let second_signal = async {
@@ -150,16 +150,18 @@ async fn close(embedded: Option<SqliteStore>) {
 /// Raises the soft limit of open files to the hard limit: a login has 1,024 as a rule,
 /// which idle connections would fill, and then neither a probe nor the store finds
 /// one. The soft limit is that low for the sake of `select`, which is not used here.
-fn raise_open_files() {
+/// Returns what it is now.
+fn raise_open_files() -> String {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // `None` is no limit.
     let limit =
         |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
     let (found, hard) = (limit(current), limit(maximum));
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => tracing::info!(found, limit = hard, "open files limit raised to the hard limit"),
+        Ok(()) => hard,
         Err(error) => {
             tracing::warn!(%error, limit = found, hard, "cannot raise the limit of open files");
+            found
         }
     }
 }

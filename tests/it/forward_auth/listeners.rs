@@ -46,7 +46,7 @@ async fn auth_is_on_the_admin_listener_or_on_one_of_its_own_and_never_on_both() 
 }
 
 #[tokio::test]
-async fn connection_over_the_limit_waits_until_another_ends() {
+async fn connection_over_the_limit_is_closed_at_once_and_others_go_on() {
     let bench = Bench::with(Embedded::start().await, |config| {
         on_its_own(config);
         // The data listener has as many of its own.
@@ -56,16 +56,16 @@ async fn connection_over_the_limit_waits_until_another_ends() {
     let key = keys.create(of_acme()).await;
     let (first, mut second) =
         (Connection::open(service.auth).await, Connection::open(service.auth).await);
-    let third = {
-        let (address, key) = (service.auth, key.clone());
-        beside(async move { send(address, presenting(&key)).await })
-    };
-    for _ in 0..20 {
-        assert_eq!(second.send(presenting(&key)).await.unwrap().status, 200);
-    }
-    assert!(!third.is_finished());
+    assert_eq!(second.send(presenting(&key)).await.unwrap().status, 200);
+    let mut third = TcpStream::connect(service.auth).await.unwrap();
+    assert!(third.read_u8().await.is_err(), "it is closed, or reset");
+    assert_eq!(second.send(presenting(&key)).await.unwrap().status, 200);
     drop(first);
-    assert_eq!(third.await.unwrap().status, 200);
+    eventually("a place is free", async || {
+        let mut next = Connection::open(service.auth).await;
+        next.send(presenting(&key)).await.ok().filter(|answer| answer.status == 200)
+    })
+    .await;
 }
 
 #[tokio::test]

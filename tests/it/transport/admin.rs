@@ -126,6 +126,7 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     for surface in ["authz", "ext_authz", "forward_auth"] {
         let series_of = |(code, reason)| checks_of(surface, code_name(code), reason);
         series.extend(outcomes().map(series_of));
+        series.push(checks_of(surface, "CANCELLED", ""));
         let took =
             |part| format!(r#"keystead_check_duration_seconds_{part}{{surface="{surface}"}}"#);
         series.extend(["count", "sum"].map(took));

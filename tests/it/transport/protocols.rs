@@ -264,7 +264,8 @@ async fn surfaces_agree_on_white_space_and_say_what_is_odd() {
     }
     let quoted = service.check(presenting(&format!("'{key}'"))).await.unwrap_err();
     assert!(quoted.message().contains("quotation marks around it"), "{quoted:?}");
-    let answer = http::send(service.auth, http::get("/auth", &[("authorization", &key)])).await;
+    let bare = http::get("/auth", &[("authorization", &key), ("x-forwarded-uri", "/")]);
+    let answer = http::send(service.auth, bare).await;
     assert_eq!((answer.status, answer.reason().as_str()), (401, "CREDENTIAL_MISSING"));
     assert!(answer.body.contains("names no scheme"), "{}", answer.body);
     let spaced = format!("  {key}\t");
