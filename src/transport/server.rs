@@ -80,9 +80,6 @@ const PREFACE_POLL: Duration = Duration::from_millis(20);
 /// backlog of the listener holds meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often it is said at most that connections are refused.
-const SAY_EVERY: Duration = Duration::from_secs(10);
-
 /// A bound listener with a bounded number of places for connections.
 #[derive(Debug)]
 pub struct Listener {
@@ -186,13 +183,12 @@ impl Listener {
         connections: Tasks,
         goodbye: CancellationToken,
     ) {
-        let mut refused_at = None;
         loop {
             let (stream, peer) = tokio::select! {
                 accepted = self.accept() => accepted,
                 () = goodbye.cancelled() => return,
             };
-            let Some(place) = self.place_of(peer, &mut refused_at) else { continue };
+            let Some(place) = self.place_of(peer) else { continue };
             // For another runtime it must belong to none.
             let Ok(stream) = stream.into_std() else { continue };
             let (service, goodbye) = (service.clone(), goodbye.clone());
@@ -216,7 +212,7 @@ impl Listener {
     }
 
     /// A place for a connection of `peer`, or a word in the log that there is none.
-    fn place_of(&self, peer: SocketAddr, refused_at: &mut Option<Instant>) -> Option<Place> {
+    fn place_of(&self, peer: SocketAddr) -> Option<Place> {
         let (why, ended) = match self.places.take(peer.ip()) {
             Ok(place) => return Some(place),
             Err(NoPlace::Full) => ("all places are taken", ConnectionEnd::Full),
@@ -225,14 +221,11 @@ impl Listener {
             }
         };
         self.metrics.connection_ended(ended);
-        if refused_at.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
-            *refused_at = Some(Instant::now());
-            let listener = self.tcp.local_addr().map(tracing::field::display).ok();
-            tracing::warn!(
-                listener, peer = %peer.ip(), why,
-                "connections are refused; raise `grpc.max_connections`, or see who opens so many"
-            );
-        }
+        let listener = self.tcp.local_addr().map(tracing::field::display).ok();
+        tracing::warn!(
+            listener, peer = %peer.ip(), why,
+            "a connection is refused; raise `grpc.max_connections`, or see who opens so many"
+        );
         None
     }
 

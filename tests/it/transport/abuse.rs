@@ -298,8 +298,8 @@ async fn places_that_one_client_takes_leave_some_to_others() {
     })
     .await;
     let log = site.server.log();
-    let said = log.lines().filter(|line| line.contains("connections are refused")).count();
-    assert!((1..=8).contains(&said), "said {said} times: {log}");
+    let said = log.lines().filter(|line| line.contains("a connection is refused")).count();
+    assert!((1..100).contains(&said), "said {said} times: {log}");
 }
 
 /// A connection from an address that nobody else has.
