@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{Failure, OTHER, check, provenance, write_out};
 use crate::{
-    app::{App, Opened, Stop, open_store},
+    app::{App, Listeners, Opened, Stop, open_store},
     config::Config,
     key::{Environment, KeyId, Minted, NewKey, Rights},
     store::{AnyStore, Store, StoreUrl, sqlite::SqliteStore},
@@ -82,12 +82,13 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     raise_open_files();
     let mut signals = Signals::listen()?;
+    let listeners = Listeners::bind(config).await?;
     let opened = open_store(config).await?;
     let embedded = match &opened.store {
         AnyStore::Sqlite(store) => Some(store.clone()),
         AnyStore::Postgres(_) => None,
     };
-    let app = App::build(config, opened, Clock::System).await?;
+    let app = App::build(config, listeners, opened, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
     let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
