@@ -169,7 +169,7 @@ pub(super) fn against(record: &Known, needs: Needs<'_>, now: Timestamp) -> Optio
         reason,
         key: Some(record.key_id()),
         oddity: None,
-        missing: (reason == Reason::ScopeMissing).then(|| missing(record, needs)),
+        missing: (reason == Reason::ScopeMissing).then(|| missing(record, needs).into()),
     })
 }
 
@@ -185,10 +185,10 @@ fn invalid(record: &Known, now: Timestamp) -> Option<Reason> {
     record.not_before().is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
 }
 
-fn missing(record: &Known, needs: Needs<'_>) -> Box<MissingScopes> {
+fn missing(record: &Known, needs: Needs<'_>) -> MissingScopes {
     let mut missing = missing_scopes(record, needs);
     let named = missing.by_ref().take(MissingScopes::MAX_NAMED).map(str::to_owned).collect();
-    Box::new(MissingScopes { named, others: missing.count() })
+    MissingScopes { named, others: missing.count() }
 }
 
 /// The scopes that are needed and were not granted.

@@ -1,6 +1,6 @@
 //! The README, as a new user pastes it.
 
-use std::{env, path::Path};
+use std::path::Path;
 
 use tokio::process::Command;
 
@@ -26,11 +26,10 @@ async fn every_command_on_keys_works_from_top_to_bottom_and_none_undoes_another(
     let curl = curl.replace("127.0.0.1:9464", &server.admin.to_string());
     assert!(curl.starts_with("curl -i ") && keys.len() == 3, "{README}");
 
-    let mut shell = Command::new("bash");
     let programs = Path::new(env!("CARGO_BIN_EXE_keystead")).parent().unwrap();
-    let path = [programs.into(), env::var_os("PATH").unwrap()];
-    shell.args(["-eux", "-c", &[&keys.concat(), &curl[..]].concat()]);
-    shell.current_dir(keystead.path("")).env("PATH", path.join(":".as_ref()));
+    let script = format!("PATH={}:$PATH\n{}{curl}", programs.display(), keys.concat());
+    let mut shell = Command::new("bash");
+    shell.args(["-eu", "-c", &script]).current_dir(keystead.path(""));
     shell.env("KEYSTEAD_LISTEN__GRPC", server.grpc.to_string());
     let said = Ran::of(shell, "").await.ok();
     assert_eq!(said.matches("valid\n").count(), 2, "{said}");
