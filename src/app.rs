@@ -2,6 +2,7 @@
 //! order of the tiers. What is built here runs until it is told to stop.
 
 mod control;
+mod listeners;
 mod open;
 mod probe;
 mod secrets;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapFutureLayer;
 
+pub use listeners::Listeners;
 pub use open::{
     OpenError, Opened, hold_against, hold_beside, open_ring, open_store, open_store_alone,
 };
@@ -29,11 +31,11 @@ use crate::{
     ladder::Ladder,
     store::AnyStore,
     tasks::Tasks,
-    telemetry::{Metrics, MetricsError},
+    telemetry::MetricsError,
     time::Clock,
     transport::{
-        AdminState, Admission, Budget, DataConfig, DataService, DrainConfig, Health, Listener,
-        Protocol, ReflectionError, Scrapes, Serves, Workers, admin_routes, auth_routes,
+        AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Listener, Protocol,
+        ReflectionError, Scrapes, Serves, Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
     warm::Writer,
@@ -50,10 +52,6 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 /// How long a last snapshot may take. A million entries take about three seconds;
 /// one that is not finished leaves the one before it in its place.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
-
-/// How many connections the admin listener serves at once: some scrapers,
-/// probes and people, with room for those that say nothing for ten seconds.
-const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
 /// A listener, what is spoken there, and what is served.
 type Listening<S = Router> = (Listener, Protocol, S);
@@ -150,9 +148,14 @@ fn bind_remedy(error: &io::Error) -> &'static str {
 }
 
 impl App {
-    /// Builds everything and binds the listeners. The store may be down.
-    pub async fn build(config: &Config, opened: Opened, clock: Clock) -> Result<Self, StartError> {
-        let (metrics, exposition) = Metrics::new()?;
+    /// Builds everything behind the listeners. The store may be down.
+    pub async fn build(
+        config: &Config,
+        listeners: Listeners,
+        opened: Opened,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let Listeners { grpc, admin, control, forward_auth, metrics, exposition } = listeners;
         let Opened { store, ring, tasks } = opened;
         let stops = Stops::default();
         let ladder = Ladder::new(clock.clone());
@@ -195,21 +198,19 @@ impl App {
         let health = Health::new(ladder.clone(), tasks.clone()).await;
 
         // The surfaces.
-        let budget = Budget::new(config.grpc.max_held_bytes.get());
-        let shown = Arc::clone(&budget);
-        metrics.observe_connection_bytes(move || shown.held());
-        let shared = Shared { budget, metrics: Arc::clone(&metrics) };
         let admitted = Arc::clone(&admission);
-        let control = control::open(config, looked, admitted, &shared, &stops, &tasks).await?;
+        let routed =
+            |listener| control::open(config, listener, looked, admitted, &metrics, &stops, &tasks);
+        let control = control.map(routed).transpose()?;
         let (admitted, sources) = (Arc::clone(&admission), config.credential.sources.clone());
         let auth = auth_routes(admitted, &metrics, sources, config.forward_auth, clock.clone());
         let data =
             DataService::new(admission, &metrics, &health, data_config(config), clock.clone())?;
-        let grpc =
-            shared.bind("listen.grpc", config.listen.grpc, config.grpc.max_connections).await?;
-        let admin = shared.bind("listen.admin", config.listen.admin, ADMIN_CONNECTIONS).await?;
         let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::here());
-        let (auth, beside) = forward_auth(config, http1, auth, &asked, &shared).await?;
+        let (auth, beside) = match forward_auth {
+            Some(listener) => (Some((listener, http1, auth)), Router::new()),
+            None => (None, tracked(auth, &asked)),
+        };
         let scrapes = Scrapes::of(exposition);
         let state =
             AdminState { ladder: ladder.clone(), breaker, scrapes, tasks: tasks.clone(), clock };
@@ -335,23 +336,11 @@ fn data_config(config: &Config) -> DataConfig {
     }
 }
 
-/// The listener of forward-auth if it has one of its own; and what is to be on the
-/// admin listener, where its requests are among `asked`: they are waited for as
-/// no visitor is.
-async fn forward_auth(
-    config: &Config,
-    protocol: Protocol,
-    routes: Router,
-    asked: &Tasks,
-    shared: &Shared,
-) -> Result<(Option<Listening>, Router), StartError> {
-    let Some(address) = config.listen.forward_auth else {
-        let asked = asked.clone();
-        let tracked = MapFutureLayer::new(move |answer| asked.track(answer));
-        return Ok((None, routes.route_layer(tracked)));
-    };
-    let listener = shared.bind("listen.forward_auth", address, config.grpc.max_connections).await?;
-    Ok((Some((listener, protocol, routes)), Router::new()))
+/// Routes whose requests are among `asked`: they are waited for as no visitor of the
+/// admin listener is.
+fn tracked(routes: Router, asked: &Tasks) -> Router {
+    let asked = asked.clone();
+    routes.route_layer(MapFutureLayer::new(move |answer| asked.track(answer)))
 }
 
 /// Lets calls end until `end`, and says so to those that cannot.
@@ -369,24 +358,4 @@ async fn finish(calls: &Tasks, stops: &Stops, end: Instant) {
 
 fn address_of(listening: Option<&(Listener, Protocol, Router)>) -> io::Result<Option<SocketAddr>> {
     listening.map(|(listener, ..)| listener.local_addr()).transpose()
-}
-
-/// What all listeners share.
-#[derive(Debug, Clone)]
-struct Shared {
-    budget: Arc<Budget>,
-    metrics: Arc<Metrics>,
-}
-
-impl Shared {
-    async fn bind(
-        &self,
-        key: &'static str,
-        address: SocketAddr,
-        max_connections: NonZeroUsize,
-    ) -> Result<Listener, StartError> {
-        let Self { budget, metrics } = self.clone();
-        let bound = Listener::bind(address, max_connections, budget, metrics).await;
-        bound.map_err(|error| StartError::Bind { key, address, error })
-    }
 }

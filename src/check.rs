@@ -34,7 +34,7 @@
 //!
 //! ```compile_fail,E0451
 //! use keystead::check::{Denial, Reason};
-//! let denial = Denial { reason: Reason::KeyUnknown, key: None, oddity: None };
+//! let denial = Denial { reason: Reason::KeyUnknown, key: None, oddity: None, missing: None };
 //! ```
 
 mod config;
@@ -48,7 +48,7 @@ use tokio::time::Instant;
 pub use config::CheckConfig;
 pub use decision::{Decision, Grant};
 pub(crate) use evidence::missing_scopes;
-pub use evidence::{Denial, MissingCredential, PresentedTwice, Reason};
+pub use evidence::{Denial, MissingCredential, MissingScopes, PresentedTwice, Reason};
 
 use crate::{
     key::{Credential, KeyRing, Prefix, Unread},

@@ -4,10 +4,12 @@
 The class below is made to be pasted into a service. From the top of the
 repository:
 
-    pip install -r examples/python/requirements.txt
-    python -m grpc_tools.protoc -I proto --python_out=target/python \\
+    python3 -m venv target/client
+    target/client/bin/pip install -r examples/python/requirements.txt
+    mkdir -p target/python
+    target/client/bin/python -m grpc_tools.protoc -I proto --python_out=target/python \\
         --grpc_python_out=target/python keystead/v1/authz.proto
-    echo "$KEY" | PYTHONPATH=target/python examples/python/check.py - --scope read
+    echo "$KEY" | PYTHONPATH=target/python target/client/bin/python examples/python/check.py - --scope read
 
 Exit codes are those of `keystead check`: 0 valid, 10 unauthenticated,
 11 permission denied, 12 unavailable (nothing is said about the key), 1 other.

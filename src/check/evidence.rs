@@ -32,6 +32,22 @@ pub struct Denial {
     reason: Reason,
     key: Option<KeyId>,
     oddity: Option<Oddity>,
+    /// In a box, so that every decision is not as large as this rare one.
+    missing: Option<Box<MissingScopes>>,
+}
+
+/// The scopes that a request needs and the record does not grant, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingScopes {
+    /// The first, in the order of the request, at most [`MissingScopes::MAX_NAMED`].
+    pub named: Vec<String>,
+    /// How many more there are.
+    pub others: usize,
+}
+
+impl MissingScopes {
+    /// How many are named: 1 KiB of the longest, so that a refusal fits in headers.
+    pub const MAX_NAMED: usize = 4;
 }
 
 /// Why a key is refused. Closed: a caller can match on all of them.
@@ -94,6 +110,12 @@ impl Denial {
         self.oddity
     }
 
+    /// Which scopes are missing, for [`Reason::ScopeMissing`].
+    #[must_use]
+    pub fn missing_scopes(&self) -> Option<&MissingScopes> {
+        self.missing.as_deref()
+    }
+
     /// Looks what is odd about a credential that was refused for itself, or was not
     /// found.
     pub(crate) fn look_at(&mut self, presented: &[u8], prefix: &Prefix) {
@@ -117,26 +139,26 @@ impl Denial {
 
 impl From<MissingCredential> for Denial {
     fn from(_: MissingCredential) -> Self {
-        Self { reason: Reason::CredentialMissing, key: None, oddity: None }
+        Self { reason: Reason::CredentialMissing, key: None, oddity: None, missing: None }
     }
 }
 
 impl From<PresentedTwice> for Denial {
     fn from(_: PresentedTwice) -> Self {
         let oddity = Some(Oddity::Several);
-        Self { reason: Reason::CredentialMalformed, key: None, oddity }
+        Self { reason: Reason::CredentialMalformed, key: None, oddity, missing: None }
     }
 }
 
 impl From<Malformed> for Denial {
     fn from(_: Malformed) -> Self {
-        Self { reason: Reason::CredentialMalformed, key: None, oddity: None }
+        Self { reason: Reason::CredentialMalformed, key: None, oddity: None, missing: None }
     }
 }
 
 impl From<Absence> for Denial {
     fn from(_: Absence) -> Self {
-        Self { reason: Reason::KeyUnknown, key: None, oddity: None }
+        Self { reason: Reason::KeyUnknown, key: None, oddity: None, missing: None }
     }
 }
 
@@ -147,6 +169,7 @@ pub(super) fn against(record: &Known, needs: Needs<'_>, now: Timestamp) -> Optio
         reason,
         key: Some(record.key_id()),
         oddity: None,
+        missing: (reason == Reason::ScopeMissing).then(|| missing(record, needs).into()),
     })
 }
 
@@ -160,6 +183,12 @@ fn invalid(record: &Known, now: Timestamp) -> Option<Reason> {
         return Some(Reason::KeyExpired);
     }
     record.not_before().is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
+}
+
+fn missing(record: &Known, needs: Needs<'_>) -> MissingScopes {
+    let mut missing = missing_scopes(record, needs);
+    let named = missing.by_ref().take(MissingScopes::MAX_NAMED).map(str::to_owned).collect();
+    MissingScopes { named, others: missing.count() }
 }
 
 /// The scopes that are needed and were not granted.

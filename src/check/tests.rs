@@ -166,6 +166,22 @@ async fn all_scopes_must_have_been_granted() {
     }
 }
 
+#[test]
+fn denial_names_the_first_missing_scopes_and_counts_the_others() {
+    let mut record = record("acme", 1);
+    record.rights.scopes = vec!["read".to_owned()];
+    let missing = |scopes: &[&str]| {
+        let needs = Needs { scopes, ..Needs::default() };
+        let denial = evidence::against(&Known::from(&record), needs, NOW).unwrap();
+        denial.missing_scopes().cloned().unwrap()
+    };
+    let named = |scopes: &[&str]| scopes.iter().map(|&scope| scope.to_owned()).collect::<Vec<_>>();
+    let one = MissingScopes { named: named(&["write"]), others: 0 };
+    assert_eq!(missing(&["read", "write"]), one);
+    let many = MissingScopes { named: named(&["a", "b", "c", "d"]), others: 2 };
+    assert_eq!(missing(&["a", "b", "read", "c", "d", "e", "f"]), many);
+}
+
 #[tokio::test]
 async fn networks_fail_closed_and_take_mapped_addresses_as_ipv4() {
     let bench = bench(|record| {

@@ -1,6 +1,7 @@
 //! `keystead check`
 
 use std::{
+    error::Error,
     io::{self, BufRead, IsTerminal},
     net::{IpAddr, SocketAddr},
     process::ExitCode,
@@ -81,8 +82,29 @@ pub(super) async fn run(args: CheckArgs, options: GlobalOptions) -> Result<ExitC
     });
     match AuthzClient::new(channel).check(request).await {
         Ok(response) => allowed(&response.into_inner(), options.json),
-        Err(status) => refused(&status, options.json),
+        Err(status) => match no_grpc(&server, &status) {
+            Some(failure) => Err(failure),
+            None => refused(&status, options.json),
+        },
     }
+}
+
+/// Why a call was not answered as gRPC at all, if that is so: the port is not that of a
+/// gRPC service, or the connection broke. Nothing is said about a key.
+pub(super) fn no_grpc(url: &str, status: &Status) -> Option<Failure> {
+    let cause = match status.source() {
+        Some(source) => root_cause(source),
+        // tonic has no type for this one.
+        None if status.message().starts_with("grpc-status header missing") => {
+            "it answers, but not as gRPC".to_owned()
+        }
+        None => return None,
+    };
+    let message = format!(
+        "{url} gave no gRPC answer: {cause}; is `keystead serve` running there, and is this the \
+         address of its `listen.grpc`?"
+    );
+    Some(Failure { message, code: UNAVAILABLE })
 }
 
 fn presented(key: &SecretString) -> Result<SecretString, Failure> {
@@ -170,7 +192,7 @@ pub(super) fn server_flag(listening: SocketAddr) -> String {
 }
 
 /// The URL by which a listener on this machine is reached.
-fn url_of(mut listening: SocketAddr) -> String {
+pub(super) fn url_of(mut listening: SocketAddr) -> String {
     if listening.ip().is_unspecified() {
         listening.set_ip(match listening.ip() {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
@@ -213,7 +235,7 @@ impl ServerArgs {
     }
 }
 
-fn root_cause(mut error: &dyn std::error::Error) -> String {
+fn root_cause(mut error: &dyn Error) -> String {
     while let Some(source) = error.source() {
         error = source;
     }

@@ -9,12 +9,17 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{Failure, GlobalOptions, OTHER, check::ServerArgs, print};
+use super::{
+    Failure, GlobalOptions, OTHER,
+    check::{ServerArgs, no_grpc},
+    print,
+};
+use crate::transport::code_name;
 
 const EXAMPLES: &str = "\
 Exit codes:
   0   SERVING
-  12  the service cannot be reached
+  12  the service cannot be reached, or does not speak gRPC
   1   anything else
 
 Names of services:
@@ -49,7 +54,11 @@ pub(super) async fn run(args: HealthArgs, options: GlobalOptions) -> Result<Exit
                 "{server} knows no service `{name}`; `keystead health --help` lists the names"
             )));
         }
-        Err(status) => return Err(status.into()),
+        Err(status) => {
+            let (code, message) = (code_name(status.code()), status.message());
+            return Err(no_grpc(&server, &status)
+                .unwrap_or_else(|| Failure::new(format!("{server} answered {code}: {message}"))));
+        }
     };
     let word = status.as_str_name();
     if options.json {

@@ -1,13 +1,8 @@
 //! `keystead serve`
 
-use std::{
-    env,
-    net::SocketAddr,
-    panic,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+mod welcome;
+
+use std::{panic, process::ExitCode, time::Duration};
 
 use clap::Args;
 use futures::future::select_all;
@@ -20,12 +15,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Failure, OTHER, check, provenance, write_out};
+use self::welcome::Addresses;
+use super::{Failure, OTHER, write_out};
 use crate::{
-    app::{App, Opened, Stop, open_store},
+    app::{App, Listeners, Stop, open_store},
     config::Config,
-    key::{Environment, KeyId, Minted, NewKey, Rights},
-    store::{AnyStore, Store, StoreUrl, sqlite::SqliteStore},
+    key::KeyId,
+    store::{AnyStore, sqlite::SqliteStore},
     telemetry::init_log,
     time::Clock,
 };
@@ -82,18 +78,21 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let open_files = raise_open_files();
     let mut signals = Signals::listen()?;
+    let listeners = Listeners::bind(config).await?;
     let opened = open_store(config).await?;
     let embedded = match &opened.store {
         AnyStore::Sqlite(store) => Some(store.clone()),
         AnyStore::Postgres(_) => None,
     };
-    let app = App::build(config, opened, Clock::System).await?;
+    let app = App::build(config, listeners, opened, Clock::System).await?;
     let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
     let control = control.map(tracing::field::display);
-    let forward_auth = app.forward_auth_addr()?.map(tracing::field::display);
-    if let Some(first) = first_key(config).await? {
-        show(welcome(&first, grpc, &config.store.url), &first.id).await;
+    let forward_auth = app.forward_auth_addr()?;
+    if let Some(first) = welcome::first_key(config).await? {
+        let auth = forward_auth.unwrap_or(admin);
+        show(first.welcome(Addresses { grpc, admin, auth }), &first.key.id).await;
     }
+    let forward_auth = forward_auth.map(tracing::field::display);
     let store = &config.store.url;
     tracing::info!(%grpc, %admin, control, forward_auth, %store, open_files, "serving");
 
@@ -247,106 +246,5 @@ impl Signals {
             tracing::info!("stopping on {signal}");
             return stop;
         }
-    }
-}
-
-/// Mints the first key of an embedded store that holds none, and has lost none: a
-/// new key would speak for the store. A secret that was brought along may have keys
-/// elsewhere. A server is left alone: several instances would each mint one, and
-/// what they print goes to a log.
-async fn first_key(config: &Config) -> Result<Option<Minted>, Failure> {
-    let StoreUrl::Sqlite { .. } = config.store.url else {
-        return Ok(None);
-    };
-    if config.keys.secret_file.is_some() {
-        return Ok(None);
-    }
-    let Opened { store, ring, .. } = open_store(config).await?;
-    if store.history().await?.is_some_and(|history| history.any || history.expected > 0) {
-        return Ok(None);
-    }
-    let minted = ring.mint(Environment::Live)?;
-    let rights = Rights {
-        principal: "first".to_owned(),
-        name: "made by `keystead serve` for an empty store".to_owned(),
-        ..Rights::default()
-    };
-    let by = provenance::of("serve".to_owned());
-    store.insert(&[NewKey::minted(&minted, rights)], &by).await?;
-    Ok(Some(minted))
-}
-
-fn welcome(Minted { id, key, .. }: &Minted, grpc: SocketAddr, store: &StoreUrl) -> String {
-    let program = program();
-    let program = shell_word(&program.to_string_lossy());
-    let server = check::server_flag(grpc);
-    let store = store_flag(store);
-    let key = key.expose();
-    format!(
-        "The store held no key, so one was made. It is shown this once:
-
-    {key}
-
-Check it from another terminal:
-
-    {program} check {key}{server}
-
-Change a letter of it to see a forged key refused; then revoke it, and check again:
-
-    {program} keys revoke {id}{store}
-
-"
-    )
-}
-
-/// ` --store URL` for a store that is not the default, however it was named,
-/// else nothing: all that a command on keys needs to find it.
-fn store_flag(store: &StoreUrl) -> String {
-    let store = store.to_string();
-    if store == StoreUrl::default().to_string() {
-        String::new()
-    } else {
-        format!(" --store {}", shell_word(&store))
-    }
-}
-
-/// A text as one word for a shell.
-fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
-}
-
-/// How this program can be called from the folder that it was started in.
-fn program() -> PathBuf {
-    let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("keystead"));
-    let here = env::current_dir().unwrap_or_default();
-    let below = program.strip_prefix(&here).map(Path::to_owned);
-    below.unwrap_or(program)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::{KeyRing, Prefix, Secret};
-
-    fn revoke_command(store: &str) -> String {
-        let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
-        let minted = ring.mint(Environment::Live).unwrap();
-        let grpc = Config::default().listen.grpc;
-        let text = welcome(&minted, grpc, &store.parse().unwrap());
-        let (_, command) = text.split_once(" keys revoke ").unwrap();
-        command.trim().replace(&minted.id.to_string(), "ID")
-    }
-
-    #[test]
-    fn the_commands_that_are_shown_find_the_same_store() {
-        assert_eq!(revoke_command("sqlite:keystead.db"), "ID");
-        assert_eq!(revoke_command("sqlite:/var/lib/k.db"), "ID --store sqlite:/var/lib/k.db");
-        assert_eq!(revoke_command("sqlite:my keys.db"), "ID --store 'sqlite:my keys.db'");
-        assert_eq!(revoke_command("sqlite:$(a)'b.db"), r"ID --store 'sqlite:$(a)'\''b.db'");
     }
 }

@@ -87,11 +87,24 @@ impl Scrapes {
 /// The routes of the admin listener.
 pub fn admin_routes(state: AdminState) -> Router {
     Router::new()
+        .route("/", get(index))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .with_state(state)
+}
+
+/// What there is here, as text or as a page for a browser.
+async fn index(headers: HeaderMap) -> Response {
+    if takes_html(&headers) {
+        let links = LINKS.map(|(path, what)| {
+            format!("<dt><a href=\"{path}\">{path}</a></dt><dd>{}</dd>\n", escaped(what))
+        });
+        Html(INDEX.replace("{links}", &links.concat())).into_response()
+    } else {
+        LINKS.map(|(path, what)| format!("{path:<9} {what}\n")).concat().into_response()
+    }
 }
 
 /// 200 while the process can make progress, else 503.
@@ -126,12 +139,17 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 /// JSON, or a page for a browser.
 async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response {
     let report = report(&state.ladder.standing(), state.breaker.state(), &state.clock);
-    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+    if takes_html(&headers) {
         Html(page(&report)).into_response()
     } else {
         Json(report).into_response()
     }
+}
+
+/// Whether a browser asks.
+fn takes_html(headers: &HeaderMap) -> bool {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    accepts.is_some_and(|accepts| accepts.contains("text/html"))
 }
 
 fn report(standing: &Standing, breaker: BreakerState, clock: &Clock) -> Value {
@@ -215,6 +233,17 @@ fn escaped(text: &str) -> String {
 }
 
 const PAGE: &str = include_str!("admin/status.html");
+
+const INDEX: &str = include_str!("admin/index.html");
+
+/// What is served here.
+const LINKS: [(&str, &str); 5] = [
+    ("/status", "how this instance is, which tier fails, why, and since when"),
+    ("/readyz", "200 while new checks should be sent here"),
+    ("/livez", "200 while the process can make progress"),
+    ("/metrics", "metrics for Prometheus"),
+    ("/auth", "checks the key of a request (unless `listen.forward_auth` is set)"),
+];
 
 #[cfg(test)]
 mod tests {

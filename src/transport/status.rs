@@ -12,7 +12,7 @@ use tonic_types::{ErrorInfo, RetryInfo, pb as rpc};
 
 use super::surface::GIVEN_UP;
 use crate::{
-    check::{Denial, Reason},
+    check::{Denial, MissingScopes, Reason},
     key::Oddity,
     outage::Unavailable,
     store::StoreErrorKind,
@@ -66,8 +66,8 @@ pub(super) struct Refusal {
     message: String,
     /// The delay of the retry that is asked for, spread already.
     retry_after: Option<Duration>,
-    /// Further facts for a program: `key_id` or `cause`.
-    fact: Option<(&'static str, String)>,
+    /// Further facts for a program: `key_id`, `missing_scopes` or `cause`.
+    facts: Vec<(&'static str, String)>,
     /// Whether it was made from a denial, which rests on evidence.
     evident: bool,
     oddity: Option<Oddity>,
@@ -75,7 +75,8 @@ pub(super) struct Refusal {
 
 impl Refusal {
     const fn new(code: Code, reason: &'static str, message: String) -> Self {
-        Self { code, reason, message, retry_after: None, fact: None, evident: false, oddity: None }
+        let facts = Vec::new();
+        Self { code, reason, message, retry_after: None, facts, evident: false, oddity: None }
     }
 
     /// The row of a reason, without the evidence for it.
@@ -90,6 +91,17 @@ impl Refusal {
             self.message = [&self.message, ": ", oddity.as_str()].concat();
         }
         self.oddity = oddity;
+        self
+    }
+
+    /// And names the scopes that are missing.
+    fn naming(mut self, MissingScopes { named, others }: &MissingScopes) -> Self {
+        // The message is also a header and a line of text.
+        let quoted = named.iter().map(|scope| format!("`{}`", scope.escape_default()));
+        let more = (*others > 0).then(|| format!("{others} more"));
+        let listed: Vec<_> = quoted.chain(more).collect();
+        self.message = [&self.message, ": ", &listed.join(", ")].concat();
+        self.facts.push(("missing_scopes", named.join(" ")));
         self
     }
 
@@ -124,7 +136,7 @@ impl Refusal {
 
     /// All of it but when to retry as a trailer. Its code is never OK.
     pub(super) fn as_rpc(&self) -> rpc::Status {
-        let facts = self.fact.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let facts = self.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let (reason, domain) = (self.reason.to_owned(), DOMAIN.to_owned());
         let info = rpc::ErrorInfo { reason, domain, metadata: facts.collect() };
         let info = any(ErrorInfo::TYPE_URL, &info);
@@ -146,7 +158,7 @@ impl Refusal {
 
     /// [`Refusal::as_rpc`] as it is on the wire.
     pub(super) fn details(&self) -> Bytes {
-        let is_bare = self.evident && self.fact.is_none();
+        let is_bare = self.evident && self.facts.is_empty();
         let mut bare = BARE_DENIALS.iter().filter(|_| is_bare);
         match bare.find(|(row, _)| *row == (self.reason, self.oddity)) {
             Some((_, details)) => details.clone(),
@@ -177,9 +189,12 @@ fn any(type_url: &str, message: &impl Message) -> Any {
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
         let row = Self::for_reason(denial.reason()).with_oddity(denial.oddity());
-        let mut refusal = Self { evident: true, ..row };
-        refusal.fact = denial.key().map(|id| ("key_id", id.to_string()));
-        refusal
+        let facts = denial.key().map(|id| ("key_id", id.to_string())).into_iter().collect();
+        let refusal = Self { evident: true, facts, ..row };
+        match denial.missing_scopes() {
+            Some(missing) => refusal.naming(missing),
+            None => refusal,
+        }
     }
 }
 
@@ -193,7 +208,7 @@ impl From<Unavailable> for Refusal {
         let mut refusal = Self::new(code, reason, message);
         refusal.retry_after = retry_after.map(|average| jittered(average, RETRY_JITTER));
         if let Unavailable::Store(kind) = outage {
-            refusal.fact = Some(("cause", kind.to_string()));
+            refusal.facts.push(("cause", kind.to_string()));
         }
         refusal
     }

@@ -7,6 +7,7 @@ mod general;
 pub(crate) mod import;
 mod lifecycle;
 mod postgres;
+mod readme;
 mod service;
 mod settings;
 

@@ -1,13 +1,15 @@
 //! `keystead keys list`
 
+use std::cmp::Reverse;
+
 use clap::Args;
 
 use super::{
     session::{Pages, Session},
-    text::Table,
+    text::table,
 };
 use crate::{
-    cli::{Failure, GlobalOptions, note, print, print_if_read},
+    cli::{Failure, GlobalOptions, note, print},
     key::{Fingerprint, KeyRecord},
 };
 
@@ -22,8 +24,8 @@ Examples:
 
 /// List keys.
 ///
-/// All of them, in the order of their ids, unless they are narrowed down. A key
-/// whose time is over is `expired` beside its state.
+/// All of them, the newest first, unless they are narrowed down. The table has 100
+/// columns and cuts what does not fit; `keys show` and --json cut nothing.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ListArgs {
@@ -38,20 +40,20 @@ pub(super) struct ListArgs {
 pub(super) async fn run(args: &ListArgs, options: &GlobalOptions) -> Result<(), Failure> {
     let session = Session::open(options)?;
     let mut pages = Pages::new(&session, args.principal.clone());
-    let mut writer = Writer::new(options.json);
-    let mut any = false;
+    let mut records = Vec::new();
     while let Some(page) = pages.next().await? {
-        let records: Vec<_> =
-            page.into_iter().map(|key| key.record).filter(|record| args.wants(record)).collect();
-        any |= !records.is_empty();
-        if !print_if_read(writer.page(&records, session.by.at)?)? {
-            return Ok(());
-        }
+        let page = page.into_iter().map(|key| key.record);
+        records.extend(page.filter(|record| args.wants(record)));
     }
-    if !any && !options.json {
+    // Pages come in the order of the ids, which keys of one moment keep.
+    records.sort_by_key(|record| Reverse(record.created_at));
+    if options.json {
+        return print(array(&records)?);
+    }
+    if records.is_empty() {
         note("there are no such keys; `keystead keys create --principal NAME` mints one");
     }
-    print(writer.end())
+    print(table(&records, session.by.at))
 }
 
 impl ListArgs {
@@ -60,68 +62,24 @@ impl ListArgs {
     }
 }
 
-/// Records as a table, or as a JSON array with one of them on each line.
-enum Writer {
-    Table(Table),
-    Json {
-        /// Whether there is a record yet.
-        begun: bool,
-    },
-}
-
-impl Writer {
-    const fn new(as_json: bool) -> Self {
-        if as_json { Self::Json { begun: false } } else { Self::Table(Table::new()) }
-    }
-
-    fn page(
-        &mut self,
-        records: &[KeyRecord],
-        now: jiff::Timestamp,
-    ) -> Result<String, serde_json::Error> {
-        match self {
-            Self::Table(table) => Ok(table.page(records, now)),
-            Self::Json { begun } => {
-                let mut lines = String::new();
-                for record in records {
-                    lines += if *begun { ",\n" } else { "[\n" };
-                    lines += &serde_json::to_string(record)?;
-                    *begun = true;
-                }
-                Ok(lines)
-            }
-        }
-    }
-
-    const fn end(&self) -> &'static str {
-        match self {
-            Self::Table(_) => "",
-            Self::Json { begun: false } => "[]\n",
-            Self::Json { begun: true } => "\n]\n",
-        }
-    }
+/// A JSON array with a record on each line.
+fn array(records: &[KeyRecord]) -> Result<String, serde_json::Error> {
+    let lines = records.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(if lines.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", lines.join(",\n")) })
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::store::fake::record;
 
     #[test]
-    fn json_is_one_array_however_many_pages_there_are() {
-        let pages = [vec![record("a", 1), record("b", 2)], vec![], vec![record("c", 3)]];
-        let mut writer = Writer::new(true);
-        let mut text = String::new();
-        for page in &pages {
-            text += &writer.page(page, Timestamp::UNIX_EPOCH).unwrap();
-        }
-        text += writer.end();
+    fn json_is_an_array_with_a_record_on_each_line() {
+        let text = array(&[record("a", 1), record("b", 2), record("c", 3)]).unwrap();
         let records: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
         let principals: Vec<_> = records.iter().map(|record| &record["principal"]).collect();
         assert_eq!(principals, ["a", "b", "c"]);
         assert_eq!(text.lines().count(), 5);
-        assert_eq!(Writer::new(true).end(), "[]\n");
+        assert_eq!(array(&[]).unwrap(), "[]\n");
     }
 }

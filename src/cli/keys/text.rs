@@ -10,52 +10,59 @@ use crate::key::{KeyId, KeyRecord, State};
 const NOTHING: &str = "-";
 
 /// The heads of the columns of a table of keys. What may be long stands last.
-const HEADS: [&str; 9] =
-    ["ID", "PRINCIPAL", "STATE", "EXPIRES", "LAST USED", "HINT", "SECRET", "NAME", "SCOPES"];
+const HEADS: [&str; 7] = ["ID", "PRINCIPAL", "STATE", "EXPIRES", "LAST USED", "HINT", "SCOPES"];
 
-/// A table of keys that is written page by page.
+/// Where the principal is among them.
+const PRINCIPAL: usize = 1;
+
+/// How wide a table may be.
+const WIDTH: usize = 100;
+
+/// The most that a principal takes of it, and the least that is left to the scopes.
+const PRINCIPAL_WIDTH: usize = 16;
+const SCOPES_WIDTH: usize = 8;
+
+/// A table of keys, or nothing if there are none.
 ///
-/// Nothing is cut. A column is as wide as its widest cell so far, so that a
-/// table of one page is aligned throughout, and a longer one within each page.
-#[derive(Debug)]
-pub(super) struct Table {
-    widths: [usize; HEADS.len()],
-    begun: bool,
+/// Fits in [`WIDTH`] columns: a principal and scopes that are too long are cut. Ids are
+/// not, as they are what other commands take.
+pub(super) fn table(records: &[KeyRecord], now: Timestamp) -> String {
+    if records.is_empty() {
+        return String::new();
+    }
+    let heads = HEADS.map(str::to_owned);
+    let mut rows: Vec<_> =
+        [heads].into_iter().chain(records.iter().map(|record| cells(record, now))).collect();
+    let mut widths = [0; HEADS.len()];
+    for row in &mut rows {
+        row[PRINCIPAL] = cut(&row[PRINCIPAL], PRINCIPAL_WIDTH);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let [before @ .., scopes] = &mut widths;
+    let taken = before.iter().map(|width| width + GAP.len()).sum();
+    *scopes = WIDTH.saturating_sub(taken).max(SCOPES_WIDTH);
+    rows.iter().map(|row| line(row, &widths)).collect()
 }
 
-impl Table {
-    /// A table with no rows yet.
-    pub(super) const fn new() -> Self {
-        Self { widths: [0; HEADS.len()], begun: false }
-    }
+/// What stands between two columns.
+const GAP: &str = "  ";
 
-    /// The next rows, after the heads of the columns if they are the first.
-    pub(super) fn page<'a>(
-        &mut self,
-        records: impl IntoIterator<Item = &'a KeyRecord>,
-        now: Timestamp,
-    ) -> String {
-        let mut rows: Vec<_> = records.into_iter().map(|record| cells(record, now)).collect();
-        if rows.is_empty() {
-            return String::new();
-        }
-        if !self.begun {
-            rows.insert(0, HEADS.map(str::to_owned));
-            self.begun = true;
-        }
-        for row in &rows {
-            for (width, cell) in self.widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        rows.iter().map(|row| self.line(row)).collect()
-    }
+fn line(row: &[String; HEADS.len()], widths: &[usize; HEADS.len()]) -> String {
+    let cells = row.iter().zip(widths);
+    let padded = cells.map(|(cell, &width)| format!("{:width$}", cut(cell, width)));
+    let line = padded.collect::<Vec<_>>().join(GAP);
+    format!("{}\n", line.trim_end())
+}
 
-    fn line(&self, row: &[String; HEADS.len()]) -> String {
-        let padded = row.iter().zip(self.widths).map(|(cell, width)| format!("{cell:width$}"));
-        let line = padded.collect::<Vec<_>>().join("  ");
-        format!("{}\n", line.trim_end())
+/// The beginning of a text that is longer than so many characters.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
     }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 fn cells(record: &KeyRecord, now: Timestamp) -> [String; HEADS.len()] {
@@ -63,12 +70,10 @@ fn cells(record: &KeyRecord, now: Timestamp) -> [String; HEADS.len()] {
     [
         record.id.to_string(),
         cell(&rights.principal),
-        state(record, now),
-        instant(rights.expires_at, "never"),
-        instant(record.last_used_at, "never"),
-        cell(&record.hint),
-        secret(record),
-        cell(&rights.name),
+        found(record, now),
+        day(rights.expires_at),
+        day(record.last_used_at),
+        cell(record.hint.rsplit_once('…').map_or(&record.hint, |(_, end)| end)),
         cell(&rights.scopes.join(" ")),
     ]
 }
@@ -111,22 +116,36 @@ pub(super) fn summary(record: &KeyRecord, now: Timestamp) -> String {
     format!("{} of {principal} is {}\n", record.id, state(record, now))
 }
 
-/// The state, and whether the time of the key is over or has yet to come: what
-/// a check would find.
+/// The state, and whether the time of the key is over or has yet to come.
 fn state(record: &KeyRecord, now: Timestamp) -> String {
+    match (record.state, untimely(record, now)) {
+        (state @ State::Revoked, _) | (state, None) => state.to_string(),
+        (state, Some(why)) => format!("{state}, {why}"),
+    }
+}
+
+/// What a check would find, in a word or few.
+fn found(record: &KeyRecord, now: Timestamp) -> String {
+    match (record.state, untimely(record, now)) {
+        (State::Active, Some(why)) => why.to_owned(),
+        (state, _) => state.to_string(),
+    }
+}
+
+fn untimely(record: &KeyRecord, now: Timestamp) -> Option<&'static str> {
     let over = record.rights.expires_at.is_some_and(|end| end <= now);
     let to_come = record.rights.not_before.is_some_and(|start| now < start);
-    match (record.state, over, to_come) {
-        (State::Revoked, ..) => State::Revoked.to_string(),
-        (state, true, _) => format!("{state}, expired"),
-        (state, false, true) => format!("{state}, not yet valid"),
-        (state, false, false) => state.to_string(),
-    }
+    if over { Some("expired") } else { to_come.then_some("not yet valid") }
 }
 
 /// A point in time to the second, which is never later than the true one.
 pub(super) fn instant(at: Option<Timestamp>, none: &str) -> String {
     at.map_or_else(|| none.to_owned(), |at| format!("{at:.0}"))
+}
+
+/// A day, in UTC.
+fn day(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "never".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
 }
 
 /// The fingerprint of the secret, or that there is none.
@@ -185,30 +204,31 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_and_nothing_is_cut() {
-        let mut long = record("key_2");
-        long.rights.principal = "a very long principal, as some are".to_owned();
-        long.rights.name = "größer".to_owned();
-        long.rights.scopes = vec!["read".to_owned(), "write".to_owned()];
-        long.secret = None;
-        let table = Table::new().page([&record("key_1"), &long], NOW);
-        assert_eq!(table.lines().count(), 3);
-        assert_eq!(column(&table, "PRINCIPAL", 1), "acme");
-        assert_eq!(column(&table, "PRINCIPAL", 2), "a very long principal, as some are");
-        assert_eq!(column(&table, "EXPIRES", 1), "never");
-        assert_eq!(column(&table, "SECRET", 1), "0011223344556677");
-        assert_eq!(column(&table, "SECRET", 2), "imported");
-        assert_eq!(column(&table, "NAME", 1), "-");
-        assert_eq!(column(&table, "NAME", 2), "größer");
-        assert_eq!(column(&table, "SCOPES", 2), "read write");
+    fn table_is_aligned_and_fits_in_a_hundred_columns() {
+        let mut long = record(&format!("key_{}", "x".repeat(22)));
+        long.rights.principal = "größer, a very long principal, as some are".to_owned();
+        long.rights.scopes = vec!["orders:read".to_owned(), "orders:write".to_owned()];
+        long.rights.not_before = Some(NOW + 1.second());
+        long.rights.expires_at = Some(NOW + 60.seconds());
+        long.last_used_at = Some(NOW);
+        let text = table(&[record("key_1"), long], NOW);
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert_eq!((text.lines().count(), widest), (3, Some(100)), "{text}");
+        assert_eq!(column(&text, "PRINCIPAL", 1), "acme");
+        assert_eq!(column(&text, "PRINCIPAL", 2), "größer, a very …");
+        assert_eq!(column(&text, "STATE", 2), "not yet valid");
+        assert_eq!(column(&text, "EXPIRES", 1), "never");
+        assert_eq!(column(&text, "EXPIRES", 2), "2027-01-15");
+        assert_eq!(column(&text, "HINT", 1), "abcd");
+        assert_eq!(column(&text, "SCOPES", 1), "-");
+        assert_eq!(column(&text, "SCOPES", 2), "orders:r…");
     }
 
     #[test]
-    fn a_table_has_its_heads_once_and_no_rows_are_no_table() {
-        let mut table = Table::new();
-        assert_eq!(table.page([], NOW), "");
-        assert!(table.page([&record("key_1")], NOW).starts_with("ID"));
-        assert!(table.page([&record("key_2")], NOW).starts_with("key_2"));
+    fn ids_are_never_cut_and_no_keys_are_no_table() {
+        let id = format!("a-key-that-was-brought-along-{}", "x".repeat(90));
+        assert!(table(&[record(&id)], NOW).contains(&id));
+        assert_eq!(table(&[], NOW), "");
     }
 
     #[test]
@@ -263,7 +283,7 @@ mod tests {
     fn a_stored_text_cannot_move_the_cursor() {
         let mut key = record("key_1");
         key.rights.principal = "a\x1b[2J\nb".to_owned();
-        let table = Table::new().page([&key], NOW);
+        let table = table(&[key.clone()], NOW);
         assert!(!table.contains('\x1b') && table.lines().count() == 2, "{table:?}");
         assert!(!summary(&key, NOW).contains('\x1b'));
         assert!(!details(&key, NOW).contains('\x1b'));

@@ -75,7 +75,7 @@ fn no_refusal_is_ever_ok_whatever_made_it() {
         assert_eq!((rpc.message.as_str(), rpc.details.len()), (refusal.message(), 1));
         let evident = Refusal { evident: true, ..refusal };
         assert_eq!(evident.details(), rpc.encode_to_vec());
-        let of_a_key = Refusal { fact: Some(("key_id", "key_1".to_owned())), ..evident };
+        let of_a_key = Refusal { facts: vec![("key_id", "key_1".to_owned())], ..evident };
         assert_eq!(of_a_key.details(), of_a_key.as_rpc().encode_to_vec());
     }
 }
@@ -87,4 +87,17 @@ fn each_outcome_is_counted_under_labels_of_its_own() {
     outcomes.sort_unstable();
     outcomes.dedup();
     assert_eq!(outcomes.len(), count);
+}
+
+#[test]
+fn missing_scopes_are_named_in_the_message_and_in_a_fact() {
+    let missing = |named: &[&str], others| {
+        let named = named.iter().map(|&scope| scope.to_owned()).collect();
+        Refusal::for_reason(Reason::ScopeMissing).naming(&MissingScopes { named, others })
+    };
+    let two = missing(&["write", "admin"], 0);
+    assert_eq!(two.message(), "the API key lacks a scope that is required: `write`, `admin`");
+    assert_eq!(two.facts, [("missing_scopes", "write admin".to_owned())]);
+    let hostile = missing(&["a\r\nb\u{e9}"], 3);
+    assert!(hostile.message().ends_with(r": `a\r\nb\u{e9}`, 3 more"), "{}", hostile.message());
 }

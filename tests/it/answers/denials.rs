@@ -132,10 +132,17 @@ async fn key_is_refused_without_each_scope_that_is_needed(backend: impl Backend)
         ..presenting(&key.text)
     };
     service.check(needing(&["read"])).await.unwrap();
-    let facts = [("key_id", key.id.as_str())];
-    for scopes in [&["write"][..], &["read", "write"], &["Read"], &["rea"]] {
+    for (scopes, missing) in [
+        (&["write"][..], "write"),
+        (&["read", "write"], "write"),
+        (&["Read"], "Read"),
+        (&["rea", "read", "write"], "rea write"),
+    ] {
         let row = (PermissionDenied, "SCOPE_MISSING");
-        refused(service, needing(scopes), row, &facts).await;
+        let facts = [("key_id", key.id.as_str()), ("missing_scopes", missing)];
+        let refusal = refused(service, needing(scopes), row, &facts).await;
+        let named = format!(": `{}`", missing.replace(' ', "`, `"));
+        assert!(refusal.message.ends_with(&named), "{refusal:?}");
     }
 }
 

@@ -1,8 +1,9 @@
 //! Commands that ask a running service, and changes that it learns of.
 
-use std::fs;
+use std::{fs, net::TcpListener};
 
 use serde_json::Value;
+use tokio::process::Command;
 
 use super::{import, mint, text};
 use crate::harness::{
@@ -44,6 +45,59 @@ async fn the_first_start_prints_one_key_that_works() {
     assert!(checked.starts_with("valid\n"), "{checked}");
     assert!(!server.log().contains(key), "the key is never logged");
     assert!(server.stop().await.success());
+}
+
+/// The commands of the first screen, in their order.
+fn commands(welcome: &str) -> Vec<&str> {
+    let indented = welcome.lines().filter_map(|line| line.strip_prefix("    "));
+    indented.filter(|line| line.contains(' ')).collect()
+}
+
+/// Runs a command as it was pasted into a shell, in another folder than the service.
+async fn paste(line: &str) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).current_dir(folder.path());
+    Ran::of(shell, "").await
+}
+
+#[tokio::test]
+async fn first_screen_does_what_it_says_pasted_in_any_folder() {
+    let keystead = Keystead::new();
+    let server = keystead.serve(&[]).await;
+    let welcome = server.stdout();
+    let pasted = commands(&welcome);
+    let [check, curl, leave, known, unknown, back, unknown_again, revoke] = pasted[..] else {
+        panic!("{welcome}")
+    };
+    let says = async |line: &str, code: i32, said: &str| {
+        let ran = paste(line).await;
+        assert!(ran.code == Some(code) && ran.stdout.starts_with(said), "{line}: {ran}");
+    };
+    says(check, 0, "valid\n").await;
+    says(curl, 0, "HTTP/1.1 200 OK").await;
+    let lacking = paste(&format!("{check} --scope write")).await;
+    assert!(
+        lacking.code == Some(PERMISSION_DENIED) && lacking.stdout.contains("`write`"),
+        "{lacking}"
+    );
+    says(leave, 0, "").await;
+    says(known, 0, "valid\n").await;
+    says(unknown, UNAVAILABLE, "no answer: STORE_UNREACHABLE\n").await;
+    says(back, 0, "").await;
+    eventually("the store says that there is no such key", async || {
+        let ran = paste(unknown_again).await;
+        assert!(ran.code == Some(UNAVAILABLE) || ran.code == Some(UNAUTHENTICATED), "{ran}");
+        ran.stdout.starts_with("not valid: KEY_UNKNOWN\n").then_some(())
+    })
+    .await;
+    says(revoke, 0, "").await;
+    eventually("the revocation is felt", async || {
+        paste(check).await.stdout.starts_with("not valid: KEY_REVOKED\n").then_some(())
+    })
+    .await;
+    let status = welcome.lines().find_map(|line| line.split_once(": http://")).unwrap().1;
+    assert_eq!(status, format!("{}/status", server.admin));
 }
 
 #[tokio::test]
@@ -99,6 +153,26 @@ async fn a_service_that_is_not_there_is_code_12() {
     }
     let error = keystead.run(["health", "--server", "not a url"]).await.failed(1);
     assert!(error.contains("write http://HOST:PORT"), "{error}");
+}
+
+#[tokio::test]
+async fn port_that_is_not_of_a_grpc_service_is_code_12_and_one_sentence_with_the_remedy() {
+    let keystead = Keystead::new();
+    let server = keystead.serve(&[]).await;
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (address, cause) in
+        [(server.admin, "gave no gRPC answer"), (silent.local_addr().unwrap(), "Timeout expired")]
+    {
+        let url = format!("http://{address}");
+        for command in [vec!["health"], vec!["check", "k"], vec!["check", "k", "--json"]] {
+            let server = ["--server", &url, "--timeout", "300ms"];
+            let ran = keystead.run(command.iter().chain(&server)).await;
+            let error = ran.failed(UNAVAILABLE);
+            assert!(error.contains(cause), "{command:?}: {error}");
+            assert!(error.ends_with("is this the address of its `listen.grpc`?\n"), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use keystead::{
-    app::{App, Stop, open_store},
+    app::{App, Listeners, Stop, open_store},
     config::Config,
     tasks::Tasks,
     time::Clock,
@@ -54,8 +54,10 @@ impl Connects {
 impl Service {
     /// A service whose store may be down.
     pub(crate) async fn start(config: &Config) -> Self {
+        let listeners = Listeners::bind(config).await.unwrap();
         let opened = open_store(config).await.unwrap();
-        let app = Box::pin(App::build(config, opened, Clock::System)).await.unwrap();
+        let built = App::build(config, listeners, opened, Clock::System);
+        let app = Box::pin(built).await.unwrap();
         let (grpc, admin) = (app.grpc_addr().unwrap(), Admin(app.admin_addr().unwrap()));
         let control = app.control_addr().unwrap();
         let auth = app.forward_auth_addr().unwrap().unwrap_or(admin.0);

@@ -26,9 +26,26 @@ async fn probes_of_a_healthy_service_are_ok_and_other_paths_are_not_found() {
         let answer = service.admin.get(probe).await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"), "{probe}");
     }
-    for path in ["/", "/healthz", "/metrics/", "/status/x", "/livez?x=1/..", "/keys"] {
+    for path in ["/x", "/healthz", "/metrics/", "/status/x", "/livez?x=1/..", "/keys"] {
         let expected = if path.starts_with("/livez") { 200 } else { 404 };
         assert_eq!(service.admin.get(path).await.status, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn root_leads_to_every_path_as_text_and_for_a_browser_as_links() {
+    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let text = service.admin.get("/").await;
+    assert_eq!(text.headers["content-type"], "text/plain; charset=utf-8");
+    let html = service.admin.get_accepting("/", "text/html,*/*;q=0.8").await;
+    assert_eq!(html.headers["content-type"], "text/html; charset=utf-8");
+    assert_eq!((text.status, html.status), (200, 200));
+    assert_eq!(text.body.lines().count(), 5, "{}", text.body);
+    assert!(!html.body.contains("{links}"), "{}", html.body);
+    for line in text.body.lines() {
+        let path = line.split_whitespace().next().unwrap();
+        assert!(html.body.contains(&format!(r#"<a href="{path}">"#)), "{path}: {}", html.body);
+        assert_ne!(service.admin.get(path).await.status, 404, "{path}");
     }
 }
 

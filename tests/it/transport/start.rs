@@ -1,18 +1,37 @@
 //! What an operator is told when the service cannot start.
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener};
 
-use keystead::{
-    app::{App, open_store},
-    config::Config,
-    time::Clock,
+use keystead::{app::Listeners, config::Config};
+
+use crate::harness::{
+    backend::{Backend, Embedded},
+    keystead::{Keystead, Ran},
 };
 
-use crate::harness::backend::{Backend, Embedded};
-
 async fn why_not(config: &Config) -> String {
-    let opened = open_store(config).await.unwrap();
-    App::build(config, opened, Clock::System).await.unwrap_err().to_string()
+    Listeners::bind(config).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn start_that_finds_a_port_taken_leaves_no_store_behind() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for (name, value) in [
+        ("KEYSTEAD_LISTEN__GRPC", &taken),
+        ("KEYSTEAD_LISTEN__ADMIN", &taken),
+        ("KEYSTEAD_LISTEN__CONTROL", &taken),
+        ("KEYSTEAD_LISTEN__FORWARD_AUTH", &taken),
+    ] {
+        let keystead = Keystead::new();
+        let mut command = keystead.command(["serve"]);
+        let free = "127.0.0.1:0";
+        command.env("KEYSTEAD_LISTEN__GRPC", free).env("KEYSTEAD_LISTEN__ADMIN", free);
+        command.env(name, value);
+        let error = Ran::of(command, "").await.failed(1);
+        assert!(error.contains("; stop the program that uses the port"), "{name}: {error}");
+        assert_eq!(fs::read_dir(keystead.path("")).unwrap().count(), 0, "{name}");
+    }
 }
 
 #[tokio::test]
