@@ -184,3 +184,29 @@ fn write_out(text: impl fmt::Display) -> io::Result<()> {
 fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
+
+/// Reads one `--scope`. A list in one value would be a single scope that no
+/// key has.
+fn scope(text: &str) -> Result<String, String> {
+    if text.contains(',') {
+        return Err("a scope has no comma in it; for two scopes, give --scope twice".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scope_with_a_comma_is_refused_and_the_way_to_give_two_is_said() {
+        let lines: [&[&str]; 2] =
+            [&["keystead", "check", "key"], &["keystead", "keys", "create", "--principal", "acme"]];
+        for line in lines {
+            let with = |scopes: &[&str]| Cli::try_parse_from([line, scopes].concat());
+            assert!(with(&["--scope", "read", "--scope", "write"]).is_ok());
+            let refused = with(&["--scope", "read,write"]).unwrap_err().to_string();
+            assert!(refused.contains("give --scope twice"), "{refused}");
+        }
+    }
+}

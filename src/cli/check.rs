@@ -18,7 +18,7 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use super::{Failure, GlobalOptions, OTHER, note, print};
+use super::{Failure, GlobalOptions, OTHER, note, print, scope};
 use crate::transport::pb::{CheckRequest, CheckResponse, Freshness, authz_client::AuthzClient};
 
 /// How the exit codes differ, so that a script can tell a bad key from an
@@ -47,7 +47,7 @@ pub(super) struct CheckArgs {
     #[arg(value_name = "KEY", default_value = "-", hide_default_value = true)]
     key: SecretString,
     /// A scope that the key must have been granted. May be repeated.
-    #[arg(long = "scope", value_name = "SCOPE")]
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     scopes: Vec<String>,
     /// The address of the client, for keys that are restricted to networks.
     #[arg(long, value_name = "IP")]

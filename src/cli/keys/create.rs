@@ -13,7 +13,7 @@ use super::{
     text,
 };
 use crate::{
-    cli::{Failure, GlobalOptions},
+    cli::{Failure, GlobalOptions, scope},
     key::{Environment, NewKey, Rights, parse_network},
     store::Store,
 };
@@ -35,7 +35,7 @@ pub(super) struct CreateArgs {
     #[arg(long, value_name = "NAME")]
     principal: String,
     /// A scope to grant, without white space. May be repeated.
-    #[arg(long = "scope", value_name = "SCOPE")]
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = scope)]
     scopes: Vec<String>,
     /// What people call the key.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
