@@ -165,6 +165,13 @@ impl<S: Store> Fill<S> {
         &self.0.parts.store
     }
 
+    /// What finds it for as long as somebody else has it: the metrics, which it has too,
+    /// must not keep it.
+    pub fn weak(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<S> {
+        let weak = Arc::downgrade(&self.0);
+        move || weak.upgrade().map(Self)
+    }
+
     /// Whether the store is not believed about what it lacks.
     #[must_use]
     pub fn is_suspect(&self) -> bool {

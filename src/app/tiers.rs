@@ -129,9 +129,9 @@ impl Tiers {
         metrics.observe_cache_entries(move || entries.len());
         let outranked = Arc::clone(memory);
         metrics.observe_rows_outranked(move || outranked.rows_outranked());
-        let (waiting, capacity) = (self.fill.clone(), self.fill.clone());
-        metrics.observe_fill(move |lane| waiting.waiting(lane));
-        metrics.observe_headroom(move || capacity.capacity());
+        let (waiting, capacity) = (self.fill.weak(), self.fill.weak());
+        metrics.observe_fill(move |lane| waiting().map_or(0, |fill| fill.waiting(lane)));
+        metrics.observe_headroom(move || capacity().map_or(0.0, |fill| fill.capacity()));
         metrics.observe_feed(ladder.clone(), Arc::clone(&self.coverage), self.clock.clone());
     }
 
