@@ -195,7 +195,7 @@ impl App {
             clock.clone(),
         );
         let (feed, snapshot) = tiers.into_feed(config, ladder.clone());
-        let health = Health::new(ladder.clone(), tasks.clone()).await;
+        let health = Health::new(ladder.clone(), tasks.clone());
 
         // The surfaces.
         let admitted = Arc::clone(&admission);

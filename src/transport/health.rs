@@ -1,12 +1,15 @@
 //! `grpc.health.v1`, as seen by Kubernetes, Envoy and gRPC clients.
 
-use std::collections::HashMap;
-use tokio_util::sync::CancellationToken;
+use std::collections::BTreeMap;
 
-use tonic_health::{
-    ServingStatus,
-    pb::health_server::HealthServer,
-    server::{HealthReporter, HealthService},
+use futures::{StreamExt, stream, stream::BoxStream};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus,
+    health_server::{self, HealthServer},
 };
 
 use crate::{ladder::Ladder, tasks::Tasks};
@@ -25,41 +28,42 @@ impl HealthNames {
     pub const STORE: &str = "store";
 }
 
+/// What is said of each name.
+type Statuses = BTreeMap<&'static str, ServingStatus>;
+
 /// Keeps the health service true to the ladder.
 #[derive(Debug)]
 pub struct Health {
-    reporter: HealthReporter,
+    statuses: watch::Sender<Statuses>,
     ladder: Ladder,
     tasks: Tasks,
-    /// What was said last of each name.
-    told: HashMap<&'static str, bool>,
 }
 
 impl Health {
     /// A health service that says how `ladder` stands, and that the process is
     /// alive as long as no loop of `tasks` has died. True from the first call.
-    pub async fn new(ladder: Ladder, tasks: Tasks) -> Self {
-        let mut health =
-            Self { reporter: HealthReporter::new(), ladder, tasks, told: HashMap::new() };
-        health.report().await;
+    #[must_use]
+    pub fn new(ladder: Ladder, tasks: Tasks) -> Self {
+        let health = Self { statuses: watch::Sender::default(), ladder, tasks };
+        health.report();
         health
     }
 
     /// The service, which reads messages of at most so many bytes.
     pub(super) fn service(&self, max_message_bytes: usize) -> HealthServer<HealthService> {
-        let service = HealthService::from_health_reporter(self.reporter.clone());
+        let service = HealthService(self.statuses.subscribe());
         HealthServer::new(service).max_decoding_message_size(max_message_bytes)
     }
 
     /// Follows every change until connections are asked to end.
     ///
-    /// Then every name is forgotten, which ends the streams of those who watch
-    /// one: a watcher never goes by itself, and a drain would wait for it.
-    pub async fn follow(mut self, goodbye: CancellationToken) {
+    /// Then the streams of those who watch end: a watcher never goes by itself, and a
+    /// drain would wait for it.
+    pub async fn follow(self, goodbye: CancellationToken) {
         let mut standings = self.ladder.subscribe();
         loop {
             standings.mark_unchanged();
-            self.report().await;
+            self.report();
             tokio::select! {
                 // What has changed is told first.
                 biased;
@@ -67,29 +71,66 @@ impl Health {
                     return;
                 },
                 () = self.tasks.broken(), if !self.tasks.is_broken() => {}
-                () = goodbye.cancelled() => break,
+                () = goodbye.cancelled() => return,
             }
         }
-        let names = [HealthNames::LIVENESS, HealthNames::STORE];
-        for name in HealthNames::READY.into_iter().chain(names) {
-            self.reporter.clear_service_status(name).await;
-        }
     }
 
-    async fn report(&mut self) {
+    /// Watchers are woken by changes alone.
+    fn report(&self) {
         let standing = self.ladder.standing();
-        self.tell(HealthNames::LIVENESS, !self.tasks.is_broken()).await;
-        self.tell(HealthNames::STORE, standing.store_is_well()).await;
-        for name in HealthNames::READY {
-            self.tell(name, standing.rung.serves()).await;
-        }
+        let others = [
+            (HealthNames::LIVENESS, !self.tasks.is_broken()),
+            (HealthNames::STORE, standing.store_is_well()),
+        ];
+        let ready = HealthNames::READY.map(|name| (name, standing.rung.serves()));
+        let said = ready.into_iter().chain(others).map(|(name, serves)| {
+            let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+            (name, status)
+        });
+        let said: Statuses = said.collect();
+        self.statuses.send_if_modified(|statuses| {
+            let changed = *statuses != said;
+            *statuses = said;
+            changed
+        });
+    }
+}
+
+/// `grpc.health.v1.Health`. Who watches a name that is not known is told so, as its protocol
+/// has it, and not sent away.
+#[derive(Debug, Clone)]
+pub(super) struct HealthService(watch::Receiver<Statuses>);
+
+#[tonic::async_trait]
+impl health_server::Health for HealthService {
+    type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = self.0.borrow().get(request.get_ref().service.as_str()).copied();
+        let status = status.ok_or_else(|| Status::not_found("service not registered"))?;
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }
 
-    /// Watchers are told of changes, and not again of what they know.
-    async fn tell(&mut self, name: &'static str, serving: bool) {
-        if self.told.insert(name, serving) != Some(serving) {
-            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-            self.reporter.set_service_status(name, status).await;
-        }
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let name = request.into_inner().service;
+        let (statuses, said) = (self.0.clone(), None);
+        let said = stream::unfold((statuses, said, name), async |(mut statuses, said, name)| {
+            let is_new = |statuses: &Statuses| said != Some(of(statuses, &name));
+            let status = of(&*statuses.wait_for(is_new).await.ok()?, &name);
+            let response = HealthCheckResponse { status: status.into() };
+            Some((Ok(response), (statuses, Some(status), name)))
+        });
+        Ok(Response::new(said.boxed()))
     }
+}
+
+fn of(statuses: &Statuses, name: &str) -> ServingStatus {
+    statuses.get(name).copied().unwrap_or(ServingStatus::ServiceUnknown)
 }

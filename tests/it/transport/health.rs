@@ -1,6 +1,6 @@
 //! `grpc.health.v1`: what balancers and probes are told.
 
-use futures::{StreamExt, future::ready};
+use futures::{FutureExt, StreamExt, future::ready};
 use keystead::app::Stop;
 use tonic::Code;
 use tonic_health::pb::{
@@ -50,6 +50,10 @@ async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backen
     for name in ["keystead", "keystead.v1.Keys", "envoy", "Store", " "] {
         let status = service.health(name).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound, "{name:?}");
+        let mut told = watch(service, name).await;
+        assert_eq!(told.next().await, Some(ServingStatus::ServiceUnknown), "{name:?}");
+        let goes_on = told.next().now_or_never();
+        assert_eq!(goes_on, None, "its stream stays open");
     }
 }
 
