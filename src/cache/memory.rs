@@ -1,5 +1,6 @@
 //! The two bounded maps of the cache: records, and absences.
 
+mod ends;
 mod export;
 mod peek;
 
@@ -192,25 +193,6 @@ impl Memory {
         }
     }
 
-    /// The end of a key of which an answer tells first, before it is taken in: that it is
-    /// revoked, disabled or not there any more. As a change without a number: no
-    /// other change may ever tell of it.
-    #[must_use]
-    pub fn news(&self, digest: Digest, answer: &Answer) -> Option<Change> {
-        let held = || self.records.peek(&digest).map(|entry| entry.known.state());
-        let kind = match answer {
-            Answer::Found(known) => match known.state() {
-                State::Revoked => {
-                    (!self.tombstones.is_revoked(&digest)).then_some(ChangeKind::Revoked)
-                }
-                State::Disabled => (held() != Some(State::Disabled)).then_some(ChangeKind::Updated),
-                State::Active => None,
-            },
-            Answer::Absent(_) => held().map(|_| ChangeKind::Updated),
-        };
-        kind.map(|kind| Change { revision: Revision(0), digest, kind })
-    }
-
     /// Takes in what the store said when it was asked at `asked_at`, and ends
     /// what it contradicts. Returns the answer as it counts, see
     /// [`judge`](Self::judge).
@@ -343,15 +325,6 @@ impl Memory {
             Answer::Absent(_) => {
                 self.doubts(digest, asked_at);
             }
-        }
-    }
-
-    /// Takes in that a key is revoked, if that is the answer, however old it is.
-    pub fn take_revocation(&self, digest: &Digest, answer: &Answer) {
-        if matches!(answer, Answer::Found(known) if known.state() == State::Revoked) {
-            self.tombstones.put(*digest, Tombstone::Revoked);
-            let is_usable = |entry: &Entry| entry.known.state() != State::Revoked;
-            self.records.remove_if(digest, is_usable);
         }
     }
 
