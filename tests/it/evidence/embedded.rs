@@ -108,7 +108,7 @@ async fn first_start_that_found_its_port_taken_can_be_repeated() {
     let address = taken.local_addr().unwrap().to_string();
     let serve = ["serve", "--listen", &address, "--admin", "127.0.0.1:0"];
     keystead.run(serve).await.failed(1);
-    assert!(keystead.path("keystead.secret").exists());
+    assert!(!keystead.path("keystead.secret").exists(), "nothing is left behind");
     let running = Running::start(&keystead).await;
     let welcome = running.server.stdout();
     let key = welcome.split_whitespace().find(|word| word.starts_with("ks_live_")).unwrap();

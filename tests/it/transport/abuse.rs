@@ -12,6 +12,7 @@ use h2::client::SendRequest;
 use http::Request;
 use keystead::{config::Config, key::Action, store::StoreUrl};
 use prost::Message;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -269,6 +270,9 @@ async fn calls_that_are_given_up_at_once_cost_the_others_of_their_connection_not
 
 #[tokio::test]
 async fn places_that_one_client_takes_leave_some_to_others() {
+    // An ordinary login allows 1,024 files, fewer than a client who means no good takes.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     let site = Site::with("[grpc]\nmax_connections = 100").await;
     let mut idle = Vec::new();
     for address in [site.server.grpc, site.server.admin] {
