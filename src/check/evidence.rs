@@ -119,14 +119,11 @@ impl Denial {
     /// Looks what is odd about a credential that was refused for itself, or was not
     /// found.
     pub(crate) fn look_at(&mut self, presented: &[u8], prefix: &Prefix) {
-        self.oddity = match self.reason {
-            Reason::CredentialMalformed => Oddity::of(presented, prefix),
-            // It is a key, and there is none like it.
-            Reason::KeyUnknown => {
-                Oddity::of(presented, prefix).filter(|oddity| *oddity != Oddity::Letter)
-            }
-            _ => return,
-        };
+        if matches!(self.reason, Reason::CredentialMalformed | Reason::KeyUnknown) {
+            // Of a flood of forged keys each has our form, and its refusal is to cost no
+            // more than a grant: Explain says it.
+            self.oddity = Oddity::of(presented, prefix).filter(|it| *it != Oddity::Letter);
+        }
     }
 
     /// Notes that a header has no scheme, if there was nothing else.
