@@ -19,6 +19,8 @@
 //! with many. Only the number of those differs, so that the difference is what they
 //! cost: both set up the same stand and build the same requests.
 
+#[path = "suite/callgrind.rs"]
+mod callgrind;
 #[expect(dead_code, reason = "benches/tiers.rs needs the rest")]
 #[path = "suite/stand.rs"]
 mod stand;
@@ -26,11 +28,7 @@ mod stand;
 #[path = "suite/typical.rs"]
 mod typical;
 
-use std::{
-    env,
-    error::Error,
-    process::{Command, ExitCode},
-};
+use std::{env, error::Error, process::ExitCode};
 
 use alloc_tracker::{Allocator, Session};
 
@@ -161,26 +159,10 @@ fn allocations(stand: &Stand, call: Call) -> Result<(u64, u64)> {
 
 /// How many instructions one call takes.
 fn instructions(name: &str) -> Result<u64> {
-    let (few, many) = (collected(name, FEW)?, collected(name, MANY)?);
+    let collected = |calls: u64| callgrind::collected([name, &calls.to_string()]);
+    let (few, many) = (collected(FEW)?, collected(MANY)?);
     let more = many.checked_sub(few).ok_or("more calls took fewer instructions")?;
     Ok(more / (MANY - FEW))
-}
-
-/// How many instructions the whole program takes with so many calls.
-fn collected(name: &str, calls: u64) -> Result<u64> {
-    let ran = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(env::current_exe()?)
-        .args([name, &calls.to_string()])
-        .output()
-        .map_err(|error| format!("valgrind does not run: {error}; scripts/test installs it"))?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    let total =
-        said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
-    match total {
-        Some(total) if ran.status.success() => Ok(total),
-        _ => Err(format!("{name} failed under callgrind ({}): {said}", ran.status).into()),
-    }
 }
 
 /// Makes so many calls.

@@ -11,6 +11,8 @@
 //! with one that is as long as all of them: where time is linear in the length, both
 //! take the same.
 
+#[path = "suite/callgrind.rs"]
+mod callgrind;
 #[expect(dead_code, reason = "benches/tiers.rs needs the rest")]
 #[path = "suite/stand.rs"]
 mod stand;
@@ -18,12 +20,7 @@ mod stand;
 #[path = "suite/typical.rs"]
 mod typical;
 
-use std::{
-    env,
-    error::Error,
-    fmt::Write as _,
-    process::{Command, ExitCode},
-};
+use std::{env, error::Error, fmt::Write as _, process::ExitCode};
 
 use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
@@ -112,6 +109,7 @@ fn main() -> ExitCode {
 
 /// Counts, prints, and says whether all bounds hold.
 fn hold() -> Result<bool> {
+    let collected = |name: &str, parts: usize| callgrind::collected([name, &parts.to_string()]);
     let none = collected("none", 0)?;
     let mut linear = true;
     println!("input | instructions a byte, {PARTS} short ones | one long one | more, % | bound, %");
@@ -129,23 +127,6 @@ fn hold() -> Result<bool> {
         }
     }
     Ok(linear)
-}
-
-/// How many instructions the whole program takes.
-fn collected(name: &str, parts: usize) -> Result<u64> {
-    let ran = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(env::current_exe()?)
-        .args([name, &parts.to_string()])
-        .output()
-        .map_err(|error| format!("valgrind does not run: {error}; scripts/test installs it"))?;
-    let said = String::from_utf8_lossy(&ran.stderr);
-    let total =
-        said.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
-    match total {
-        Some(total) if ran.status.success() => Ok(total),
-        _ => Err(format!("{name} failed under callgrind ({}): {said}", ran.status).into()),
-    }
 }
 
 /// Answers the input in so many parts.

@@ -106,6 +106,13 @@ impl Site {
         eventually("there is a snapshot", async || (length(self.file("")) > 0).then_some(())).await;
     }
 
+    /// Runs a process that keeps these keys in its snapshot, to its end.
+    async fn leave_a_snapshot_of(&self, keys: &[Key]) {
+        let server = self.keystead.serve(&[]).await;
+        self.warm_up(&server, keys).await;
+        assert!(server.stop().await.success());
+    }
+
     async fn until(&self, server: &Server, key: &Key, code: i32, reason: &str) {
         eventually("it is answered so", async || {
             (self.check(server, key).await == (code, reason.to_owned())).then_some(())
@@ -141,9 +148,7 @@ async fn a_restart_during_an_outage_serves_warm_keys_and_no_key_that_was_revoked
     let all = keys.create_many(4).await;
     let (seen, unseen) = all.split_at(3);
 
-    let server = site.keystead.serve(&[]).await;
-    site.warm_up(&server, seen).await;
-    assert!(server.stop().await.success());
+    site.leave_a_snapshot_of(seen).await;
 
     // The next one learns of a revocation, and dies without another snapshot.
     let server = site.keystead.serve(&[]).await;
@@ -207,9 +212,7 @@ async fn a_key_that_is_revoked_while_the_service_is_down_is_refused_when_the_sto
     let site = Site::on(&database, "1h");
     let keys = site.keys().await;
     let all = keys.create_many(2).await;
-    let server = site.keystead.serve(&[]).await;
-    site.warm_up(&server, &all).await;
-    assert!(server.stop().await.success());
+    site.leave_a_snapshot_of(&all).await;
     keys.act(&all[0], Action::Revoke).await;
 
     let server = site.keystead.serve(&[]).await;
@@ -271,9 +274,7 @@ async fn ends_of_keys_that_only_rows_told_outlive_a_crash_and_an_outage() {
     );
     let keys = site.keys().await;
     let all = keys.create_many(4).await;
-    let server = site.keystead.serve(&[]).await;
-    site.warm_up(&server, &all).await;
-    assert!(server.stop().await.success());
+    site.leave_a_snapshot_of(&all).await;
 
     let server = site.keystead.serve(&[]).await;
     assert_eq!(told(&server)["entries"], 4);
@@ -303,9 +304,7 @@ async fn files_of_two_moments_revive_no_revoked_key() {
     let site = Site::on(&database, "1h");
     let keys = site.keys().await;
     let all = keys.create_many(2).await;
-    let server = site.keystead.serve(&[]).await;
-    site.warm_up(&server, &all).await;
-    assert!(server.stop().await.success());
+    site.leave_a_snapshot_of(&all).await;
     let names = ["", ".changes", ".end"];
     let read = || names.map(|name| fs::read(site.file(name)).unwrap());
     let before = read();
@@ -352,9 +351,7 @@ async fn files_of_two_moments_revive_no_revoked_key() {
 async fn a_program_that_is_killed_while_it_writes_leaves_the_last_whole_snapshot() {
     let site = Site::embedded("100ms");
     let keys = site.keys().await.create_many(MANY).await;
-    let server = site.keystead.serve(&[]).await;
-    site.warm_up(&server, &keys).await;
-    assert!(server.stop().await.success());
+    site.leave_a_snapshot_of(&keys).await;
 
     let began = Instant::now();
     let mut half_written = 0;
@@ -379,9 +376,7 @@ async fn a_snapshot_that_cannot_be_trusted_is_named_in_the_log_and_the_service_s
     use std::os::unix::fs::PermissionsExt;
     let site = Site::embedded("1h");
     let keys = site.keys().await.create_many(1).await;
-    let server = site.keystead.serve(&[]).await;
-    site.warm_up(&server, &keys).await;
-    assert!(server.stop().await.success());
+    site.leave_a_snapshot_of(&keys).await;
     let mode = |file: &str| fs::metadata(site.file(file)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(""), mode(".changes")), (0o600, 0o600));
 

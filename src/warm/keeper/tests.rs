@@ -29,6 +29,9 @@ fn earlier(by: Duration) -> Moment {
     Moment { wall: now.wall - by, ..now }
 }
 
+/// The files, as they are beside the first.
+const NAMES: [&str; 3] = ["", ".changes", ".end"];
+
 #[test]
 fn what_was_in_memory_is_there_again_with_its_age() {
     let folder = Folder::new();

@@ -2,21 +2,23 @@
 //! dumps, answers that come late, snapshots, crashes and files of earlier moments, in
 //! any order. A key that this instance knows to be revoked is never served again.
 
+mod database;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
 };
 
-use futures::FutureExt;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use self::database::Database;
 use super::*;
 use crate::{
     cache::{CacheConfig, Coverage},
     key::{Revision, State},
-    store::{Answer, Change, ChangeKind, Row, Store, fake::FakeStore, fake::Mood},
+    store::{Answer, Change, ChangeKind, Row},
     suspect::{SuspectConfig, Suspicion},
 };
 
@@ -58,49 +60,6 @@ enum Files {
     Zeroed(usize),
     /// A byte of one of them changed.
     Damaged(usize, usize),
-}
-
-const NAMES: [&str; 3] = ["", ".changes", ".end"];
-
-#[derive(Debug, Clone, Default)]
-struct Database {
-    rows: BTreeMap<u8, (State, i64)>,
-    changes: Vec<(i64, u8, ChangeKind)>,
-    next: i64,
-}
-
-impl Database {
-    fn change(&mut self, key: u8, kind: ChangeKind) -> i64 {
-        self.next += 1;
-        self.changes.push((self.next, key, kind));
-        self.next
-    }
-
-    fn set(&mut self, key: u8, state: State) {
-        let kind = match (self.rows.get(&key), state) {
-            (_, State::Revoked) => ChangeKind::Revoked,
-            (None, _) => ChangeKind::Created,
-            (Some(_), _) => ChangeKind::Updated,
-        };
-        let revision = self.change(key, kind);
-        self.rows.insert(key, (state, revision));
-    }
-
-    fn head(&self) -> i64 {
-        self.changes.last().map_or(0, |(revision, ..)| *revision)
-    }
-
-    /// What a lookup of a key says now.
-    fn answer(&self, key: u8) -> Answer {
-        let store = FakeStore::new(Mood::Answers);
-        if let Some((state, revision)) = self.rows.get(&key) {
-            let mut row = record(&format!("p{key}"), *revision);
-            row.state = *state;
-            store.put(of(key), row);
-        }
-        let lookup = store.find(&[of(key)]).now_or_never().unwrap().unwrap();
-        lookup.get(&of(key)).unwrap().clone()
-    }
 }
 
 fn of(key: u8) -> Digest {

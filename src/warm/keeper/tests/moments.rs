@@ -2,8 +2,6 @@
 
 use super::*;
 
-const NAMES: [&str; 3] = ["", ".changes", ".end"];
-
 type Files = [Vec<u8>; 3];
 
 fn read(folder: &Folder) -> Files {
