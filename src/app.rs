@@ -35,7 +35,7 @@ use crate::{
     time::Clock,
     transport::{
         AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Listener, Protocol,
-        ReflectionError, Scrapes, Serves, Workers, admin_routes, auth_routes,
+        Scrapes, Serves, Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
     warm::Writer,
@@ -135,8 +135,8 @@ pub enum StartError {
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// The descriptors of the services cannot be read.
-    #[error(transparent)]
-    Reflection(#[from] ReflectionError),
+    #[error("reflection cannot be set up: {0}")]
+    Reflection(#[from] prost::DecodeError),
 }
 
 fn bind_remedy(error: &io::Error) -> &'static str {

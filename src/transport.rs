@@ -9,12 +9,12 @@ mod admission;
 mod authz;
 mod config;
 mod control;
-mod descriptors;
 mod edge;
 mod ext_authz;
 mod forward_auth;
 mod health;
 mod needs;
+mod reflection;
 mod refused;
 mod routes;
 mod server;
@@ -34,12 +34,12 @@ pub use edge::{
 pub use ext_authz::ExtAuthzService;
 pub use forward_auth::auth_routes;
 pub use health::{Health, HealthNames};
-pub use routes::{DataConfig, DataService, ReflectionError, control_routes};
+pub use routes::{DataConfig, DataService, control_routes};
 pub use server::{BodyError, Budget, Listener, Protocol, RequestBody, Serves, Workers};
 pub(crate) use status::code_name;
 pub use unary::Unary;
 
-pub use generated::{envoy_pb, pb};
+pub use generated::{envoy_pb, health_pb, pb};
 
 /// The messages and services of `proto/`, as compiled by the build script.
 #[allow(
@@ -54,8 +54,18 @@ mod generated {
     pub mod pb {
         tonic::include_proto!("keystead.v1");
 
-        /// All descriptors, for reflection.
-        pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("keystead.v1");
+        /// What describes each service.
+        pub const AUTHZ_DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("authz");
+        pub const DIAGNOSTICS_DESCRIPTORS: &[u8] =
+            tonic::include_file_descriptor_set!("diagnostics");
+    }
+
+    /// `grpc.health.v1`.
+    pub mod health_pb {
+        tonic::include_proto!("grpc.health.v1");
+
+        /// What describes the service.
+        pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("health");
     }
 
     /// What is read and written of Envoy's messages. Not described by reflection,

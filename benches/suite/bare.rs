@@ -13,7 +13,7 @@ use std::{
 
 use envoy_types::ext_authz::v3::pb as envoy;
 use keystead::transport::pb::{
-    CheckRequest, CheckResponse, ExplainResponse,
+    CheckRequest, CheckResponse,
     authz_server::{Authz, AuthzServer},
 };
 use prost::Message;
@@ -100,13 +100,6 @@ impl Authz for Constant<CheckResponse> {
         _: Request<CheckRequest>,
     ) -> std::result::Result<Response<CheckResponse>, Status> {
         Ok(Response::new(self.0.clone()))
-    }
-
-    async fn explain(
-        &self,
-        _: Request<CheckRequest>,
-    ) -> std::result::Result<Response<ExplainResponse>, Status> {
-        Err(Status::unimplemented("a bare server explains nothing"))
     }
 }
 

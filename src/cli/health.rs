@@ -5,16 +5,18 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 use tonic::Code;
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
 
 use super::{
     Failure, GlobalOptions, OTHER,
     check::{ServerArgs, no_grpc},
     print,
 };
-use crate::transport::code_name;
+use crate::transport::{
+    code_name,
+    health_pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    },
+};
 
 const EXAMPLES: &str = "\
 Exit codes:

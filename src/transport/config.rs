@@ -25,7 +25,7 @@ pub struct ListenConfig {
     /// `listen.forward_auth` is set. Not for the public.
     #[schemars(title = "an IP address and a port such as `127.0.0.1:9464`")]
     pub admin: SocketAddr,
-    /// `keystead.v1.Authz/Explain`, over gRPC, for engineers on call. Who calls it
+    /// `keystead.v1.Diagnostics/Explain`, over gRPC, for engineers on call. Who calls it
     /// shows a key with the scope `keystead.admin`. There is no TLS, so that this
     /// key and those that are explained travel in plain text: listen on the
     /// loopback address or a private network alone. Not set, there is no such

@@ -1,4 +1,4 @@
-//! `keystead.v1.Authz/Explain`, as the control listener serves it.
+//! `keystead.v1.Diagnostics`, on the control listener.
 
 mod message;
 
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 use super::{
     Admission, authz, edge, needs,
     pb::{
-        CheckRequest, CheckResponse, ExplainResponse,
-        authz_server::{Authz, AuthzServer},
+        ExplainRequest, ExplainResponse,
+        diagnostics_server::{Diagnostics, DiagnosticsServer},
     },
     refused::{self, Early},
     status::Refusal,
@@ -72,19 +72,20 @@ impl<T: Tier, S: Store> Control<T, S> {
         };
         let completing =
             MapResponseLayer::new(move |response| refused::complete_with(response, &complete));
-        let server = AuthzServer::new(ControlService { control: self, outcomes });
+        let server = DiagnosticsServer::new(ControlService { control: self, outcomes });
         let server = server.max_decoding_message_size(max_message_bytes);
         Routes::new(completing.named_layer(server))
     }
 
     /// First who asks, then what is asked: a caller without the right learns
     /// nothing, not even whether its request makes sense.
-    async fn answer(&self, request: Request<CheckRequest>) -> Result<ExplainResponse, Refusal> {
+    async fn answer(&self, request: Request<ExplainRequest>) -> Result<ExplainResponse, Refusal> {
         let began = self.clock.monotonic();
-        let (metadata, _, mut message) = request.into_parts();
+        let (metadata, _, message) = request.into_parts();
         let patience = authz::patience(metadata.as_ref());
         self.authorize(metadata.as_ref(), patience).await?;
 
+        let mut message = message.check.ok_or_else(|| Refusal::invalid("`check` is missing"))?;
         let api_key = Zeroizing::new(mem::take(&mut message.api_key));
         let presented = Some(api_key.as_bytes()).filter(|key| !key.is_empty());
         let scopes: Vec<_> = message.required_scopes.iter().map(String::as_str).collect();
@@ -116,17 +117,10 @@ impl<T: Tier, S: Store> Control<T, S> {
 }
 
 #[tonic::async_trait]
-impl<T: Tier, S: Store> Authz for ControlService<T, S> {
-    async fn check(
-        &self,
-        _: Request<CheckRequest>,
-    ) -> Result<tonic::Response<CheckResponse>, Status> {
-        Err(Status::unimplemented("Check is served on the data listener, `listen.grpc`"))
-    }
-
+impl<T: Tier, S: Store> Diagnostics for ControlService<T, S> {
     async fn explain(
         &self,
-        request: Request<CheckRequest>,
+        request: Request<ExplainRequest>,
     ) -> Result<tonic::Response<ExplainResponse>, Status> {
         let answered = self.outcomes.of(self.control.answer(request)).await;
         answered.map(tonic::Response::new).map_err(Refusal::into_status)

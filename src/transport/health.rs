@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::health_pb::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+    health_check_response::ServingStatus,
+    health_server::{self, HealthServer},
+};
+use crate::{ladder::Ladder, tasks::Tasks};
 use futures::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
-use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse,
-    health_check_response::ServingStatus,
-    health_server::{self, HealthServer},
-};
-
-use crate::{ladder::Ladder, tasks::Tasks};
 
 /// The names that the health service knows.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +112,16 @@ impl health_server::Health for HealthService {
         let status = self.0.borrow().get(request.get_ref().service.as_str()).copied();
         let status = status.ok_or_else(|| Status::not_found("service not registered"))?;
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+
+    async fn list(
+        &self,
+        _: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        let statuses = self.0.borrow().clone().into_iter();
+        let statuses = statuses
+            .map(|(name, status)| (name.to_owned(), HealthCheckResponse { status: status.into() }));
+        Ok(Response::new(HealthListResponse { statuses: statuses.collect() }))
     }
 
     async fn watch(

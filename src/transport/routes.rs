@@ -14,16 +14,11 @@ use tower::{Service, util::MapResponseLayer};
 
 use super::{
     Admission, AuthzService, Control, CredentialSources, ExtAuthzConfig, ExtAuthzService,
-    GrpcConfig, Health, descriptors, refused,
+    GrpcConfig, Health, health_pb, pb, reflection, refused,
     server::RequestBody,
     unary::{Answering, Unary},
 };
 use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
-
-/// The descriptors of the services cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("reflection cannot be set up: {0}")]
-pub struct ReflectionError(#[from] tonic_reflection::server::Error);
 
 /// How the services of the data listener are set up.
 #[derive(Debug, Clone)]
@@ -56,7 +51,7 @@ impl<T: Tier> DataService<T> {
         health: &Health,
         config: DataConfig,
         clock: Clock,
-    ) -> Result<Self, ReflectionError> {
+    ) -> Result<Self, prost::DecodeError> {
         let DataConfig { grpc, sources, ext_authz } = config;
         let max_message_bytes = grpc.max_message_bytes.get();
         let envoy = ExtAuthzService::new(
@@ -68,27 +63,21 @@ impl<T: Tier> DataService<T> {
         )
         .serve(max_message_bytes);
         let authz = AuthzService::serve(admission, metrics, clock, max_message_bytes);
-        let services = Routes::default()
-            .add_service(health.service(max_message_bytes))
-            .add_service(
-                reflection("Explain")?.build_v1()?.max_decoding_message_size(max_message_bytes),
-            )
-            .add_service(
-                reflection("Explain")?
-                    .build_v1alpha()?
-                    .max_decoding_message_size(max_message_bytes),
-            );
+        let services = Routes::default().add_service(health.service(max_message_bytes));
+        let described = [pb::AUTHZ_DESCRIPTORS, health_pb::DESCRIPTORS];
+        let others = reflection::describe(
+            services.prepare().into_axum_router(),
+            &described,
+            max_message_bytes,
+        )?;
         let completing = MapResponseLayer::new(refused::complete);
-        Ok(Self { authz, envoy, others: services.prepare().into_axum_router().layer(completing) })
+        Ok(Self { authz, envoy, others: others.layer(completing) })
     }
 }
 
 /// Where the methods of the services are of which one is served here.
 const AUTHZ: &str = "/keystead.v1.Authz/";
 const ENVOY: &str = "/envoy.service.auth.v3.Authorization/";
-
-/// Where explanations are asked for.
-const EXPLAIN: &str = "/keystead.v1.Authz/Explain";
 
 const NO_SUCH_METHOD: &str = "there is no such method";
 
@@ -105,10 +94,6 @@ impl<T: Tier> Service<Request<RequestBody>> for DataService<T> {
         match request.uri().path() {
             AuthzService::<T>::PATH => self.authz.call(request),
             ExtAuthzService::<T>::PATH => self.envoy.call(request),
-            EXPLAIN => {
-                let elsewhere = "Explain is served on the control listener, `listen.control`";
-                self.authz.not_served(elsewhere)
-            }
             path if path.starts_with(AUTHZ) => self.authz.not_served(NO_SUCH_METHOD),
             path if path.starts_with(ENVOY) => self.envoy.not_served(NO_SUCH_METHOD),
             _ => {
@@ -132,32 +117,16 @@ impl<T> fmt::Debug for DataService<T> {
     }
 }
 
-/// `keystead.v1.Authz/Explain` and reflection, for the control listener.
+/// `keystead.v1.Diagnostics` and reflection, for the control listener.
 pub fn control_routes<T: Tier, S: Store>(
     control: Control<T, S>,
     metrics: &Arc<Metrics>,
     config: GrpcConfig,
-) -> Result<Router, ReflectionError> {
+) -> Result<Router, prost::DecodeError> {
     let max_message_bytes = config.max_message_bytes.get();
-    let services = control
-        .routes(metrics, max_message_bytes)
-        .add_service(reflection("Check")?.build_v1()?.max_decoding_message_size(max_message_bytes))
-        .add_service(
-            reflection("Check")?.build_v1alpha()?.max_decoding_message_size(max_message_bytes),
-        );
-    let completing = MapResponseLayer::new(refused::complete);
-    Ok(services.prepare().into_axum_router().layer(completing))
-}
-
-/// Both versions of the protocol are asked for: grpcurl and Postman speak the
-/// older one too. What is not served here, `unserved` of `keystead.v1.Authz`, is
-/// not described as if it were.
-fn reflection(
-    unserved: &str,
-) -> Result<tonic_reflection::server::Builder<'static>, ReflectionError> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_file_descriptor_set(descriptors::without(unserved)?)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        // So that a client that knows nothing of us can read why it was refused.
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET))
+    let services = control.routes(metrics, max_message_bytes);
+    let router = services.prepare().into_axum_router();
+    let described = [pb::DIAGNOSTICS_DESCRIPTORS];
+    let router = reflection::describe(router, &described, max_message_bytes)?;
+    Ok(router.layer(MapResponseLayer::new(refused::complete)))
 }

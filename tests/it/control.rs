@@ -8,8 +8,8 @@ use keystead::{
     config::Config,
     key::Rights,
     transport::pb::{
-        CheckRequest, ExplainResponse, ExplainedDecision, ExplainedMemory, ExplainedStore,
-        authz_client::AuthzClient,
+        CheckRequest, ExplainRequest, ExplainResponse, ExplainedDecision, ExplainedMemory,
+        ExplainedStore, diagnostics_client::DiagnosticsClient,
     },
 };
 use prost::Message;
@@ -117,12 +117,20 @@ async fn explain_over(
     caller: Option<&str>,
     request: CheckRequest,
 ) -> Result<ExplainResponse, Status> {
+    ask(channel, caller, ExplainRequest { check: Some(request) }).await
+}
+
+async fn ask(
+    channel: Channel,
+    caller: Option<&str>,
+    request: ExplainRequest,
+) -> Result<ExplainResponse, Status> {
     let mut request = Request::new(request);
     if let Some(key) = caller {
         let value = format!("Bearer {key}").parse().unwrap();
         request.metadata_mut().insert("authorization", value);
     }
-    Ok(AuthzClient::new(channel).explain(request).await?.into_inner())
+    Ok(DiagnosticsClient::new(channel).explain(request).await?.into_inner())
 }
 
 fn decision(explained: &ExplainResponse) -> &ExplainedDecision {

@@ -7,7 +7,10 @@ use keystead::{
     config::Config,
     key::{Action, Environment, Prefix},
     store::StoreUrl,
-    transport::pb::{CheckRequest, authz_client::AuthzClient},
+    transport::pb::{
+        CheckRequest, ExplainRequest, authz_client::AuthzClient,
+        diagnostics_client::DiagnosticsClient,
+    },
 };
 use serde_json::Value;
 use tonic::{
@@ -161,10 +164,11 @@ async fn explain(server: &Server, caller: &str, texts: &[&str], secrets: &Secret
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     for text in texts {
         let api_key = (*text).to_owned();
-        let mut request = Request::new(CheckRequest { api_key, ..CheckRequest::default() });
+        let check = Some(CheckRequest { api_key, ..CheckRequest::default() });
+        let mut request = Request::new(ExplainRequest { check });
         let value = format!("Bearer {caller}").parse().unwrap();
         request.metadata_mut().insert("authorization", value);
-        let answer = AuthzClient::new(channel.clone()).explain(request).await.unwrap();
+        let answer = DiagnosticsClient::new(channel.clone()).explain(request).await.unwrap();
         secrets.are_not_in("an explanation", format!("{answer:?}"));
     }
 }

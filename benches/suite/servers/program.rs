@@ -2,11 +2,11 @@
 
 use std::{fmt::Display, fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
-use prost::Message;
-use tempfile::TempDir;
-use tonic_health::pb::{
+use keystead::transport::health_pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
 };
+use prost::Message;
+use tempfile::TempDir;
 
 use super::{
     free_address,

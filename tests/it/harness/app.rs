@@ -9,6 +9,9 @@ use std::{
 };
 
 use hyper_util::rt::TokioIo;
+use keystead::transport::health_pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use keystead::{
     app::{App, Listeners, Stop, open_store},
     config::Config,
@@ -20,9 +23,6 @@ use tokio::{net::TcpStream, sync::oneshot};
 use tonic::{
     Status,
     transport::{Channel, Endpoint, Uri},
-};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 use super::{DEADLINE, admin::Admin, beside, keys::Key};

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use keystead::transport::health_pb::health_check_response::ServingStatus::{NotServing, Serving};
 use tonic::Code;
-use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
 
 use super::{
     RECOVERY,

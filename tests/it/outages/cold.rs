@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
+use keystead::transport::health_pb::health_check_response::ServingStatus::{NotServing, Serving};
 
 use super::{
     fault::Fault,

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use keystead::transport::health_pb::health_check_response::ServingStatus::NotServing;
 use keystead::{app::Stop, config::Config};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
-use tonic_health::pb::health_check_response::ServingStatus::NotServing;
 
 use super::traffic::Traffic;
 use crate::harness::{

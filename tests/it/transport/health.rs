@@ -2,12 +2,12 @@
 
 use futures::{FutureExt, StreamExt, future::ready};
 use keystead::app::Stop;
-use tonic::Code;
-use tonic_health::pb::{
-    HealthCheckRequest,
+use keystead::transport::health_pb::{
+    HealthCheckRequest, HealthListRequest,
     health_check_response::ServingStatus::{self, NotServing, Serving},
     health_client::HealthClient,
 };
+use tonic::Code;
 
 use crate::harness::{
     app::Service,
@@ -47,6 +47,13 @@ async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backen
     for name in READY.into_iter().chain(["liveness", "store"]) {
         is(service, name, Serving).await;
     }
+    let listed = HealthClient::new(service.channel()).list(HealthListRequest {}).await.unwrap();
+    let listed = listed.into_inner().statuses;
+    assert!(listed.values().all(|health| health.status() == Serving), "{listed:?}");
+    let mut names: Vec<_> = listed.into_keys().collect();
+    names.sort_unstable();
+    let [all, authz, envoy] = READY;
+    assert_eq!(names, [all, envoy, authz, "liveness", "store"]);
     for name in ["keystead", "keystead.v1.Keys", "envoy", "Store", " "] {
         let status = service.health(name).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound, "{name:?}");

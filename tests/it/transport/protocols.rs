@@ -163,15 +163,12 @@ async fn compressed_message_is_told_which_encodings_are_read() {
         let mut wire = Wire::connect(address).await;
         for path in [
             CHECK,
-            "/keystead.v1.Authz/Explain",
+            "/keystead.v1.Diagnostics/Explain",
             "/envoy.service.auth.v3.Authorization/Check",
             "/grpc.health.v1.Health/Check",
         ] {
-            let is_served = match path {
-                CHECK => true,
-                "/keystead.v1.Authz/Explain" => address != service.grpc,
-                _ => address == service.grpc,
-            };
+            let is_data = address == service.grpc;
+            let is_served = is_data != path.starts_with("/keystead.v1.Diagnostics/");
             let answer =
                 wire.call(path, &[("grpc-encoding", "gzip")], &presenting("x")).await.unwrap();
             let told = answer.headers.get("grpc-accept-encoding").cloned();
