@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Needs;
 use crate::{
-    key::{KeyId, Malformed, Oddity, Prefix, State},
+    key::{Fault, KeyId, Malformed, Oddity, Prefix, State},
     store::{Absence, Known},
 };
 
@@ -119,9 +119,10 @@ impl Denial {
     /// Looks what is odd about a credential that was refused for itself, or was not
     /// found.
     pub(crate) fn look_at(&mut self, presented: &[u8], prefix: &Prefix) {
-        if matches!(self.reason, Reason::CredentialMalformed | Reason::KeyUnknown) {
-            // Of a flood of forged keys each has our form, and its refusal is to cost no
-            // more than a grant: Explain says it.
+        let about_itself = matches!(self.reason, Reason::CredentialMalformed | Reason::KeyUnknown);
+        // A wrong tag is known already: nothing more is read of a flood of forged keys.
+        if about_itself && self.oddity.is_none() {
+            // What has our form here has a right tag.
             self.oddity = Oddity::of(presented, prefix).filter(|it| *it != Oddity::Letter);
         }
     }
@@ -148,8 +149,9 @@ impl From<PresentedTwice> for Denial {
 }
 
 impl From<Malformed> for Denial {
-    fn from(_: Malformed) -> Self {
-        Self { reason: Reason::CredentialMalformed, key: None, oddity: None, missing: None }
+    fn from(malformed: Malformed) -> Self {
+        let oddity = (malformed.fault() == Fault::Tag).then_some(Oddity::Letter);
+        Self { reason: Reason::CredentialMalformed, key: None, oddity, missing: None }
     }
 }
 

@@ -184,7 +184,15 @@ pub enum Fault {
 /// Only [`KeyRing::read`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the credential does not have the form of a key")]
-pub struct Malformed(());
+pub struct Malformed(Fault);
+
+impl Malformed {
+    /// Why.
+    #[must_use]
+    pub const fn fault(self) -> Fault {
+        self.0
+    }
+}
 
 /// Why a credential is not looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,12 +202,6 @@ pub enum Unread {
     /// It has our form, and its tag was made with none of our secrets. It may be a
     /// key all the same, as the ring may lack secrets: see [`RingTrust`].
     SecretUnknown,
-}
-
-impl Unread {
-    /// The evidence of a credential that cannot be valid whatever secrets there are.
-    #[cfg(test)]
-    pub(crate) const MALFORMED: Self = Self::Malformed(Malformed(()));
 }
 
 /// Whether a ring has all the secrets that keys were minted with. Shared by all
@@ -341,7 +343,7 @@ impl KeyRing {
             | Fault::TooLong
             | Fault::NotVisible
             | Fault::Form
-            | Fault::Foreign => Unread::Malformed(Malformed(())),
+            | Fault::Foreign => Unread::Malformed(Malformed(fault)),
         })
     }
 

@@ -1,7 +1,7 @@
 //! The one table of what a caller is told: code, reason, text, and when to come
 //! back.
 
-use std::{iter, sync::LazyLock, time::Duration};
+use std::{array, borrow::Cow, sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -43,55 +43,65 @@ const RETRY_OVERLOADED: Duration = Duration::from_millis(200);
 /// will answer; only spread a little.
 const RETRY_DRAINING: Duration = Duration::from_millis(20);
 
-/// What is told of each denial that has no further facts, by its reason: with these a
-/// flood of made-up keys is answered.
-static BARE_DENIALS: LazyLock<Vec<(Row, Bytes)>> = LazyLock::new(|| {
-    let oddities = || iter::once(None).chain(Oddity::ALL.map(Some));
-    let rows = Reason::ALL.into_iter().flat_map(|reason| oddities().map(move |it| (reason, it)));
-    let rows = rows.map(|(reason, oddity)| {
-        let refusal = Refusal::for_reason(reason).with_oddity(oddity);
-        ((refusal.reason, oddity), refusal.as_rpc().encode_to_vec().into())
-    });
-    rows.collect()
+/// The encoded denials without further facts, by reason and oddity: they answer a flood
+/// of made-up keys.
+static BARE_DENIALS: LazyLock<[[BareDenial; ODDITIES]; Reason::ALL.len()]> = LazyLock::new(|| {
+    Reason::ALL.map(|reason| {
+        array::from_fn(|oddity| {
+            let mut refusal = Refusal::for_reason(reason);
+            if let Some(oddity) = oddity.checked_sub(1).map(|index| Oddity::ALL[index]) {
+                refusal.message = [&refusal.message, ": ", oddity.as_str()].concat().into();
+            }
+            let details = refusal.as_rpc().encode_to_vec().into();
+            BareDenial { message: refusal.message, details }
+        })
+    })
 });
 
-/// A reason, and what is odd.
-type Row = (&'static str, Option<Oddity>);
+/// How many oddities there are, none among them.
+const ODDITIES: usize = Oddity::ALL.len() + 1;
+
+/// A denial that has no further facts.
+#[derive(Debug, PartialEq, Eq)]
+struct BareDenial {
+    message: Cow<'static, str>,
+    /// See [`Refusal::details`].
+    details: Bytes,
+}
+
+impl BareDenial {
+    fn of(denial: &Denial) -> &'static Self {
+        let oddity = denial.oddity().map_or(0, |oddity| oddity as usize + 1);
+        &BARE_DENIALS[denial.reason() as usize][oddity]
+    }
+}
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) reason: &'static str,
-    message: String,
+    message: Cow<'static, str>,
     /// The delay of the retry that is asked for, spread already.
     retry_after: Option<Duration>,
     /// Further facts for a program: `key_id`, `missing_scopes` or `cause`.
     facts: Vec<(&'static str, String)>,
     /// Whether it was made from a denial, which rests on evidence.
     evident: bool,
-    oddity: Option<Oddity>,
+    /// Of a denial without facts.
+    bare: Option<&'static BareDenial>,
 }
 
 impl Refusal {
-    const fn new(code: Code, reason: &'static str, message: String) -> Self {
+    const fn new(code: Code, reason: &'static str, message: Cow<'static, str>) -> Self {
         let facts = Vec::new();
-        Self { code, reason, message, retry_after: None, facts, evident: false, oddity: None }
+        Self { code, reason, message, retry_after: None, facts, evident: false, bare: None }
     }
 
     /// The row of a reason, without the evidence for it.
     pub(super) fn for_reason(reason: Reason) -> Self {
         let (code, reason, message) = denial_row(reason);
-        Self::new(code, reason, message.to_owned())
-    }
-
-    /// And says what is odd about the credential.
-    fn with_oddity(mut self, oddity: Option<Oddity>) -> Self {
-        if let Some(oddity) = oddity {
-            self.message = [&self.message, ": ", oddity.as_str()].concat();
-        }
-        self.oddity = oddity;
-        self
+        Self::new(code, reason, message.into())
     }
 
     /// And names the scopes that are missing.
@@ -100,14 +110,15 @@ impl Refusal {
         let quoted = named.iter().map(|scope| format!("`{}`", scope.escape_default()));
         let more = (*others > 0).then(|| format!("{others} more"));
         let listed: Vec<_> = quoted.chain(more).collect();
-        self.message = [&self.message, ": ", &listed.join(", ")].concat();
+        self.message = [&self.message, ": ", &listed.join(", ")].concat().into();
         self.facts.push(("missing_scopes", named.join(" ")));
+        self.bare = None;
         self
     }
 
     /// A request that makes no sense.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
-        Self::new(Code::InvalidArgument, "REQUEST_INVALID", message.into())
+        Self::new(Code::InvalidArgument, "REQUEST_INVALID", Cow::Owned(message.into()))
     }
 
     /// The message for a person.
@@ -146,7 +157,7 @@ impl Refusal {
         });
         rpc::Status {
             code: self.non_ok_code().into(),
-            message: self.message.clone(),
+            message: self.message.to_string(),
             details: [Some(info), retry].into_iter().flatten().collect(),
         }
     }
@@ -158,10 +169,8 @@ impl Refusal {
 
     /// [`Refusal::as_rpc`] as it is on the wire.
     pub(super) fn details(&self) -> Bytes {
-        let is_bare = self.evident && self.facts.is_empty();
-        let mut bare = BARE_DENIALS.iter().filter(|_| is_bare);
-        match bare.find(|(row, _)| *row == (self.reason, self.oddity)) {
-            Some((_, details)) => details.clone(),
+        match self.bare {
+            Some(bare) => bare.details.clone(),
             None => self.as_rpc().encode_to_vec().into(),
         }
     }
@@ -173,7 +182,7 @@ impl Refusal {
 
     /// The answer as gRPC has it, with its [details](Refusal::details).
     pub(super) fn with_details(&self, details: Bytes) -> Status {
-        let mut status = Status::with_details(self.non_ok_code(), self.message.clone(), details);
+        let mut status = Status::with_details(self.non_ok_code(), &*self.message, details);
         if let Some(delay) = self.retry_after {
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             status.metadata_mut().insert(RETRY_PUSHBACK, MetadataValue::from(millis));
@@ -188,9 +197,11 @@ fn any(type_url: &str, message: &impl Message) -> Any {
 
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Self {
-        let row = Self::for_reason(denial.reason()).with_oddity(denial.oddity());
-        let facts = denial.key().map(|id| ("key_id", id.to_string())).into_iter().collect();
-        let refusal = Self { evident: true, facts, ..row };
+        let bare = BareDenial::of(denial);
+        let (code, reason, _) = denial_row(denial.reason());
+        let row = Self::new(code, reason, Cow::Borrowed(&bare.message));
+        let facts: Vec<_> = denial.key().map(|id| ("key_id", id.to_string())).into_iter().collect();
+        let refusal = Self { evident: true, bare: facts.is_empty().then_some(bare), facts, ..row };
         match denial.missing_scopes() {
             Some(missing) => refusal.naming(missing),
             None => refusal,
@@ -205,7 +216,7 @@ impl From<Unavailable> for Refusal {
             Code::Unavailable => format!("{outage}; the key was not rejected, retry"),
             _ => format!("{outage}; the key was not rejected"),
         };
-        let mut refusal = Self::new(code, reason, message);
+        let mut refusal = Self::new(code, reason, message.into());
         refusal.retry_after = retry_after.map(|average| jittered(average, RETRY_JITTER));
         if let Unavailable::Store(kind) = outage {
             refusal.facts.push(("cause", kind.to_string()));

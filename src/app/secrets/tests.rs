@@ -54,19 +54,22 @@ async fn until_the_store_has_told_a_tag_that_is_not_ours_is_no_evidence() {
     assert_eq!(bench.secrets.at_start(&bench.guarded).await, []);
     assert!(began.elapsed() <= AT_START);
     assert_eq!(bench.reads(), Unread::SecretUnknown);
-    assert_eq!(bench.ring.read(b""), Err(Unread::MALFORMED), "whatever secrets there are");
-    assert_eq!(bench.ring.read(b"ks_live_short"), Err(Unread::MALFORMED));
+    assert!(
+        matches!(bench.ring.read(b""), Err(Unread::Malformed(_))),
+        "whatever secrets there are"
+    );
+    assert!(matches!(bench.ring.read(b"ks_live_short"), Err(Unread::Malformed(_))));
     assert!(!bench.is_doubted());
     bench.store.set(Mood::Answers);
     bench.follow().await;
-    assert_eq!(bench.reads(), Unread::MALFORMED);
+    assert!(matches!(bench.reads(), Unread::Malformed(_)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_were_kept_under_these_secrets_prove_them_until_the_store_says_otherwise() {
     let mut bench = bench(Mood::Hangs, &[], true);
     bench.secrets.at_start(&bench.guarded).await;
-    assert_eq!(bench.reads(), Unread::MALFORMED);
+    assert!(matches!(bench.reads(), Unread::Malformed(_)));
     bench.store.name_secrets(&[SecretUse { secret: STRANGER, keys: 1 }]);
     bench.store.set(Mood::Answers);
     bench.follow().await;
@@ -87,7 +90,7 @@ async fn a_secret_that_appears_later_is_noticed_and_so_is_that_its_keys_are_gone
     bench.store.name_secrets(&[]);
     bench.follow().await;
     assert!(!bench.is_doubted());
-    assert_eq!(bench.reads(), Unread::MALFORMED);
+    assert!(matches!(bench.reads(), Unread::Malformed(_)));
 }
 
 #[tokio::test(start_paused = true)]

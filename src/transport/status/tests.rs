@@ -3,7 +3,10 @@
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::check::MissingCredential;
+use crate::{
+    check::{MissingCredential, PresentedTwice},
+    key::Prefix,
+};
 
 fn status(outage: Unavailable) -> Status {
     Refusal::from(outage).into_status()
@@ -58,14 +61,14 @@ fn a_denial_without_evidence_is_counted_and_told_as_a_bug() {
     assert_eq!(honest.clone().audited(&metrics), honest);
     assert_eq!(Refusal::from(Unavailable::Suspect).audited(&metrics).code, Code::Unavailable);
     counted(0);
-    let made_up = Refusal::new(Code::PermissionDenied, "KEY_UNKNOWN", String::new());
+    let made_up = Refusal::new(Code::PermissionDenied, "KEY_UNKNOWN", "".into());
     assert_eq!(made_up.audited(&metrics).code, Code::Internal);
     counted(1);
 }
 
 #[test]
 fn no_refusal_is_ever_ok_whatever_made_it() {
-    let made_up = Refusal::new(Code::Ok, "", String::new());
+    let made_up = Refusal::new(Code::Ok, "", "".into());
     assert_eq!(made_up.as_rpc().code, Code::Internal as i32);
     assert_eq!(made_up.into_status().code(), Code::Internal);
     for reason in Reason::ALL {
@@ -73,10 +76,31 @@ fn no_refusal_is_ever_ok_whatever_made_it() {
         let rpc = refusal.as_rpc();
         assert!(rpc.code != 0 && rpc.code == refusal.code as i32, "{rpc:?}");
         assert_eq!((rpc.message.as_str(), rpc.details.len()), (refusal.message(), 1));
-        let evident = Refusal { evident: true, ..refusal };
-        assert_eq!(evident.details(), rpc.encode_to_vec());
-        let of_a_key = Refusal { facts: vec![("key_id", "key_1".to_owned())], ..evident };
+        let of_a_key = Refusal { facts: vec![("key_id", "key_1".to_owned())], ..refusal };
         assert_eq!(of_a_key.details(), of_a_key.as_rpc().encode_to_vec());
+    }
+}
+
+#[test]
+fn denial_without_facts_is_encoded_beforehand_with_what_is_odd_about_the_credential() {
+    let mut twice = Denial::from(PresentedTwice);
+    let mut missing = Denial::from(MissingCredential);
+    assert!(Refusal::from(&missing).message().ends_with("no API key was presented"));
+    missing.without_scheme();
+    twice.look_at(b"\"x\"", &Prefix::default());
+    for (denial, oddity) in [(twice, Oddity::Several), (missing, Oddity::NoScheme)] {
+        let refusal = Refusal::from(&denial);
+        assert!(refusal.message().ends_with(oddity.as_str()), "{refusal:?}");
+        assert_eq!(refusal.details(), refusal.as_rpc().encode_to_vec());
+        assert_eq!(refusal.details(), BareDenial::of(&denial).details);
+    }
+    for (reason, row) in Reason::ALL.into_iter().zip(BARE_DENIALS.iter()) {
+        assert_eq!(Reason::ALL[reason as usize], reason);
+        assert!(row[0].message == Refusal::for_reason(reason).message());
+        for oddity in Oddity::ALL {
+            let message = &row[oddity as usize + 1].message;
+            assert!(message.ends_with(oddity.as_str()), "{message}");
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::harness::{
     backend::{Backend, Embedded},
     bench::{Bench, without_background},
     http,
-    keys::of_acme,
+    keys::{forged, of_acme},
     wire::{CHECK, Wire, endless, framed},
 };
 
@@ -232,7 +232,11 @@ async fn surfaces_agree_on_white_space_and_say_what_is_odd() {
         (format!("Bearer {key}"), "begins with a scheme"),
         (key[..30].to_owned(), "a part of it is missing"),
         (format!("{key}x"), "letters too many"),
+        (forged(&key), "a letter of it is wrong"),
     ];
+    service.check(presenting(&key)).await.unwrap();
+    let unknown = service.check(presenting(keys.draw().key.expose())).await.unwrap_err();
+    assert_eq!(unknown.message(), "there is no such API key", "its tag is right");
     for (presented, told) in odd {
         let said = service.check(presenting(&presented)).await.unwrap_err();
         assert_eq!(said.code(), tonic::Code::Unauthenticated);
