@@ -2,7 +2,7 @@
 //! instructions, which are the same on a busy machine.
 //!
 //! ```text
-//! cargo bench --profile cost --bench hostile
+//! cargo bench --bench hostile
 //! ```
 //!
 //! Each input is a piece that is repeated: separators, as a client may send them.

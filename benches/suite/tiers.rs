@@ -53,7 +53,7 @@ fn counts(printed: &str) -> Table {
     let mut rows = printed.lines().map(|line| line.split(" | ").map(str::to_owned).collect());
     Table {
         title: "Instructions as Valgrind counts them, which offers no SHA instructions, in the \
-                profile `cost`; `scripts/test` holds these counts to the bounds (`benches/cost.rs`):"
+                profile `release`; `scripts/test` holds these counts to the bounds (`benches/cost.rs`):"
             .to_owned(),
         columns: rows.next().unwrap_or_default(),
         rows: rows.skip(1).collect(),

@@ -1,5 +1,5 @@
 //! The program as `scripts/pgo` builds it, optimised by a profile of itself, beside the
-//! one that `cargo build --release` builds.
+//! one that `cargo build --profile dist` builds.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use crate::{
 
 /// What `scripts/bench` builds: both with the features that they ship with, which the
 /// program has not that is built with the suite.
-const PLAIN: &str = "target/pgo/release/keystead";
+const PLAIN: &str = "target/pgo/dist/keystead";
 const GUIDED: &str = "target/pgo/keystead";
 
 /// The plain one, and the guided one, of each kind.
@@ -29,7 +29,7 @@ const ENVOYS: [&str; 2] = ["plain, warm ext_authz", "with a profile, warm ext_au
 const INTRO: &str = "\
 `scripts/pgo` builds the program so that it counts which way it goes, loads it as the sections \
 *One check* and *Refill* do, and builds it again with what was counted (profile-guided \
-optimisation). It stands beside the same program without, as `cargo build --release` builds it; \
+optimisation). It stands beside the same program without, as `cargo build --profile dist` builds it; \
 they are asked by turns, as in *One check*, and each has a store of its own. A ratio is the \
 middle of those within the rounds, not that of the two middles. What is measured is \
 what it was trained for: the best case. All other sections are of programs without a profile.
