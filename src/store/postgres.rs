@@ -196,6 +196,14 @@ impl PostgresStore {
         migrate::run(self).await
     }
 
+    /// Grants `role` what serving and changing keys need, on a schema that is up to
+    /// date. Changes nothing where the role has it already.
+    ///
+    /// [`StoreErrorKind::Forbidden`] when there is no such role.
+    pub async fn grant(&self, role: &str) -> Result<(), StoreError> {
+        migrate::grant(self, role).await
+    }
+
     /// A server that takes no changes may have been one that did: who answers behind
     /// the name is asked at once.
     fn doubt_after(&self, refused: &StoreError) {

@@ -4,6 +4,7 @@
 mod commands;
 mod fixture;
 mod following;
+mod grants;
 mod outage;
 mod pgbouncer;
 mod relation;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use refinery::{Report, error::Kind};
 use tokio::time::timeout;
-use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres::{Client, error::SqlState, types::Type};
 
-use super::{PostgresStore, error};
+use super::{PostgresStore, call::param, error, relation::quoted};
 use crate::store::{StoreError, StoreErrorKind};
 
 mod embedded {
@@ -65,17 +65,61 @@ async fn run_once(store: &PostgresStore) -> Result<Report, Failure> {
     done.unwrap_or_else(|_| Err(Failure::Store(error::no_answer(TIME_LIMIT))))
 }
 
-async fn prepare(client: &Client, store: &PostgresStore) -> Result<(), tokio_postgres::Error> {
-    // Behind PgBouncer the setting would outlive us on somebody else's connection.
-    if store.prepared_statements {
-        let limit = TIME_LIMIT.as_millis();
-        client.batch_execute(&format!("SET statement_timeout = {limit}")).await?;
+/// Grants `role` what serving and the commands on keys need, and nothing else. Of a
+/// key that exists they change the columns below alone.
+pub(super) async fn grant(store: &PostgresStore, role: &str) -> Result<(), StoreError> {
+    // Never settled, as above.
+    let mut connection = store.connections.get().await?;
+    let client: &Client = connection.client();
+    let work = async {
+        allow_time(client, store).await?;
+        // As text: a longer name is cut when it is read as an identifier. `public`
+        // would mean every role, and is no role itself.
+        let exists = "SELECT FROM pg_roles WHERE rolname::text = $1";
+        if client.query_typed(exists, &[param(&role, Type::TEXT)]).await?.is_empty() {
+            return Ok(false);
+        }
+        let role = quoted(role);
+        // One transaction. Two that change the rights of one table at the same time
+        // would fail, so the second waits for the lock.
+        let grants = format!(
+            "LOCK TABLE {HISTORY} IN SHARE UPDATE EXCLUSIVE MODE; \
+             GRANT USAGE ON SCHEMA keystead TO {role}; \
+             GRANT SELECT ON keystead.api_keys, keystead.key_changes TO {role}; \
+             GRANT INSERT, UPDATE (state, expires_at, successor, last_used_at) \
+                 ON keystead.api_keys TO {role}; \
+             GRANT INSERT ON keystead.audit_log TO {role}; \
+             GRANT EXECUTE ON FUNCTION keystead.canary(bytea) TO {role}"
+        );
+        client.batch_execute(&grants).await.map(|()| true)
+    };
+    let done = timeout(TIME_LIMIT, work).await.map_err(|_| error::no_answer(TIME_LIMIT))?;
+    match done {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let detail = format!("there is no role {role:?} to grant rights to; create it first");
+            Err(StoreError::new(StoreErrorKind::Forbidden, detail))
+        }
+        Err(reason) => Err(error::translate(&reason, &store.remedy)),
     }
+}
+
+async fn prepare(client: &Client, store: &PostgresStore) -> Result<(), tokio_postgres::Error> {
+    allow_time(client, store).await?;
     // Asked first, as `IF NOT EXISTS` wants the right to create even if it does.
     let found = client.query_typed("SELECT to_regnamespace('keystead') IS NOT NULL", &[]).await?;
     let exists = found.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
     if !exists {
         client.batch_execute("CREATE SCHEMA IF NOT EXISTS keystead").await?;
+    }
+    Ok(())
+}
+
+async fn allow_time(client: &Client, store: &PostgresStore) -> Result<(), tokio_postgres::Error> {
+    // Behind PgBouncer the setting would outlive us on somebody else's connection.
+    if store.prepared_statements {
+        let limit = TIME_LIMIT.as_millis();
+        client.batch_execute(&format!("SET statement_timeout = {limit}")).await?;
     }
     Ok(())
 }

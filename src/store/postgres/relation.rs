@@ -45,7 +45,8 @@ impl fmt::Display for Relation {
     }
 }
 
-fn quoted(name: &str) -> String {
+/// A name as SQL takes it as it is.
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
