@@ -202,6 +202,8 @@ async fn mistakes_in_a_kubernetes_example_are_found() {
         (ISTIO, "selector:", "selectors:", "/spec/selectors is unknown"),
         (ISTIO, "simple: LEAST_REQUEST", "simple: LEAST", "/simple must be equal to one of"),
         (ISTIO, "  host: k", "  hosts: k", "/spec must have required property host"),
+        (ISTIO, "notValues:", "notValue:", "/when/0/notValue is unknown"),
+        (ISTIO, "allowMethods:", "allowedMethods:", "/corsPolicy/allowedMethods is unknown"),
         (ISTIO, "subFilter:", "subfilter:", "/filter/subfilter is unknown"),
         (ISTIO, "action: CUSTOM", "action: CUSTOM\n  action: DENY", "Map keys must be unique"),
     ];
