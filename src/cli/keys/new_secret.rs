@@ -22,7 +22,7 @@ use crate::{
 /// 32 random bytes as 64 hex digits. Reads no configuration and opens no store. A
 /// file that stdout is, and that others may read, gets mode 0600.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  (umask 077; keystead keys new-secret > keystead.secret)")]
+#[command(after_help = "Example:\n  (umask 077; set -C; keystead keys new-secret > fleet.secret)")]
 pub(super) struct NewSecretArgs {}
 
 pub(super) fn run() -> Result<(), Failure> {

@@ -71,7 +71,9 @@ async fn a_lost_secret_is_told_and_no_other_is_made_in_its_place() {
     let keystead = Keystead::new();
     mint(&keystead, &[]).await;
     std::fs::remove_file(keystead.path("keystead.secret")).unwrap();
-    for command in [&["serve"][..], &["keys", "create", "--principal", "acme"]] {
+    for command in
+        [&["serve", "--listen", "127.0.0.1:0"][..], &["keys", "create", "--principal", "acme"]]
+    {
         let error = keystead.run(command).await.failed(1);
         assert!(error.contains("restore it from a backup"), "{error}");
         assert!(!keystead.path("keystead.secret").exists());
