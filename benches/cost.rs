@@ -95,7 +95,9 @@ fn main() -> ExitCode {
 fn hold() -> Result<bool> {
     let program = env::current_exe()?;
     if !program.ancestors().nth(2).is_some_and(|profile| profile.ends_with("release")) {
-        return Err("the bounds are those of the profile `release`: run it without --profile".into());
+        return Err(
+            "the bounds are those of the profile `release`: run it without --profile".into()
+        );
     }
     let stand = Stand::new()?;
     let mut wrong = Vec::new();
