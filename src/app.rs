@@ -4,6 +4,7 @@
 mod control;
 mod listeners;
 mod open;
+mod open_files;
 mod probe;
 mod secrets;
 mod tiers;
@@ -118,6 +119,17 @@ pub enum StartError {
     /// The store or the secrets cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Too few open files are allowed.
+    #[error(
+        "the limit of open files is {limit}, and at least {needed} are needed; raise the hard limit \
+         (`ulimit -Hn`, `LimitNOFILE=` of systemd, `--ulimit nofile=` of Docker)"
+    )]
+    OpenFiles {
+        /// The limit.
+        limit: u64,
+        /// The smallest that would do.
+        needed: usize,
+    },
     /// A listener cannot be bound.
     #[error("cannot listen on {address} ({key}): {error}; {remedy}", remedy = bind_remedy(error))]
     Bind {
@@ -155,7 +167,7 @@ impl App {
         opened: Opened,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        let Listeners { grpc, admin, control, forward_auth, metrics, exposition } = listeners;
+        let Listeners { grpc, admin, control, forward_auth, metrics, exposition, .. } = listeners;
         let Opened { store, ring, tasks } = opened;
         let stops = Stops::default();
         let ladder = Ladder::new(clock.clone());

@@ -23,7 +23,7 @@ const TIER: &str = "control";
 
 /// How many connections to the store it has of its own: one for who explains, and
 /// one more, so that a colleague need not wait.
-const STORE_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+pub(super) const STORE_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 /// How many requests it serves at once on each connection. Together with how many
 /// connections there may be, this bounds how many requests may wait.

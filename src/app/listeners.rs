@@ -3,20 +3,24 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
-use super::StartError;
+use super::{
+    StartError,
+    open_files::{Admitted, admitted},
+};
 use crate::{
     config::Config,
     telemetry::{Exposition, Metrics},
     transport::{Budget, Listener},
 };
 
-/// How many connections the admin listener serves at once: some scrapers,
+/// How many connections the admin listener serves at once if the limit of open files
+/// allows it: some scrapers,
 /// probes and people, with room for those that say nothing for ten seconds.
-const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
+pub(super) const ADMIN_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(1000).unwrap();
 
 /// How many connections the control listener serves at once: some engineers and their
 /// scripts.
-const CONTROL_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
+pub(super) const CONTROL_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(32).unwrap();
 
 /// The listeners of a configuration, bound, and what they share.
 #[derive(Debug)]
@@ -28,11 +32,14 @@ pub struct Listeners {
     pub(super) forward_auth: Option<Listener>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) exposition: Exposition,
+    data_connections: NonZeroUsize,
 }
 
 impl Listeners {
-    /// Binds them. Connections wait until the service runs.
-    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+    /// Binds them. Connections wait until the service runs. As many are admitted as a limit
+    /// of `open_files` has room for; `None` is no limit.
+    pub async fn bind(config: &Config, open_files: Option<u64>) -> Result<Self, StartError> {
+        let Admitted { data, admin: of_admin } = admitted(config, open_files)?;
         let (metrics, exposition) = Metrics::new()?;
         let budget = Budget::new(config.grpc.max_held_bytes.get());
         let shown = Arc::clone(&budget);
@@ -42,17 +49,25 @@ impl Listeners {
             let bound = Listener::bind(address, max_connections, budget, metrics).await;
             bound.map_err(|error| StartError::Bind { key, address, error })
         };
-        let (listen, many) = (&config.listen, config.grpc.max_connections);
-        let grpc = bind("listen.grpc", listen.grpc, many).await?;
-        let admin = bind("listen.admin", listen.admin, ADMIN_CONNECTIONS).await?;
+        let listen = &config.listen;
+        let grpc = bind("listen.grpc", listen.grpc, data).await?;
+        let admin = bind("listen.admin", listen.admin, of_admin).await?;
         let control = match listen.control {
             Some(address) => Some(bind("listen.control", address, CONTROL_CONNECTIONS).await?),
             None => None,
         };
         let forward_auth = match listen.forward_auth {
-            Some(address) => Some(bind("listen.forward_auth", address, many).await?),
+            Some(address) => Some(bind("listen.forward_auth", address, data).await?),
             None => None,
         };
-        Ok(Self { grpc, admin, control, forward_auth, metrics, exposition })
+        let data_connections = data;
+        Ok(Self { grpc, admin, control, forward_auth, metrics, exposition, data_connections })
+    }
+
+    /// How many connections the data listener admits, and that of forward-auth as well:
+    /// `grpc.max_connections`, or fewer where the limit of open files has no room for them.
+    #[must_use]
+    pub fn data_connections(&self) -> NonZeroUsize {
+        self.data_connections
     }
 }

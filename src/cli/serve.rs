@@ -78,7 +78,8 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
 async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     let open_files = raise_open_files();
     let mut signals = Signals::listen()?;
-    let listeners = Listeners::bind(config).await?;
+    let listeners = Listeners::bind(config, open_files).await?;
+    let max_connections = listeners.data_connections();
     let opened = open_store(config).await?;
     let embedded = match &opened.store {
         AnyStore::Sqlite(store) => Some(store.clone()),
@@ -94,7 +95,10 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
     }
     let forward_auth = forward_auth.map(tracing::field::display);
     let store = &config.store.url;
-    tracing::info!(%grpc, %admin, control, forward_auth, %store, open_files, "serving");
+    let open_files = in_words(open_files);
+    tracing::info!(
+        %grpc, %admin, control, forward_auth, %store, open_files, max_connections, "serving"
+    );
 
     let (stop, told) = tokio::sync::oneshot::channel();
     let second_signal = async {
@@ -149,20 +153,19 @@ async fn close(embedded: Option<SqliteStore>) {
 /// Raises the soft limit of open files to the hard limit: a login has 1,024 as a rule,
 /// which idle connections would fill, and then neither a probe nor the store finds
 /// one. The soft limit is that low for the sake of `select`, which is not used here.
-/// Returns what it is now.
-fn raise_open_files() -> String {
+/// Returns what it is now; `None` is no limit.
+fn raise_open_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // `None` is no limit.
-    let limit =
-        |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
-    let (found, hard) = (limit(current), limit(maximum));
-    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        Ok(()) => hard,
-        Err(error) => {
-            tracing::warn!(%error, limit = found, hard, "cannot raise the limit of open files");
-            found
-        }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        let (limit, hard) = (in_words(current), in_words(maximum));
+        tracing::warn!(%error, limit, hard, "cannot raise the limit of open files");
+        return current;
     }
+    maximum
+}
+
+fn in_words(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
 /// A panic is a bug: it goes to the log like everything else that an operator

@@ -87,7 +87,9 @@ pub struct GrpcConfig {
     /// How many connections may be open at once. More are closed at once, and the log
     /// says so; the last quarter is for peers (an IPv4 address, or an IPv6 network of 64
     /// bits) that have less than a quarter of all. A connection costs about 50 KB and a
-    /// file descriptor: keep it below the process's limit of open files.
+    /// file descriptor. Where the limit of open files has no room for all, fewer
+    /// are admitted, and the start says so: the store, the snapshot and the
+    /// probes keep theirs. A listener of forward-auth has as many again.
     #[schemars(range(max = 1_000_000))]
     pub max_connections: NonZeroUsize,
     /// How many requests one connection may have under way at once. HTTP/2 makes

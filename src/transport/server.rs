@@ -224,7 +224,8 @@ impl Listener {
         let listener = self.tcp.local_addr().map(tracing::field::display).ok();
         tracing::warn!(
             listener, peer = %peer.ip(), why,
-            "a connection is refused; raise `grpc.max_connections`, or see who opens so many"
+            "a connection is refused; see who opens so many, or raise `grpc.max_connections` and, \
+             with it, the limit of open files"
         );
         None
     }

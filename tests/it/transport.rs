@@ -8,6 +8,7 @@ mod connections;
 mod discovery;
 mod drain;
 mod health;
+mod open_files;
 mod protocols;
 mod start;
 mod traffic;

@@ -54,7 +54,7 @@ impl Connects {
 impl Service {
     /// A service whose store may be down.
     pub(crate) async fn start(config: &Config) -> Self {
-        let listeners = Listeners::bind(config).await.unwrap();
+        let listeners = Listeners::bind(config, None).await.unwrap();
         let opened = open_store(config).await.unwrap();
         let built = App::build(config, listeners, opened, Clock::System);
         let app = Box::pin(built).await.unwrap();

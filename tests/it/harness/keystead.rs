@@ -147,14 +147,21 @@ impl Keystead {
         self.serve_limited(&format!("ulimit -Sn {soft}")).await
     }
 
-    async fn serve_limited(&self, limit: &str) -> Server {
+    /// Starts it after `limit`, a command of the shell.
+    pub(crate) async fn serve_limited(&self, limit: &str) -> Server {
+        Server::start(self.limited(limit), self.folder.path()).await
+    }
+
+    /// The service on ports of its own, after `limit`, a command of the shell.
+    pub(crate) fn limited(&self, limit: &str) -> Command {
         let program = env!("CARGO_BIN_EXE_keystead");
         let limited = format!("{limit}; exec {program} \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &limited, "sh", "serve", "--listen", "127.0.0.1:0"]);
         command.args(["--admin", "127.0.0.1:0"]).env_clear();
+        command.envs(self.config.iter().map(|path| ("KEYSTEAD_CONFIG", path)));
         command.current_dir(self.folder.path()).kill_on_drop(true);
-        Server::start(command, self.folder.path()).await
+        command
     }
 
     /// Starts it with something other than a file as its stderr, so that its log tells

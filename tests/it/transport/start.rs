@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 async fn why_not(config: &Config) -> String {
-    Listeners::bind(config).await.unwrap_err().to_string()
+    Listeners::bind(config, None).await.unwrap_err().to_string()
 }
 
 #[tokio::test]

@@ -1,0 +1,157 @@
+//! How many connections the limit of open files leaves room for: the store, the snapshot
+//! and the probes must find a descriptor however many callers connect.
+
+use std::num::NonZeroUsize;
+
+use super::{
+    StartError,
+    control::STORE_CONNECTIONS,
+    listeners::{ADMIN_CONNECTIONS, CONTROL_CONNECTIONS},
+};
+use crate::config::Config;
+
+/// Of the process itself: the standard streams, signals, the snapshot with its journal,
+/// lock and drafts, SQLite's shared memory, and files that are open for a moment. Half of
+/// them are in use at most.
+const PROCESS: usize = 32;
+
+/// Of a runtime: tokio has four descriptors for its events, its timer and its signals.
+const RUNTIME: usize = 4;
+
+/// Runtimes beside those of `grpc.workers`: the one of the store and of all background
+/// work, and the one of the admin and the control listener.
+const RUNTIMES: usize = 2;
+
+/// Of a connection to the store: SQLite has its file and its log open, PostgreSQL a socket,
+/// and a second one while the name of the server is resolved.
+const STORE_CONNECTION: usize = 2;
+
+/// Connections to the store beside those of calls: the one of the feed, and one that
+/// writes (SQLite) or asks who answers (PostgreSQL).
+const STORE_CONNECTIONS_BEHIND: usize = 2;
+
+/// Of a listener: its socket, and a connection that is accepted and refused.
+const LISTENER: usize = 2;
+
+/// The fewest that must be left to callers.
+const FEWEST: usize = 32;
+
+/// Of what is left to callers, the admin listener has an eighth at least, if it needs that many.
+const ADMIN_SHARE: usize = 8;
+
+/// How many connections listeners admit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// The data listener, and the one of forward-auth.
+    pub(super) data: NonZeroUsize,
+    pub(super) admin: NonZeroUsize,
+}
+
+/// How many connections are admitted under a limit of open files; `None` is no limit.
+/// Says so where they are fewer than configured, and fails where they are too few.
+pub(super) fn admitted(config: &Config, limit: Option<u64>) -> Result<Admitted, StartError> {
+    let configured = config.grpc.max_connections;
+    let Some(limit) = limit else {
+        return Ok(Admitted { data: configured, admin: ADMIN_CONNECTIONS });
+    };
+    let admitted = within(config, usize::try_from(limit).unwrap_or(usize::MAX));
+    let admitted = admitted.map_err(|needed| StartError::OpenFiles { limit, needed })?;
+    let Admitted { data, admin } = admitted;
+    if data < configured || admin < ADMIN_CONNECTIONS {
+        tracing::warn!(
+            open_files = limit,
+            configured,
+            admitted = data,
+            admin_configured = ADMIN_CONNECTIONS,
+            admin_admitted = admin,
+            "the limit of open files has no room for `grpc.max_connections` and those of the admin \
+             listener, so fewer are admitted; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=` \
+             of systemd, `--ulimit nofile=` of Docker)"
+        );
+    }
+    Ok(admitted)
+}
+
+/// Fails with the smallest limit that would do.
+fn within(config: &Config, limit: usize) -> Result<Admitted, usize> {
+    let needed = reserved(config) + FEWEST;
+    let left = limit.checked_sub(reserved(config)).filter(|left| *left >= FEWEST).ok_or(needed)?;
+    let listeners = 1 + usize::from(config.listen.forward_auth.is_some());
+    let for_data = (left - ADMIN_CONNECTIONS.get().min(left / ADMIN_SHARE)) / listeners;
+    let for_data = NonZeroUsize::new(for_data).ok_or(needed)?;
+    let data = config.grpc.max_connections.min(for_data);
+    let for_admin = NonZeroUsize::new(left - listeners * data.get()).ok_or(needed)?;
+    Ok(Admitted { data, admin: ADMIN_CONNECTIONS.min(for_admin) })
+}
+
+/// Descriptors that no caller may take.
+fn reserved(config: &Config) -> usize {
+    let listen = &config.listen;
+    let listeners = 2 + [listen.control, listen.forward_auth].iter().flatten().count();
+    let (to_store, of_control) = match listen.control {
+        Some(_) => (STORE_CONNECTIONS.get() + STORE_CONNECTIONS_BEHIND, CONTROL_CONNECTIONS.get()),
+        None => (0, 0),
+    };
+    let to_store = to_store + config.store.guard.max_in_flight.get() + STORE_CONNECTIONS_BEHIND;
+    PROCESS
+        + RUNTIME * (config.grpc.workers().get() + RUNTIMES)
+        + STORE_CONNECTION * to_store
+        + LISTENER * listeners
+        + of_control
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config(connections: usize, forward_auth: bool, control: bool) -> Config {
+        let mut config = Config::default();
+        let somewhere = config.listen.admin;
+        config.grpc.max_connections = NonZeroUsize::new(connections).unwrap();
+        config.listen.forward_auth = forward_auth.then_some(somewhere);
+        config.listen.control = control.then_some(somewhere);
+        config
+    }
+
+    proptest! {
+        #[test]
+        fn all_that_is_admitted_fits_beside_what_is_reserved_and_no_room_is_left_unused(
+            connections in 1_usize..20_000,
+            forward_auth: bool,
+            control: bool,
+            limit in 0_usize..40_000,
+        ) {
+            let config = config(connections, forward_auth, control);
+            let listeners = if forward_auth { 2 } else { 1 };
+            let configured = connections * listeners + ADMIN_CONNECTIONS.get();
+            match within(&config, limit) {
+                Ok(Admitted { data, admin }) => {
+                    let admitted = data.get() * listeners + admin.get();
+                    let room = limit - reserved(&config);
+                    prop_assert!(data.get() <= connections && admin <= ADMIN_CONNECTIONS);
+                    prop_assert!(admitted <= room);
+                    // What is left over from dividing it among the listeners.
+                    prop_assert!(admitted == configured || admitted + listeners > room);
+                    let admin_share = ADMIN_CONNECTIONS.get().min(room / ADMIN_SHARE);
+                    prop_assert!(admin.get() >= admin_share);
+                }
+                Err(needed) => {
+                    prop_assert!(limit < needed);
+                    prop_assert!(within(&config, needed).is_ok());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_limit_or_far_below_it_all_that_is_configured_is_admitted() {
+        let config = config(10_000, true, true);
+        for limit in [None, Some(u64::MAX), Some(524_288)] {
+            let admitted = admitted(&config, limit).unwrap();
+            assert_eq!(admitted.data.get(), 10_000);
+            assert_eq!(admitted.admin, ADMIN_CONNECTIONS);
+        }
+    }
+}
