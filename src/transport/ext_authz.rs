@@ -92,7 +92,7 @@ impl<T: Tier> ExtAuthzService<T> {
         })?;
         let (scopes, audience) = message.needs()?;
         let client_ip = edge::client_ip(asked, self.config.trusted_hops, message.source_ip());
-        let scopes = needs::scopes(scopes);
+        let scopes = needs::scopes(scopes)?;
         let needs = needs::needs(&scopes, client_ip, audience)?;
         let presented = match self.sources.find(asked) {
             Ok(presented) => presented,

@@ -86,7 +86,7 @@ impl<T: Tier> ForwardAuth<T> {
         let needed = Needed::read(asked.uri.query().unwrap_or_default())?;
         let peer = asked.extensions.get().map(|Peer(address): &Peer| address.ip());
         let client_ip = edge::client_ip(asked, self.trusted_hops, peer);
-        let scopes = needs::scopes(&needed.scopes);
+        let scopes = needs::scopes(&needed.scopes)?;
         let needs = needs::needs(&scopes, client_ip, &needed.audience)?;
         let target = if self.sources.has_query() { Some(Target::of(asked)?) } else { None };
         let credential = match self.sources.find(asked) {

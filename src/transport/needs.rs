@@ -42,9 +42,14 @@ pub(super) fn not_blank<'a>(name: &str, text: &'a str) -> Result<&'a str, Refusa
 }
 
 /// The scopes in a text that has spaces between them. Of far too many only so
-/// many are taken that [`needs`] refuses them.
-pub(super) fn scopes(text: &str) -> Vec<&str> {
-    text.split_ascii_whitespace().take(MAX_REQUIRED_SCOPES + 1).collect()
+/// many are taken that [`needs`] refuses them. With commas between them they would be a
+/// single scope, which no key has, so that nobody would be let in and each be told to ask
+/// for it.
+pub(super) fn scopes(text: &str) -> Result<Vec<&str>, Refusal> {
+    if text.contains(',') {
+        return Err(Refusal::invalid("scopes have a space between them, not a comma"));
+    }
+    Ok(text.split_ascii_whitespace().take(MAX_REQUIRED_SCOPES + 1).collect())
 }
 
 #[cfg(test)]
@@ -69,11 +74,20 @@ mod tests {
 
     #[test]
     fn scopes_are_read_with_any_space_between_them() {
-        assert_eq!(scopes("  read orders:write\tx "), ["read", "orders:write", "x"]);
-        assert!(scopes(" ").is_empty());
+        assert_eq!(scopes("  read orders:write\tx ").unwrap(), ["read", "orders:write", "x"]);
+        assert!(scopes(" ").unwrap().is_empty());
         let far_too_many = "x ".repeat(30_000);
-        assert_eq!(scopes(&far_too_many).len(), MAX_REQUIRED_SCOPES + 1);
-        assert!(refused(&scopes(&far_too_many), ""));
+        assert_eq!(scopes(&far_too_many).unwrap().len(), MAX_REQUIRED_SCOPES + 1);
+        assert!(refused(&scopes(&far_too_many).unwrap(), ""));
+    }
+
+    #[test]
+    fn scopes_with_a_comma_between_them_are_refused_with_the_remedy() {
+        for text in ["read,write", "read, write", "read ,", ","] {
+            let refusal = scopes(text).unwrap_err();
+            assert_eq!(refusal.reason, "REQUEST_INVALID");
+            assert_eq!(refusal.message(), "scopes have a space between them, not a comma");
+        }
     }
 
     #[test]

@@ -25,9 +25,9 @@ pub struct CredentialConfig {
 /// Answers to Envoy's `ext_authz` filter, on `listen.grpc`.
 ///
 /// What a route needs is told in its `context_extensions`: `keystead.scopes`, with
-/// spaces between them, and `keystead.audience`. One that is blank, and any other
-/// that begins with `keystead` in whatever case, is told as `REQUEST_INVALID`: to
-/// ignore a slip would let everyone in.
+/// spaces between them, and `keystead.audience`. One that is blank, scopes with a comma,
+/// and any other that begins with `keystead` in whatever case, are told as
+/// `REQUEST_INVALID`: to ignore a slip would let everyone in.
 ///
 /// A message of 256 KiB is read, or of `grpc.max_message_bytes` if that is more:
 /// Envoy tells a path twice and allows headers of 60 KiB in all. A larger message is

@@ -64,7 +64,7 @@ mod tests {
 
     fn reads_as(query: &str, scopes: &[&str], audience: &str) {
         let needed = Needed::read(query).unwrap();
-        assert_eq!(needs::scopes(&needed.scopes), scopes, "{query}");
+        assert_eq!(needs::scopes(&needed.scopes).unwrap(), scopes, "{query}");
         assert_eq!(needed.audience, audience, "{query}");
     }
 

@@ -36,6 +36,7 @@ async fn route_that_needs_nonsense_is_invalid_whatever_the_key() {
         ("keystead", "read"),
         ("keystead.scopes", ""),
         ("keystead.scopes", " \t"),
+        ("keystead.scopes", "read,write"),
         ("keystead.audience", ""),
     ] {
         for ask in [Ask::bearer(&key.text), Ask::new()] {

@@ -25,6 +25,8 @@ async fn needs_that_make_no_sense_are_invalid_whatever_the_key() {
         ("audience=+", "`audience`"),
         ("scopes=a&scopes=b", "`scopes`"),
         ("scopes=%ff", "UTF-8"),
+        ("scopes=read,write", "not a comma"),
+        ("scopes=read%2C+write", "not a comma"),
         (&format!("scopes={long}"), "256 bytes"),
         (&format!("scopes={many}"), "64 scopes"),
         (&format!("audience={long}"), "256 bytes"),

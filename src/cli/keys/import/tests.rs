@@ -123,6 +123,8 @@ fn every_bad_value_is_told_with_its_line_its_field_and_the_remedy() {
         ("principal", json!("x".repeat(257)), "the principal is 257 bytes long; 256 are allowed"),
         ("scopes", json!("read"), "`scopes`: write an array of texts"),
         ("scopes", json!(["a b"]), "the scope \"a b\" has white space in it"),
+        ("scopes", json!(["a,b"]), "the scope \"a,b\" has a comma in it; give each one by itself"),
+        ("audiences", json!(["a,b"]), "the audience \"a,b\" has a comma in it"),
         ("allowed_networks", json!(["10.1.2.3/8"]), "did you mean 10.0.0.0/8, or 10.1.2.3 alone?"),
         ("allowed_networks", json!(["x"]), "`allowed_networks`: `x` is no network"),
         ("metadata", json!({"a": 1}), "`metadata`: that is no text"),
@@ -138,6 +140,8 @@ fn every_bad_value_is_told_with_its_line_its_field_and_the_remedy() {
         assert!(text.starts_with("  line 2: ") && text.contains(told), "{text}");
         assert!(!text.contains("ks_live_secret"));
     }
+    let csv = bad(format!("sha256,principal,scopes\n{},acme,\"a,b\"\n", sha256(1)));
+    assert!(csv.starts_with("  line 2: the scope \"a,b\" has a comma in it"), "{csv}");
 }
 
 #[test]
