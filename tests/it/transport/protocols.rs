@@ -153,6 +153,18 @@ async fn last_answer_of_an_http1_connection_says_that_it_closes() {
                 assert!(said.contains("\r\nconnection: close\r\n"), "{request}: {said}");
             }
         }
+        // What is refused before it is a request.
+        let head = "GET /livez HTTP/1.1\r\nhost: x\r\n";
+        for (request, status) in [
+            ("GET\r\n\r\n".to_owned(), 400),
+            (format!("{head}a b: x\r\n\r\n"), 400),
+            (format!("{head}a: {}\r\n\r\n", "x".repeat(100_000)), 431),
+            (format!("{head}{}\r\n", "a: x\r\n".repeat(200)), 431),
+        ] {
+            let said = raw(address, &request).await;
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+            assert!(said.contains("\r\nconnection: close\r\n"), "{said}");
+        }
     }
 }
 
