@@ -22,8 +22,8 @@
 #[path = "suite/callgrind.rs"]
 mod callgrind;
 #[expect(dead_code, reason = "benches/tiers.rs needs the rest")]
-#[path = "suite/stand.rs"]
-mod stand;
+#[path = "suite/in_process.rs"]
+mod in_process;
 #[expect(dead_code, reason = "the other benchmarks need the rest")]
 #[path = "suite/typical.rs"]
 mod typical;
@@ -32,7 +32,7 @@ use std::{env, error::Error, process::ExitCode};
 
 use alloc_tracker::{Allocator, Session};
 
-use self::stand::{Call, Stand};
+use self::in_process::{Call, InProcess};
 
 #[global_allocator]
 static ALLOCATOR: Allocator<mimalloc::MiMalloc> = Allocator::new(mimalloc::MiMalloc);
@@ -99,7 +99,7 @@ fn hold() -> Result<bool> {
             "the bounds are those of the profile `release`: run it without --profile".into()
         );
     }
-    let stand = Stand::new()?;
+    let stand = InProcess::new()?;
     let mut wrong = Vec::new();
     println!("path | allocations | bytes | instructions | bounds");
     println!("-----|-------------|-------|--------------|-------");
@@ -139,7 +139,7 @@ fn faults(name: &str, counted: Cost, bound: Cost) -> impl Iterator<Item = String
 }
 
 /// How many allocations one call makes, and of how many bytes.
-fn allocations(stand: &Stand, call: Call) -> Result<(u64, u64)> {
+fn allocations(stand: &InProcess, call: Call) -> Result<(u64, u64)> {
     let requests: Vec<_> = (0..WARM_UP + FEW).map(|_| stand.request(call)).collect();
     let mut requests = requests.into_iter();
     for request in requests.by_ref().take(usize::try_from(WARM_UP)?) {
@@ -172,7 +172,7 @@ fn under_callgrind(name: &str, calls: &str) -> Result<()> {
     let known = BOUNDS.iter().find(|(known, ..)| *known == name);
     let (_, call, _) = *known.ok_or("there is no such call")?;
     let calls = usize::try_from(WARM_UP + calls.parse::<u64>()?)?;
-    let stand = Stand::new()?;
+    let stand = InProcess::new()?;
     let mut requests: Vec<_> = (0..WARM_UP + MANY).map(|_| stand.request(call)).collect();
     requests.reverse();
     for _ in 0..calls {

@@ -14,8 +14,8 @@
 #[path = "suite/callgrind.rs"]
 mod callgrind;
 #[expect(dead_code, reason = "benches/tiers.rs needs the rest")]
-#[path = "suite/stand.rs"]
-mod stand;
+#[path = "suite/in_process.rs"]
+mod in_process;
 #[expect(dead_code, reason = "the other benchmarks need the rest")]
 #[path = "suite/typical.rs"]
 mod typical;
@@ -29,7 +29,7 @@ use envoy_types::pb::envoy::{
 use keystead::transport::CredentialSources;
 use prost::Message;
 
-use self::stand::{Call, Stand};
+use self::in_process::{Call, InProcess};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -132,7 +132,7 @@ fn hold() -> Result<bool> {
 /// Answers the input in so many parts.
 fn under_callgrind(name: &str, parts: &str) -> Result<()> {
     let parts: usize = parts.parse()?;
-    let stand = Stand::with(|config| {
+    let stand = InProcess::with(|config| {
         let sources =
             ["authorization:Bearer", "header:x-api-key", "cookie:k", "query:key-of-the-api"];
         let sources = CredentialSources::try_from(sources.map(str::to_owned).to_vec());
@@ -145,7 +145,7 @@ fn under_callgrind(name: &str, parts: &str) -> Result<()> {
         let (_, place, piece) = input.ok_or("there is no such input")?;
         for key in ["", stand.key.as_str()] {
             let message = place.filled(piece, LONG / parts, key);
-            stand.answer(Call::ExtAuthz, Stand::request_of(Call::ExtAuthz, &message));
+            stand.answer(Call::ExtAuthz, InProcess::request_of(Call::ExtAuthz, &message));
         }
     }
     // What is left over would take instructions to be dropped.

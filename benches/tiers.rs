@@ -7,10 +7,10 @@
 //!
 //! Counting allocations costs some nanoseconds each, which are in the times.
 
-#[path = "suite/behind.rs"]
-mod behind;
-#[path = "suite/stand.rs"]
-mod stand;
+#[path = "suite/in_process.rs"]
+mod in_process;
+#[path = "suite/miss_path.rs"]
+mod miss_path;
 #[path = "suite/typical.rs"]
 mod typical;
 
@@ -20,22 +20,22 @@ use bytes::Bytes;
 use divan::{AllocProfiler, Bencher};
 use keystead::{
     check::{Needs, decide},
-    key::Digest,
-    store::{Answer, Known},
+    key::{CompactKey, Digest},
+    store::Answer,
     telemetry::CacheResult,
     time::Clock,
     transport::pb,
 };
 
 use self::{
-    behind::Behind,
-    stand::{Call, Stand},
+    in_process::{Call, InProcess},
+    miss_path::Behind,
 };
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
 
-static STAND: LazyLock<Stand> = LazyLock::new(|| match Stand::new() {
+static STAND: LazyLock<InProcess> = LazyLock::new(|| match InProcess::new() {
     Ok(stand) => stand,
     Err(error) => panic!("the stand for the benchmarks cannot be set up: {error}"),
 });
@@ -73,12 +73,12 @@ mod a_credential {
 /// of the processor.
 #[divan::bench(args = [1_000, 1_000_000])]
 fn look_in_memory(bencher: Bencher<'_, '_>, keys: u64) {
-    let memory = stand::memory();
+    let memory = in_process::memory();
     let now = Clock::System.monotonic();
     let digest = |number: u64| Digest::sha256_of(&number.to_le_bytes());
     for number in 0..keys {
-        let record = stand::record(number).expect("a random id");
-        let answer = Answer::Found(Known::from(&record));
+        let record = in_process::record(number).expect("a random id");
+        let answer = Answer::Found(CompactKey::from(&record));
         memory.take(digest(number), &answer, now).expect("nothing contradicts it");
     }
     // A step that has no divisor in common with either count, and is not small.
@@ -97,7 +97,9 @@ fn decide_about_it(bencher: Bencher<'_, '_>) {
     let scopes: Vec<_> = request.required_scopes.iter().map(String::as_str).collect();
     let needs = Needs { scopes: &scopes, ..Needs::default() };
     let now = Clock::System.moment();
-    bencher.with_inputs(|| STAND.sighting()).bench_values(|it| decide(it, black_box(needs), now));
+    bencher
+        .with_inputs(|| STAND.observation())
+        .bench_values(|it| decide(it, black_box(needs), now));
 }
 
 #[divan::bench]

@@ -7,8 +7,8 @@ mod open;
 mod open_files;
 mod probe;
 mod secrets;
+mod snapshot;
 mod tiers;
-mod warm;
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -29,7 +29,8 @@ use crate::{
     config::Config,
     feed::Feed,
     fill::Fill,
-    ladder::Ladder,
+    instance::Instance,
+    snapshot::Writer,
     store::AnyStore,
     tasks::Tasks,
     telemetry::MetricsError,
@@ -39,7 +40,6 @@ use crate::{
         Scrapes, Serves, Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
-    warm::Writer,
 };
 
 /// How long before the hard limit whatever still waits is told that it will not
@@ -83,7 +83,7 @@ pub struct App {
 /// What runs behind the requests.
 #[derive(Debug)]
 struct Background {
-    ladder: Ladder,
+    instance: Instance,
     health: Health,
     probe: Probe<AnyStore>,
     feed: Feed<AnyStore>,
@@ -96,7 +96,7 @@ struct Background {
 #[derive(Debug, Default)]
 struct Stops {
     /// Connections are asked to end.
-    goodbye: CancellationToken,
+    draining: CancellationToken,
     /// Whatever still waits is told that it will not be answered.
     cut_off: CancellationToken,
     /// No more uses are noted, the last snapshot is written, and the admin
@@ -170,23 +170,23 @@ impl App {
         let Listeners { grpc, admin, control, forward_auth, metrics, exposition, .. } = listeners;
         let Opened { store, ring, tasks } = opened;
         let stops = Stops::default();
-        let ladder = Ladder::new(clock.clone());
+        let instance = Instance::new(clock.clone());
 
         let tiers =
             Tiers::on(store, &ring, config, tasks.clone(), Arc::clone(&metrics), clock.clone())
                 .await;
         if tiers.is_warm() {
-            ladder.begin_warm();
+            instance.begin_warm();
         }
         let retired = &config.keys.retired_secrets;
         let mut secrets =
-            Secrets::new(&ring, retired, tiers.is_warm(), ladder.clone(), clock.clone());
+            Secrets::new(&ring, retired, tiers.is_warm(), instance.clone(), clock.clone());
         let lacking = secrets.at_start(&tiers.store).await;
         if !lacking.is_empty() {
             return Err(OpenError::SecretUnknown(lacking).into());
         }
-        tiers.show(&ladder);
-        metrics.observe_ladder(ladder.clone());
+        tiers.show(&instance);
+        metrics.observe_instance_state(instance.clone());
 
         // What asks them.
         let looked = tiers.looked(ring.clone(), config);
@@ -200,14 +200,14 @@ impl App {
         let probe = Probe::new(
             tiers.fill.clone(),
             secrets,
-            ladder.clone(),
+            instance.clone(),
             Arc::clone(&tiers.warmth),
             Arc::clone(&tiers.coverage),
             config.store.probe_every,
             clock.clone(),
         );
-        let (feed, snapshot) = tiers.into_feed(config, ladder.clone());
-        let health = Health::new(ladder.clone(), tasks.clone());
+        let (feed, snapshot) = tiers.into_feed(config, instance.clone());
+        let health = Health::new(instance.clone(), tasks.clone());
 
         // The surfaces.
         let admitted = Arc::clone(&admission);
@@ -224,8 +224,13 @@ impl App {
             None => (None, tracked(auth, &asked)),
         };
         let scrapes = Scrapes::of(exposition);
-        let state =
-            AdminState { ladder: ladder.clone(), breaker, scrapes, tasks: tasks.clone(), clock };
+        let state = AdminState {
+            instance: instance.clone(),
+            breaker,
+            scrapes,
+            tasks: tasks.clone(),
+            clock,
+        };
         Ok(Self {
             grpc: (grpc, Protocol::Grpc(config.grpc), data),
             admin: (admin, http1, admin_routes(state).merge(beside)),
@@ -234,7 +239,7 @@ impl App {
             asked,
             workers: start("serve", config.grpc.workers())?,
             aside: start("admin", NonZeroUsize::MIN)?,
-            background: Background { ladder, health, probe, feed, uses, snapshot, tasks },
+            background: Background { instance, health, probe, feed, uses, snapshot, tasks },
             drain: config.drain,
             stops,
         })
@@ -275,35 +280,35 @@ impl App {
             drain,
             stops,
         } = self;
-        let Background { ladder, health, probe, feed, uses, snapshot, tasks } = background;
+        let Background { instance, health, probe, feed, uses, snapshot, tasks } = background;
         let (calls, visits, kept) = (Tasks::here(), Tasks::here(), Tasks::here());
 
-        tasks.spawn_until_stopped("health", health.follow(stops.goodbye.clone()));
+        tasks.spawn_until_stopped("health", health.follow(stops.draining.clone()));
         tasks.spawn_until_stopped("probe", probe.run());
         tasks.spawn_until_stopped("feed", feed.follow());
         tasks.spawn("uses", uses.run(stops.last.clone()));
         if let Some(snapshot) = snapshot {
             kept.spawn("snapshot", snapshot.run(stops.last.clone()));
         }
-        let goodbye = &stops.goodbye;
+        let draining = &stops.draining;
         serve("admin", admin, &aside, &visits, &stops.last);
-        serve("grpc", grpc, &workers, &calls, goodbye);
+        serve("grpc", grpc, &workers, &calls, draining);
         if let Some(control) = control {
-            serve("control", control, &aside, &calls, goodbye);
+            serve("control", control, &aside, &calls, draining);
         }
         if let Some(forward_auth) = forward_auth {
-            serve("forward_auth", forward_auth, &workers, &calls, goodbye);
+            serve("forward_auth", forward_auth, &workers, &calls, draining);
         }
 
         let stop = stop.await;
-        ladder.drain();
+        instance.drain();
         let delay = match stop {
             Stop::AfterDelay => drain.delay,
             Stop::AtOnce => Duration::ZERO,
         };
         let end = Instant::now() + drain.timeout;
         sleep(delay).await;
-        stops.goodbye.cancel();
+        stops.draining.cancel();
         finish(&calls, &stops, end).await;
         stops.last.cancel();
         finish(&asked, &stops, end.max(Instant::now() + BACKGROUND_LIMIT)).await;
@@ -334,10 +339,10 @@ fn serve(
     (listener, protocol, service): Listening<impl Serves>,
     workers: &Workers,
     connections: &Tasks,
-    goodbye: &CancellationToken,
+    draining: &CancellationToken,
 ) {
-    let (among, goodbye) = (connections.clone(), goodbye.clone());
-    connections.spawn(name, listener.serve(protocol, service, workers.clone(), among, goodbye));
+    let (among, draining) = (connections.clone(), draining.clone());
+    connections.spawn(name, listener.serve(protocol, service, workers.clone(), among, draining));
 }
 
 fn data_config(config: &Config) -> DataConfig {

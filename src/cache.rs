@@ -18,17 +18,17 @@ use tokio::time::Instant;
 
 pub use config::CacheConfig;
 pub use coverage::Coverage;
-pub use memory::{Exported, Held, Memory, Peek, Peeked, Serve};
-pub use policy::{Life, Windows};
+pub use memory::{Exported, Hit, Inspection, Memory, Remembered, Serve};
+pub use policy::{EntryState, Windows};
 pub use tombstones::Tombstone;
 
 use crate::{
+    instance::Warmth,
     key::{Credential, Digest},
-    ladder::Warmth,
     outage::Unavailable,
     store::Answer,
     telemetry::{CacheResult, Metrics},
-    tier::{Freshness, Refresh, Sighting, Tier},
+    tier::{Freshness, Observation, Refresh, Tier},
     time::Clock,
 };
 
@@ -70,7 +70,7 @@ impl<T: Refresh> Cached<T> {
         &self,
         credential: Credential,
         deadline: Instant,
-    ) -> Result<Sighting, Unavailable> {
+    ) -> Result<Observation, Unavailable> {
         let doubt = self.next.doubt();
         self.next
             .refresh(credential.digest())
@@ -84,7 +84,7 @@ impl<T: Refresh> Cached<T> {
 }
 
 impl<T: Refresh> Tier for Cached<T> {
-    fn at_hand(&self, credential: Credential, now: Instant) -> Option<Sighting> {
+    fn peek(&self, credential: Credential, now: Instant) -> Option<Observation> {
         let held = self.memory.look(&credential.digest(), now)?;
         (held.serve != Serve::IfError).then(|| self.serve(credential, held, now))
     }
@@ -93,18 +93,18 @@ impl<T: Refresh> Tier for Cached<T> {
         &self,
         credential: Credential,
         deadline: Instant,
-    ) -> Result<Sighting, Unavailable> {
+    ) -> Result<Observation, Unavailable> {
         let now = self.clock.monotonic();
         let found = match self.memory.look(&credential.digest(), now) {
-            Some(Held { sighting, serve: Serve::IfError }) => {
-                self.metrics.cache_lookup(result_of(&sighting));
+            Some(Hit { observation, serve: Serve::IfError }) => {
+                self.metrics.cache_lookup(result_of(&observation));
                 let asked = self.ask_first(credential, deadline).await;
                 Ok(asked.unwrap_or_else(|cause| {
                     self.metrics.masked_failure("store", cause);
-                    sighting
+                    observation
                 }))
             }
-            Some(held @ Held { serve: Serve::AtOnce | Serve::AndRefresh, .. }) => {
+            Some(held @ Hit { serve: Serve::AtOnce | Serve::AndRefresh, .. }) => {
                 return Ok(self.serve(credential, held, now));
             }
             None => {
@@ -119,14 +119,14 @@ impl<T: Refresh> Tier for Cached<T> {
 
 impl<T: Refresh> Cached<T> {
     /// Serves what may be served at once.
-    fn serve(&self, credential: Credential, held: Held, now: Instant) -> Sighting {
-        let Held { sighting, serve } = held;
+    fn serve(&self, credential: Credential, held: Hit, now: Instant) -> Observation {
+        let Hit { observation, serve } = held;
         if serve == Serve::AndRefresh {
             self.refresh_behind(credential.digest());
         }
-        self.metrics.cache_lookup(result_of(&sighting));
+        self.metrics.cache_lookup(result_of(&observation));
         self.note(credential, true, now);
-        sighting
+        observation
     }
 
     /// Notes what becomes of a known key while the store is in doubt.
@@ -147,8 +147,8 @@ impl<T: Refresh> Cached<T> {
 }
 
 /// Under what a lookup that found something is counted.
-const fn result_of(sighting: &Sighting) -> CacheResult {
-    match (&sighting.answer, sighting.freshness) {
+const fn result_of(observation: &Observation) -> CacheResult {
+    match (&observation.answer, observation.freshness) {
         (Answer::Absent(_), _) => CacheResult::Absent,
         (Answer::Found(_), Freshness::Fresh) => CacheResult::Fresh,
         (Answer::Found(_), Freshness::Revalidating) => CacheResult::Revalidating,

@@ -54,7 +54,7 @@ use crate::{
     key::{Credential, KeyRing, Prefix, Unread},
     outage::Unavailable,
     store::Answer,
-    tier::{Sighting, Tier},
+    tier::{Observation, Tier},
     time::{Clock, Moment},
 };
 
@@ -79,7 +79,7 @@ pub struct Checker<T> {
 
 /// How far a check comes without waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AtHand {
+pub enum Peek {
     /// To its end.
     Decided(Decision),
     /// To a credential that has to be [found](Checker::find).
@@ -97,17 +97,17 @@ impl<T: Tier> Checker<T> {
     /// Decides at `now` whether the key that was presented may be used for what is
     /// needed, if that can be said without waiting: what was presented is no key, or
     /// its record is in memory and may be served. Synchronous, does no I/O.
-    pub fn at_hand(&self, presented: &[u8], needs: Needs<'_>, now: Moment) -> AtHand {
+    pub fn peek(&self, presented: &[u8], needs: Needs<'_>, now: Moment) -> Peek {
         let credential = match self.ring.read(presented) {
             Ok(credential) => credential,
             Err(Unread::Malformed(malformed)) => {
-                return AtHand::Decided(Decision::Deny(malformed.into()));
+                return Peek::Decided(Decision::Deny(malformed.into()));
             }
-            Err(Unread::SecretUnknown) => return AtHand::Unavailable(Unavailable::SecretUnknown),
+            Err(Unread::SecretUnknown) => return Peek::Unavailable(Unavailable::SecretUnknown),
         };
-        match self.keys.at_hand(credential, now.monotonic) {
-            Some(sighting) => AtHand::Decided(decide(sighting, needs, now)),
-            None => AtHand::Unknown(credential),
+        match self.keys.peek(credential, now.monotonic) {
+            Some(observation) => Peek::Decided(decide(observation, needs, now)),
+            None => Peek::Unknown(credential),
         }
     }
 
@@ -125,11 +125,11 @@ impl<T: Tier> Checker<T> {
         needs: Needs<'_>,
         deadline: Instant,
     ) -> Result<Decision, Unavailable> {
-        let sighting = self.keys.find(credential, deadline).await?;
-        Ok(decide(sighting, needs, self.clock.moment()))
+        let observation = self.keys.find(credential, deadline).await?;
+        Ok(decide(observation, needs, self.clock.moment()))
     }
 
-    /// Decides, whether that takes waiting or not: [`Checker::at_hand`], and
+    /// Decides, whether that takes waiting or not: [`Checker::peek`], and
     /// [`Checker::find`] if need be.
     pub async fn check(
         &self,
@@ -137,18 +137,18 @@ impl<T: Tier> Checker<T> {
         needs: Needs<'_>,
         deadline: Instant,
     ) -> Result<Decision, Unavailable> {
-        match self.at_hand(presented, needs, self.clock.moment()) {
-            AtHand::Decided(decision) => Ok(decision),
-            AtHand::Unknown(credential) => self.find(credential, needs, deadline).await,
-            AtHand::Unavailable(cause) => Err(cause),
+        match self.peek(presented, needs, self.clock.moment()) {
+            Peek::Decided(decision) => Ok(decision),
+            Peek::Unknown(credential) => self.find(credential, needs, deadline).await,
+            Peek::Unavailable(cause) => Err(cause),
         }
     }
 }
 
 /// What follows from what is known of a key. Pure.
 #[must_use]
-pub fn decide(sighting: Sighting, needs: Needs<'_>, now: Moment) -> Decision {
-    let Sighting { answer, validated_at, freshness } = sighting;
+pub fn decide(observation: Observation, needs: Needs<'_>, now: Moment) -> Decision {
+    let Observation { answer, validated_at, freshness } = observation;
     let record = match answer {
         Answer::Found(record) => record,
         Answer::Absent(absence) => return Decision::Deny(absence.into()),

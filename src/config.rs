@@ -28,13 +28,13 @@ use crate::{
     feed::FeedConfig,
     fill::FillConfig,
     key::KeysConfig,
+    snapshot::SnapshotConfig,
     store::StoreConfig,
     suspect::SuspectConfig,
     telemetry::LogConfig,
     transport::{
         CredentialConfig, DrainConfig, ExtAuthzConfig, ForwardAuthConfig, GrpcConfig, ListenConfig,
     },
-    warm::SnapshotConfig,
 };
 
 /// The configuration of Keystead.

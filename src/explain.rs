@@ -19,14 +19,14 @@ pub use agreement::Agreement;
 pub use find::Basis;
 
 use crate::{
-    cache::{Coverage, Memory, Peek, Peeked},
+    cache::{Coverage, Inspection, Memory, Remembered},
     check::{self, Decision, Denial, MissingCredential, Needs},
     guard::{BreakerState, Guarded},
     key::{Credential, Digest, Fault, KeyRing, Oddity, Reading, Unread},
     outage::Unavailable,
     store::{Answer, DataAge, Lookup, Store, StoreError, StoreErrorKind},
     suspect::Suspicion,
-    tier::{Freshness, Sighting},
+    tier::{Freshness, Observation},
     time::{Clock, Moment},
 };
 
@@ -84,20 +84,20 @@ pub struct Seen {
     /// When the memory was looked at.
     pub at: Moment,
     /// What it held.
-    pub memory: Peek,
+    pub memory: Inspection,
     /// What the store said.
-    pub store: Asked,
+    pub store: StoreReply,
 }
 
 /// What the store said when it was asked.
 #[derive(Debug)]
-pub struct Asked {
+pub struct StoreReply {
     /// When it was asked. What it said was true then or later.
     pub at: Instant,
     /// How long that took, a connection that had to be made included.
     pub took: Duration,
     /// What it said, or why there is no answer.
-    pub answer: Result<Answer, Silence>,
+    pub answer: Result<Answer, LookupFailure>,
     /// Whether it has another key that it should have, where one was asked for
     /// too: if not, an absence says nothing.
     pub credible: bool,
@@ -107,7 +107,7 @@ pub struct Asked {
 
 /// Why the store gave no answer.
 #[derive(Debug, Clone)]
-pub struct Silence {
+pub struct LookupFailure {
     /// The cause as a check would tell it.
     pub cause: Unavailable,
     /// What was said with it. Holds no digest.
@@ -188,15 +188,15 @@ impl<S: Store> Explainer<S> {
         let at = self.parts.clock.moment();
         let memory = &self.parts.memory;
         let ours = matches!(credential, Credential::Ours(_));
-        let (doubts, memory) = (self.doubts(at), memory.peek(&digest, ours, at.monotonic));
+        let (doubts, memory) = (self.doubts(at), memory.inspect(&digest, ours, at.monotonic));
         let store = self.ask(digest, &memory, deadline).await;
         let seen = Seen { at, memory, store };
 
         let (found, basis) = find::found(&seen, &doubts, self.parts.revalidate_wait);
         let now = self.parts.clock.moment();
-        let decision = found.clone().map(|sighting| check::decide(sighting, needs, now));
+        let decision = found.clone().map(|observation| check::decide(observation, needs, now));
         let rule = rule::of(&decision, found.ok().as_ref(), needs, now);
-        let by_the_store = seen.store.sighting().ok().map(|it| check::decide(it, needs, now));
+        let by_the_store = seen.store.observation().ok().map(|it| check::decide(it, needs, now));
         let mut notes = notes::of(&seen, &doubts, basis, self.parts.revalidate_wait);
         if !ours {
             notes.extend(self.odd(presented));
@@ -248,21 +248,22 @@ impl<S: Store> Explainer<S> {
 
     /// Asks the store about a key, and where the memory has no record of it about
     /// one that the store should have, as a check does. That may be the same.
-    async fn ask(&self, digest: Digest, memory: &Peek, deadline: Instant) -> Asked {
-        let known = matches!(memory.held, Some(Peeked::Record { .. }));
+    async fn ask(&self, digest: Digest, memory: &Inspection, deadline: Instant) -> StoreReply {
+        let known = matches!(memory.held, Some(Remembered::Record { .. }));
         let witness = self.parts.suspicion.next_witness().filter(|_| !known);
         let along = witness.filter(|witness| *witness != digest);
         let asked: Vec<_> = [digest].into_iter().chain(along).collect();
 
         let at = self.parts.clock.monotonic();
         let lookup = async {
-            let place = self.store.enter(deadline).await.map_err(|refused| {
-                Silence::of(refused.into(), "the control listener's own connections")
+            let place = self.store.acquire(deadline).await.map_err(|refused| {
+                LookupFailure::of(refused.into(), "the control listener's own connections")
             })?;
             let find = place.run(async |store: &S| store.find(&asked).await);
-            find.await.map_err(|error| Silence::from(&error))
+            find.await.map_err(|error| LookupFailure::from(&error))
         };
-        let late = || Silence::of(Unavailable::Store(StoreErrorKind::Timeout), "no answer in time");
+        let late =
+            || LookupFailure::of(Unavailable::Store(StoreErrorKind::Timeout), "no answer in time");
         let lookup = timeout_at(deadline, lookup).await.unwrap_or_else(|_| Err(late()));
         let took = self.parts.clock.monotonic() - at;
 
@@ -274,21 +275,21 @@ impl<S: Store> Explainer<S> {
         let answer = lookup.and_then(|lookup| match lookup.get(&digest) {
             Some(answer) => Ok(answer.clone()),
             None => Err(lookup.unreadable(&digest).map_or_else(
-                || Silence::of(Unavailable::Internal, "the key was not asked for"),
-                |error| Silence::from(error).without(&digest),
+                || LookupFailure::of(Unavailable::Internal, "the key was not asked for"),
+                |error| LookupFailure::from(error).without(&digest),
             )),
         });
-        Asked { at, took, answer, credible, age }
+        StoreReply { at, took, answer, credible, age }
     }
 }
 
-impl Asked {
+impl StoreReply {
     /// What the store said, as a lookup of a check would have it.
-    fn sighting(&self) -> Result<Sighting, Unavailable> {
+    fn observation(&self) -> Result<Observation, Unavailable> {
         let answer = self.answer.clone().map_err(|silence| silence.cause)?;
         let freshness =
             if self.age.is_lagging() { Freshness::StaleIfError } else { Freshness::Fresh };
-        Ok(Sighting { answer, validated_at: self.age.as_of(self.at), freshness })
+        Ok(Observation { answer, validated_at: self.age.as_of(self.at), freshness })
     }
 }
 
@@ -300,7 +301,7 @@ impl Explanation {
     }
 }
 
-impl Silence {
+impl LookupFailure {
     fn of(cause: Unavailable, detail: &str) -> Self {
         Self { cause, detail: detail.to_owned() }
     }
@@ -313,7 +314,7 @@ impl Silence {
     }
 }
 
-impl From<&StoreError> for Silence {
+impl From<&StoreError> for LookupFailure {
     fn from(error: &StoreError) -> Self {
         Self::of(error.into(), error.detail())
     }

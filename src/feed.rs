@@ -30,7 +30,7 @@ use crate::{
     cache::{Coverage, Memory},
     fill::Fill,
     guard::Guarded,
-    ladder::{Dependency, Ladder, TierWatch},
+    instance::{Dependency, Instance, TierWatch},
     store::{Follower, Position, Store, StoreError, Woken},
     telemetry::Metrics,
     time::{Clock, jittered},
@@ -73,7 +73,7 @@ pub struct FeedParts<S> {
     /// Told the position, as of the last time that all changes were applied.
     pub told: watch::Sender<Option<Position>>,
     /// Told how the feed fares.
-    pub ladder: Ladder,
+    pub instance: Instance,
     /// Told how long changes take.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -85,17 +85,17 @@ impl<S: Store> Feed<S> {
     /// was written down, or begins at the newest change.
     #[must_use]
     pub fn new(config: FeedConfig, resume: Option<Position>, parts: FeedParts<S>) -> Self {
-        let FeedParts { store, fill, memory, coverage, told, ladder, metrics, clock } = parts;
+        let FeedParts { store, fill, memory, coverage, told, instance, metrics, clock } = parts;
         let (sweeps, sweep) = sweep(memory, fill.clone(), config.revalidate_rate);
         let (canaries, canary) = canary(CanaryParts {
             store: Arc::clone(&store),
             every: config.canary_every,
-            watch: TierWatch::new(Dependency::WritePath, ladder.clone(), clock.clone()),
+            watch: TierWatch::new(Dependency::WritePath, instance.clone(), clock.clone()),
             applied: told.subscribe(),
             metrics,
             clock: clock.clone(),
         });
-        let watch = TierWatch::new(Dependency::Feed, ladder, clock.clone());
+        let watch = TierWatch::new(Dependency::Feed, instance, clock.clone());
         let now = clock.monotonic();
         let pulse = Pulse::new(&config, now);
         let reader = Reader {

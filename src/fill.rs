@@ -6,9 +6,9 @@
 //! A single miss goes at once; what waits is taken, oldest first, when there is a
 //! place at the store, and refused when it could no longer be answered in time.
 
-#[cfg(test)]
-pub(crate) mod bench;
 mod config;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod pace;
 mod queue;
 mod worker;
@@ -28,7 +28,7 @@ pub use queue::Lane;
 
 use self::{
     pace::Pace,
-    queue::{Order, Queue, Stage},
+    queue::{LookupRequest, Queue, Stage},
     worker::Worker,
 };
 use crate::{
@@ -36,17 +36,17 @@ use crate::{
     guard::{Guarded, Refused},
     key::{Credential, Digest},
     outage::Unavailable,
+    snapshot::Journal,
     store::{Change, ChangeKind, DataAge, Store, StoreError, StoreErrorKind},
     suspect::Suspicion,
     tasks::Tasks,
     telemetry::Metrics,
-    tier::{Refresh, Sighting, Tier},
+    tier::{Observation, Refresh, Tier},
     time::Clock,
-    warm::Journal,
 };
 
 /// A digest that no key has: no preimage of it is known.
-pub(crate) const NOBODY: Digest = Digest::from_bytes([0; Digest::LEN]);
+pub(crate) const PROBE_DIGEST: Digest = Digest::from_bytes([0; Digest::LEN]);
 
 /// What a key more in a query costs when all places are busy.
 const TIME_PER_KEY: Duration = Duration::from_micros(40);
@@ -185,7 +185,7 @@ impl<S: Store> Fill<S> {
     }
 
     /// Joins the lookup of a key, or starts one.
-    fn join(&self, order: &Order) -> Result<watch::Receiver<Stage>, Unavailable> {
+    fn join(&self, order: &LookupRequest) -> Result<watch::Receiver<Stage>, Unavailable> {
         let now = self.0.parts.clock.monotonic();
         let mut queue = self.0.queue();
         if let Some(caller) = queue.join(order, now) {
@@ -195,7 +195,7 @@ impl<S: Store> Fill<S> {
             return Err(Unavailable::BreakerOpen);
         }
         let caller = queue.push(order, now)?;
-        let hired = queue.hire(order.lane, self.0.workers(order.lane));
+        let hired = queue.add_worker(order.lane, self.0.workers(order.lane));
         drop(queue);
         if hired {
             Worker::start(&self.0, order.lane);
@@ -218,10 +218,10 @@ impl<S: Store> Tier for Fill<S> {
         &self,
         credential: Credential,
         deadline: Instant,
-    ) -> Result<Sighting, Unavailable> {
+    ) -> Result<Observation, Unavailable> {
         let (digest, lane) = (credential.digest(), self.lane(credential));
         let ours = matches!(credential, Credential::Ours(_));
-        let order = Order { digest, lane, ours, answer_by: deadline, behind: false };
+        let order = LookupRequest { digest, lane, ours, answer_by: deadline, background: false };
         let caller = self.join(&order)?;
         let done = timeout_at(deadline, outcome(caller.clone())).await;
         done.unwrap_or_else(|_| Err(caller.borrow().when_given_up()))
@@ -232,7 +232,8 @@ impl<S: Store> Refresh for Fill<S> {
     fn refresh(&self, digest: Digest) -> Result<(), Unavailable> {
         let answer_by = self.0.parts.clock.monotonic() + self.0.timeout;
         // Of a key that was known, it is not said how its credential was read.
-        let order = Order { digest, lane: Lane::Known, ours: false, answer_by, behind: true };
+        let order =
+            LookupRequest { digest, lane: Lane::Known, ours: false, answer_by, background: true };
         self.join(&order).map(drop)
     }
 
@@ -246,7 +247,7 @@ impl<S: Store> Refresh for Fill<S> {
 }
 
 /// Waits until a lookup is done.
-async fn outcome(mut caller: watch::Receiver<Stage>) -> Result<Sighting, Unavailable> {
+async fn outcome(mut caller: watch::Receiver<Stage>) -> Result<Observation, Unavailable> {
     let done = caller.wait_for(|stage| matches!(stage, Stage::Done(_))).await;
     match done.as_deref() {
         Ok(Stage::Done(outcome)) => outcome.clone(),

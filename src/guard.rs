@@ -49,15 +49,15 @@ const PAUSE_JITTER: f64 = 0.2;
 
 /// A store behind its guard.
 ///
-/// A call first meets the breaker, then waits in turn for a place. While the
+/// A call first meets the breaker, then waits in turn for a permit. While the
 /// breaker is open, nobody waits: who came before it opened is sent away.
 #[derive(Debug)]
 pub struct Guarded<S> {
     tier: &'static str,
     store: S,
     gate: Arc<Gate>,
-    /// Held by the first of those who wait for a place; the others queue for it.
-    door: Mutex<()>,
+    /// Held by the first of those who wait for a permit; the others queue for it.
+    queue_head: Mutex<()>,
     /// A place was given back, or there may be more of them: for the first.
     freed: Notify,
     /// The breaker has opened: for all who wait.
@@ -71,7 +71,7 @@ pub struct Guarded<S> {
 /// A place at the store, given back when dropped. What was done with it is told
 /// to the breaker; nothing, if it was dropped before the store answered.
 #[derive(Debug)]
-pub struct Place<'a, S: Store> {
+pub struct Permit<'a, S: Store> {
     guarded: &'a Guarded<S>,
     /// `None` once the place is given back.
     ticket: Option<Ticket>,
@@ -103,7 +103,7 @@ impl From<Refused> for Unavailable {
 
 impl BreakerView {
     /// The state, as of the last call: a breaker whose time has passed is open
-    /// until somebody asks for a place.
+    /// until somebody asks for a permit.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         self.0.state()
@@ -134,7 +134,7 @@ impl<S: Store> Guarded<S> {
             tier,
             store,
             gate,
-            door: Mutex::default(),
+            queue_head: Mutex::default(),
             freed: Notify::new(),
             opened: Notify::new(),
             places: config.max_in_flight.get(),
@@ -144,7 +144,7 @@ impl<S: Store> Guarded<S> {
         }
     }
 
-    /// How long one call may take once it has a place.
+    /// How long one call may take once it has a permit.
     pub const fn query_timeout(&self) -> Duration {
         self.query_timeout
     }
@@ -195,14 +195,14 @@ impl<S: Store> Guarded<S> {
         self.gate.last_failure()
     }
 
-    /// Waits for a place, first come, first served.
+    /// Waits for a permit, first come, first served.
     ///
     /// [`Refused::Open`] at once while the breaker admits no call, and as soon as
     /// it does not, also for those who wait already. [`Refused::Saturated`] when
     /// there was no place until `deadline`. After an outage there are fewer
     /// places for a while, for which one waits in the same way. May be cancelled;
     /// the turn is lost then.
-    pub async fn enter(&self, deadline: Instant) -> Result<Place<'_, S>, Refused> {
+    pub async fn acquire(&self, deadline: Instant) -> Result<Permit<'_, S>, Refused> {
         // Before the question, so that no opening is missed after it.
         let opened = self.opened.notified();
         if !self.admits() {
@@ -212,7 +212,7 @@ impl<S: Store> Guarded<S> {
             tokio::select! {
                 biased;
                 () = opened => Err(Refused::Open),
-                place = self.wait_at_the_door() => place,
+                permit = self.wait_at_the_door() => permit,
             }
         };
         timeout_at(deadline, waiting).await.unwrap_or(Err(Refused::Saturated))
@@ -220,13 +220,13 @@ impl<S: Store> Guarded<S> {
 
     /// A place if one is free and nobody waits for it: for work that comes last.
     /// None while the breaker is not closed: such work tries no store.
-    pub fn try_enter(&self) -> Option<Place<'_, S>> {
+    pub fn try_acquire(&self) -> Option<Permit<'_, S>> {
         if self.gate.state() != BreakerState::Closed {
             return None;
         }
-        let _door = self.door.try_lock().ok()?;
+        let _queue_head = self.queue_head.try_lock().ok()?;
         match self.admit() {
-            Admission::Place(ticket) => Some(self.place(ticket)),
+            Admission::Place(ticket) => Some(self.permit(ticket)),
             Admission::Full { .. } | Admission::Refused => None,
         }
     }
@@ -238,11 +238,11 @@ impl<S: Store> Guarded<S> {
         self.store.follow().await
     }
 
-    async fn wait_at_the_door(&self) -> Result<Place<'_, S>, Refused> {
-        let _door = self.door.lock().await;
+    async fn wait_at_the_door(&self) -> Result<Permit<'_, S>, Refused> {
+        let _queue_head = self.queue_head.lock().await;
         loop {
             match self.admit() {
-                Admission::Place(ticket) => return Ok(self.place(ticket)),
+                Admission::Place(ticket) => return Ok(self.permit(ticket)),
                 Admission::Refused => return Err(Refused::Open),
                 Admission::Full { until: None } => self.freed.notified().await,
                 Admission::Full { until: Some(until) } => {
@@ -261,8 +261,8 @@ impl<S: Store> Guarded<S> {
         admission
     }
 
-    const fn place(&self, ticket: Ticket) -> Place<'_, S> {
-        Place { guarded: self, ticket: Some(ticket), outcome: Outcome::Nothing }
+    const fn permit(&self, ticket: Ticket) -> Permit<'_, S> {
+        Permit { guarded: self, ticket: Some(ticket), outcome: Outcome::Nothing }
     }
 
     /// Counts a change of the breaker, says it once, and sends those away who
@@ -288,7 +288,7 @@ impl<S: Store> Guarded<S> {
     }
 }
 
-impl<S: Store> Place<'_, S> {
+impl<S: Store> Permit<'_, S> {
     /// Asks the store about all digests in one query.
     pub async fn find(mut self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         let Guarded { store, metrics, .. } = self.guarded;
@@ -331,7 +331,7 @@ impl<S: Store> Place<'_, S> {
     }
 }
 
-impl<S: Store> Drop for Place<'_, S> {
+impl<S: Store> Drop for Permit<'_, S> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         let outcome = mem::replace(&mut self.outcome, Outcome::Nothing);

@@ -6,6 +6,7 @@
 //! never the key.
 
 mod bounds;
+mod compact;
 mod config;
 mod digest;
 mod fingerprint;
@@ -20,6 +21,10 @@ pub use bounds::{
     MAX_ENTRIES, MAX_METADATA_NAME_BYTES, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_BYTES,
     MAX_NAME_BYTES, MAX_REQUIRED_SCOPES, NetworkError, RightsError, parse_network, stored_network,
 };
+#[cfg(test)]
+pub(crate) use compact::tests::records;
+pub use compact::{CompactKey, Networks, NotAProfile, Pairs, PreparedFor, Profile, Texts};
+pub(crate) use compact::{NotAKey, varint};
 pub use config::KeysConfig;
 pub use digest::{Digest, DigestError};
 pub use fingerprint::{Fingerprint, FingerprintError};

@@ -16,7 +16,7 @@
 //!   feed        numbered changes of the store -> cache
 //!   warm        a snapshot on disk -> cache, after a restart
 //!   usage       when keys were last used -> store
-//!   ladder      how well this instance stands -> health, /status
+//!   instance      how well this instance stands -> health, /status
 //! ```
 //!
 //! Beside the way stand [`explain`] (the same decision with every step), [`key`]
@@ -46,9 +46,9 @@ pub mod suspect;
 pub mod tier;
 
 pub mod feed;
-pub mod ladder;
+pub mod instance;
+pub mod snapshot;
 pub mod usage;
-pub mod warm;
 
 pub mod access;
 pub mod key;

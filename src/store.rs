@@ -8,7 +8,6 @@ pub(crate) mod fake;
 mod follower;
 mod history;
 mod identity;
-mod known;
 pub mod postgres;
 pub mod sqlite;
 mod url;
@@ -23,10 +22,6 @@ pub use error::{CanaryError, StoreError, StoreErrorKind, WriteError};
 pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};
 pub use history::{History, SecretUse};
 pub use identity::StoreIdentity;
-#[cfg(test)]
-pub(crate) use known::tests::records;
-pub use known::{Known, Networks, NotAProfile, Pairs, PreparedFor, Profile, Texts};
-pub(crate) use known::{NotAKey, packed};
 pub use url::{StoreUrl, StoreUrlError};
 
 use crate::key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Revision, Successor};

@@ -16,7 +16,7 @@ pub trait Tier: Send + Sync + 'static {
     /// What may be said of a credential at `now` without asking anyone. Synchronous:
     /// does no I/O and waits for nothing. A tier that remembers nothing has nothing
     /// at hand.
-    fn at_hand(&self, credential: Credential, now: Instant) -> Option<Sighting> {
+    fn peek(&self, credential: Credential, now: Instant) -> Option<Observation> {
         let _ = (credential, now);
         None
     }
@@ -30,7 +30,7 @@ pub trait Tier: Send + Sync + 'static {
         &self,
         credential: Credential,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Sighting, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Observation, Unavailable>> + Send;
 }
 
 /// A tier that can be asked behind a caller's back.
@@ -50,7 +50,7 @@ pub trait Refresh: Tier {
 
 /// An answer of the store, and how old it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
+pub struct Observation {
     /// What the store said.
     pub answer: Answer,
     /// When the store was asked, on the monotonic clock. The answer was true

@@ -9,13 +9,13 @@ mod admission;
 mod authz;
 mod config;
 mod control;
-mod edge;
 mod ext_authz;
 mod forward_auth;
 mod health;
 mod needs;
+mod proxied;
 mod reflection;
-mod refused;
+mod rejection;
 mod routes;
 mod server;
 mod status;
@@ -28,16 +28,16 @@ pub use admission::Admission;
 pub use authz::AuthzService;
 pub use config::{DrainConfig, GrpcConfig, ListenConfig};
 pub use control::Control;
-pub use edge::{
-    CredentialConfig, CredentialSources, ExtAuthzConfig, ForwardAuthConfig, OnOutage, SourcesError,
-};
 pub use ext_authz::ExtAuthzService;
 pub use forward_auth::auth_routes;
 pub use health::{Health, HealthNames};
+pub use proxied::{
+    CredentialConfig, CredentialSources, ExtAuthzConfig, ForwardAuthConfig, OnOutage, SourcesError,
+};
 pub use routes::{DataConfig, DataService, control_routes};
 pub use server::{BodyError, Budget, Listener, Protocol, RequestBody, Serves, Workers};
 pub(crate) use status::code_name;
-pub use unary::Unary;
+pub use unary::UnaryService;
 
 pub use generated::{envoy_pb, health_pb, pb};
 

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guard::Guarded,
-    key::KeyId,
-    store::{Known, Store},
+    key::{CompactKey, KeyId},
+    store::Store,
     time::Clock,
 };
 
@@ -55,7 +55,7 @@ pub fn use_log<S: Store>(store: Arc<Guarded<S>>, clock: Clock) -> (UseLog, UseWr
 
 impl UseLog {
     /// Notes that a key was used. Never waits.
-    pub fn note(&self, key: &Known, now: Timestamp) {
+    pub fn note(&self, key: &CompactKey, now: Timestamp) {
         if key.note_use(now, NOTE_EVERY) && self.0.try_send((key.key_id(), now)).is_err() {
             tracing::debug!(key_id = key.id(), "a use is not stored: the queue is full");
         }
@@ -100,7 +100,7 @@ impl<S: Store> UseWriter<S> {
     }
 
     async fn write(&self, uses: &[(KeyId, Timestamp)]) {
-        let Some(place) = self.store.try_enter() else {
+        let Some(place) = self.store.try_acquire() else {
             tracing::debug!(
                 keys = uses.len(),
                 "uses are not stored: the store is busy or left alone"

@@ -78,7 +78,7 @@ impl Results {
         }
     }
 
-    /// Told that there is no answer, by us or by the caller's own clock.
+    /// Printed that there is no answer, by us or by the caller's own clock.
     pub(crate) fn refused(&mut self, at: f64, after: f64) {
         if self.counts(at) {
             self.refused += 1;

@@ -1,9 +1,9 @@
 //! What one check costs, in CPU time of the server: warm, refused, stale and
 //! missed, beside servers that do nothing but answer.
 
-mod guided;
+mod interleaved;
 mod miss;
-mod race;
+mod pgo;
 mod stage;
 
 use std::time::Duration;
@@ -11,14 +11,14 @@ use std::time::Duration;
 use crate::{
     Result, Run, h2load,
     hit::{
-        race::{Course, Performance, race},
+        interleaved::{Course, Performance, interleaved},
         stage::{Key, Stage},
     },
     report::{Goal, Section, Table},
     statistics::{grouped, median, middle_half},
 };
 
-pub(crate) use guided::measure as guided;
+pub(crate) use pgo::measure as guided;
 
 /// What can be told of all contenders.
 struct Standing(Vec<Performance>);
@@ -26,7 +26,7 @@ struct Standing(Vec<Performance>);
 pub(crate) fn measure(run: Run) -> Result<Section> {
     let course = course(run);
     let stage = Stage::set(if run.quick { 30_000 } else { 200_000 })?;
-    let standing = Standing(race(&stage.contenders()?, course)?);
+    let standing = Standing(interleaved(&stage.contenders()?, course)?);
     let missed = miss::measure(&stage, course.rounds)?;
     let mut tables = standing.tables();
     tables.extend([standing.kinds(&missed), missed.table()]);

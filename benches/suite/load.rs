@@ -96,7 +96,7 @@ impl Plan {
 }
 
 /// Is such a loader.
-pub(crate) fn obey() -> Result<()> {
+pub(crate) fn run_child() -> Result<()> {
     let plan: Plan = loader::plan()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     loader::tell(&runtime.block_on(carry_out(&plan))?)

@@ -13,8 +13,8 @@
 
 mod bare;
 mod capture;
-mod ground;
-mod growth;
+mod environment;
+mod format;
 mod grpc;
 mod h2load;
 mod hit;
@@ -24,16 +24,16 @@ mod load;
 mod loader;
 mod machine;
 mod memory;
+mod open_loop;
 mod population;
 mod process;
 mod refill;
 mod report;
+mod scaling;
 mod servers;
-mod shown;
 mod snapshot;
 mod start;
 mod statistics;
-mod steady;
 mod tail;
 mod tiers;
 mod typical;
@@ -69,7 +69,7 @@ const PARTS: &[Part] = &[
     Part { name: "tiers", measure: tiers::measure },
     Part { name: "layout", measure: layout::measure },
     Part { name: "tail", measure: tail::measure },
-    Part { name: "growth", measure: growth::measure },
+    Part { name: "scaling", measure: scaling::measure },
     Part { name: "memory", measure: memory::measure },
     Part { name: "zipf", measure: zipf::measure },
     Part { name: "refill", measure: refill::measure },
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     // `cargo bench` adds a flag of its own.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    match obey(&arguments) {
+    match run_child(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("suite: {error}");
@@ -91,14 +91,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn obey(arguments: &[String]) -> Result<()> {
+fn run_child(arguments: &[String]) -> Result<()> {
     match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         // What the suite begins as processes of their own.
         Some(("bare", rest)) => return bare::serve(rest),
-        Some((load::CHILD, [])) => return load::obey(),
+        Some((load::CHILD, [])) => return load::run_child(),
         Some(("capture", [])) => return capture::capture(),
         Some(("train", [program])) => return train(program.into()),
-        Some((steady::CHILD, [])) => return steady::obey(),
+        Some((open_loop::CHILD, [])) => return open_loop::run_child(),
         Some((memory::CHILD, rest)) => return memory::child(rest),
         _ => {}
     }

@@ -15,10 +15,9 @@ use keystead::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result, Run,
+    Result, Run, format,
     population::{self, Kind},
     report::{Goal, Section, Table},
-    shown,
     statistics::{grouped, median},
 };
 
@@ -59,14 +58,17 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
             let held = all.iter().map(|it| it.filled.keys).min().unwrap_or_default();
             table.rows.push(vec![
                 kind.as_str().to_owned(),
-                shown::count(count),
-                shown::count(held),
+                format::count(count),
+                format::count(held),
                 grouped(filled),
                 grouped(replaced),
             ]);
             if kind == Kind::Typical && Some(&count) == counts.last() {
                 goals.push(Goal {
-                    what: format!("memory per cached key, typical record, {}", shown::count(count)),
+                    what: format!(
+                        "memory per cached key, typical record, {}",
+                        format::count(count)
+                    ),
                     must: format!("{MUST} bytes"),
                     aim: Some(format!("{AIM}")),
                     measured: format!("{} bytes", grouped(filled)),

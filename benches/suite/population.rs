@@ -6,8 +6,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use keystead::{
     cache::Memory,
-    key::{Digest, KeyId, KeyRecord, KeyRing, Prefix, Revision, Rights, Secret, State},
-    store::{Answer, Known},
+    key::{CompactKey, Digest, KeyId, KeyRecord, KeyRing, Prefix, Revision, Rights, Secret, State},
+    store::Answer,
     transport::pb::CheckRequest,
 };
 use tokio::time::Instant;
@@ -81,7 +81,7 @@ pub(crate) fn record(kind: Kind, number: u64, now: Timestamp) -> Result<KeyRecor
 
 /// What a store answers that has this record.
 pub(crate) fn answer(record: &KeyRecord) -> Answer {
-    Answer::Found(Known::from(record))
+    Answer::Found(CompactKey::from(record))
 }
 
 /// Puts a record into a memory, as the store answered it when it was asked then.

@@ -3,7 +3,7 @@
 
 mod callers;
 mod naive;
-mod told;
+mod section;
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,10 @@ use keystead::{
 use tokio::{runtime::Builder, time::sleep};
 
 use crate::{
-    Result, Run,
+    Result, Run, format,
     population::{self, Kind},
     report::Section,
     servers::{Counted, Network, Postgres, Program, Service, own_cpu_time, url},
-    shown,
     statistics::grouped,
 };
 
@@ -68,7 +67,7 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
         }
         Ok::<_, Error>(measured)
     })?;
-    Ok(told::section(&rounds, keys))
+    Ok(section::section(&rounds, keys))
 }
 
 /// A key, as its owner and as PostgreSQL know it.
@@ -143,11 +142,11 @@ impl Place {
         let told = service.counted()?;
         let checks = |labels: &[(&str, &str)]| told.sum("keystead_checks_total", labels);
         let refused: Vec<_> = REFUSALS.map(|reason| (reason, checks(&[("reason", reason)]))).into();
-        let all = shown::count(self.keys.len() as u64);
+        let all = format::count(self.keys.len() as u64);
         assert_eq!(grouped(checks(&[("code", "OK")])), all, "each key was to be answered once");
         assert_eq!(grouped(told.sum("keystead_cache_entries", &[])), all, "all were to be kept");
         let by_reason: f64 = refused.iter().map(|(_, count)| count).sum();
-        assert_eq!(grouped(by_reason), shown::count(retries), "each refusal has its reason");
+        assert_eq!(grouped(by_reason), format::count(retries), "each refusal has its reason");
         let keystead = Answered { keys: self.keys.len(), took, counted };
         assert!(counted.most_at_once <= CONNECTIONS, "too many queries at once: {counted:?}");
         Ok(Round { callers, naive, keystead, refused, cpu })

@@ -13,20 +13,19 @@ use std::{
 use keystead::{
     cache::{CacheConfig, Coverage, Memory},
     key::KeyRing,
+    snapshot::{self, Loaded, Seals, Setup},
     store::{Position, StoreConfig, StoreIdentity},
     suspect::{SuspectConfig, Suspicion},
     telemetry::Metrics,
     time::Clock,
-    warm::{self, Seals, Setup, Warm, snapshot},
 };
 use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Result, Run,
+    Result, Run, format,
     population::{self, Kind, REVISION},
     report::{Section, Table},
-    shown,
 };
 
 const INTRO: &str = "\
@@ -49,12 +48,12 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let megabytes = bytes as f64 / 1e6;
         table.rows.push(vec![
-            shown::count(count),
+            format::count(count),
             format!("{megabytes:.1} MB"),
-            shown::count(bytes / count),
-            shown::seconds(encode),
-            shown::seconds(write),
-            shown::seconds(load),
+            format::count(bytes / count),
+            format::seconds(encode),
+            format::seconds(write),
+            format::seconds(load),
         ]);
     }
     Ok(Section {
@@ -109,7 +108,7 @@ pub(crate) fn setup(path: PathBuf, ring: &KeyRing, store: StoreIdentity) -> Setu
 }
 
 /// What is at the path, in a memory with room for so many keys.
-pub(crate) async fn load(setup: Setup, count: u64) -> Result<Warm> {
+pub(crate) async fn load(setup: Setup, count: u64) -> Result<Loaded> {
     let (metrics, _) = Metrics::new()?;
     // With room to spare: the parts of the memory fill unevenly.
     let most = NonZeroUsize::new(usize::try_from(count + count / 4)?).unwrap_or(NonZeroUsize::MIN);
@@ -119,12 +118,12 @@ pub(crate) async fn load(setup: Setup, count: u64) -> Result<Warm> {
         let suspicion = Arc::new(Suspicion::new(SuspectConfig::default()));
         Memory::new(config, coverage, suspicion, Clock::System)
     };
-    Ok(warm::load(setup, empty, metrics, Clock::System).await)
+    Ok(snapshot::load(setup, empty, metrics, Clock::System).await)
 }
 
 /// Writes what is in memory, as the service does at its end, when all changes up
 /// to `position` have been applied to it and none was missed since `covered_since`.
-pub(crate) async fn write(warm: Warm, position: Position, covered_since: tokio::time::Instant) {
+pub(crate) async fn write(warm: Loaded, position: Position, covered_since: tokio::time::Instant) {
     let coverage = Arc::new(Coverage::new(Duration::from_secs(1)));
     coverage.confirm(covered_since);
     let (_told, followed) = watch::channel(Some(position));
@@ -136,7 +135,7 @@ pub(crate) async fn write(warm: Warm, position: Position, covered_since: tokio::
 
 fn encode(memory: &Memory, setup: &Setup) -> io::Result<Duration> {
     let now = Clock::System.moment();
-    let header = snapshot::Header {
+    let header = snapshot::format::Header {
         store: setup.store,
         lineage: [0; 16],
         serial: 0,
@@ -146,6 +145,6 @@ fn encode(memory: &Memory, setup: &Setup) -> io::Result<Duration> {
         noted: 0,
     };
     let began = Instant::now();
-    snapshot::write(io::sink(), &setup.seals, &header, now, memory.export(), || true)?;
+    snapshot::format::write(io::sink(), &setup.seals, &header, now, memory.export(), || true)?;
     Ok(began.elapsed())
 }

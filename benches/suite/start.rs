@@ -10,9 +10,9 @@ use std::{
 use bytes::Bytes;
 use keystead::{
     key::{Digest, Environment, KeyRecord, NewKey, Revision},
+    snapshot::Setup,
     store::{ChangeKind, Position, Row, StoreConfig, StoreIdentity},
     time::Clock,
-    warm::Setup,
 };
 use tokio::{
     runtime::Runtime,
@@ -21,13 +21,13 @@ use tokio::{
 use tonic::Code;
 
 use crate::{
-    Result, Run,
+    Result, Run, format,
     grpc::Channel,
     keystead::CHECK,
     population::{self, Kind},
     report::{Goal, Section, Table},
     servers::{Postgres, Program, Service, url},
-    shown, snapshot,
+    snapshot,
     statistics::grouped,
 };
 
@@ -163,7 +163,7 @@ impl Place {
         };
         service.check_alive()?;
         if snapshot.keys > 0 {
-            let held = shown::count(snapshot.keys);
+            let held = format::count(snapshot.keys);
             let counted = service.counted()?.sum("keystead_cache_entries", &[]);
             assert_eq!(grouped(counted), held, "not all of the snapshot is in memory");
         }
@@ -228,11 +228,12 @@ fn section(all: &[Measured], times: usize) -> Result<Section> {
     let mut slowest: Option<(u64, Duration)> = None;
     for Measured { keys, store_is_up, starts } in all {
         let middle =
-            |of: fn(&Start) -> Option<Duration>| shown::median_time(starts.iter().filter_map(of));
+            |of: fn(&Start) -> Option<Duration>| format::median_time(starts.iter().filter_map(of));
         let (answered, serving) = (middle(|it| it.answered), middle(|it| it.serving));
-        let time = |time: Option<Duration>| time.map_or_else(|| "never".to_owned(), shown::seconds);
+        let time =
+            |time: Option<Duration>| time.map_or_else(|| "never".to_owned(), format::seconds);
         table.rows.push(vec![
-            if *keys == 0 { "no snapshot".to_owned() } else { shown::count(*keys) },
+            if *keys == 0 { "no snapshot".to_owned() } else { format::count(*keys) },
             if *store_is_up { "up" } else { "down" }.to_owned(),
             time(middle(|it| Some(it.live))),
             time(answered),
@@ -246,10 +247,10 @@ fn section(all: &[Measured], times: usize) -> Result<Section> {
         intro: intro(times),
         tables: vec![table],
         goals: vec![Goal {
-            what: format!("start to serving with a snapshot of {} keys", shown::count(keys)),
-            must: shown::seconds(MUST),
+            what: format!("start to serving with a snapshot of {} keys", format::count(keys)),
+            must: format::seconds(MUST),
             aim: None,
-            measured: shown::seconds(slowest),
+            measured: format::seconds(slowest),
             reached: slowest <= MUST,
         }],
         ..Section::default()

@@ -2,7 +2,7 @@
 //! without making them slower: misses, a snapshot, a flood of made-up keys, a store
 //! that hangs.
 
-mod told;
+mod section;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,13 +11,13 @@ use prost::Message as _;
 use crate::{
     Result, Run,
     bare::{self, Layout, Speaks},
-    ground::{CONNECTIONS, Filled, Ground, PATIENT, Running, flow},
+    environment::{CONNECTIONS, Filled, Ground, PATIENT, Running, flow},
     keystead::Counted,
     load::Pressure,
+    open_loop::{Flow, Plan, Tally},
     process::{Place, Process},
     report::Section,
     statistics::median,
-    steady::{Flow, Plan, Tally},
     typical,
 };
 
@@ -177,7 +177,7 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
         }
         rows.extend(here);
     }
-    Ok(told::section(&rows, rounds * turns))
+    Ok(section::section(&rows, rounds * turns))
 }
 
 impl Stage {

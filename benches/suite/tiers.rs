@@ -8,7 +8,7 @@ use crate::{
 
 /// What is told of one of them.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
+struct Printed {
     name: String,
     median: String,
     allocations: u32,
@@ -25,7 +25,7 @@ pub(crate) fn measure(_: Run) -> Result<Section> {
     };
     let (said, counted) = (printed("tiers")?, printed("cost")?);
     let mut table = Table::new("", &["step", "median", "allocations", "of bytes"]);
-    for Told { name, median, allocations, bytes } in read(&said) {
+    for Printed { name, median, allocations, bytes } in read(&said) {
         table.rows.push(vec![name, median, allocations.to_string(), bytes.join(" + ")]);
     }
     Ok(Section {
@@ -63,8 +63,9 @@ fn counts(printed: &str) -> Table {
 /// Reads the tree that divan prints: a line for each group or benchmark, and below
 /// a benchmark lines for its allocations. The figures are in columns, between
 /// lines that the tree has too.
-fn read(tree: &str) -> Vec<Told> {
-    let (mut all, mut groups, mut counting) = (Vec::<Told>::new(), Vec::new(), Counting::Nothing);
+fn read(tree: &str) -> Vec<Printed> {
+    let (mut all, mut groups, mut counting) =
+        (Vec::<Printed>::new(), Vec::new(), Counting::Nothing);
     for line in tree.lines() {
         let columns: Vec<_> = line.rsplitn(6, '│').collect();
         let [_, _, _, median, _, rest] = columns[..] else { continue };
@@ -74,7 +75,7 @@ fn read(tree: &str) -> Vec<Told> {
             groups.push(name);
             if !median.is_empty() {
                 let (name, median) = (groups.join(": "), median.to_owned());
-                all.push(Told { name, median, ..Told::default() });
+                all.push(Printed { name, median, ..Printed::default() });
             }
             counting = Counting::Nothing;
             continue;

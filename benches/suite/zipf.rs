@@ -10,10 +10,9 @@
 use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use crate::{
-    Result, Run,
+    Result, Run, format,
     population::{self, Kind},
     report::{Axis, Chart, Line, Section, Table},
-    shown,
 };
 use keystead::{
     cache::{CacheConfig, Coverage, Memory},
@@ -81,8 +80,8 @@ fn intro(plan: Plan) -> String {
          itself, into which each miss puts its record; LRU is simulated beside it with the same traffic; the most possible is \
          the share of the traffic that the hottest keys have for which there is room. {checks} checks are counted, after as many \
          others, and after each key once, so that no cache begins with room left.",
-        keys = shown::count(plan.keys as u64),
-        checks = shown::count(plan.checks as u64),
+        keys = format::count(plan.keys as u64),
+        checks = format::count(plan.checks as u64),
     )
 }
 

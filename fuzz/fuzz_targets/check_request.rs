@@ -12,7 +12,7 @@ use axum::body::Body;
 use http::{HeaderValue, Request};
 use keystead::{
     time::Clock,
-    transport::{AuthzService, Unary},
+    transport::{AuthzService, UnaryService},
 };
 use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed};
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +25,7 @@ use tower::ServiceExt;
 static MINTED: LazyLock<Vec<u8>> = LazyLock::new(|| [b"\x0a\x30", KEY.as_bytes()].concat());
 
 struct Service {
-    authz: Unary<AuthzService<Behind>>,
+    authz: UnaryService<AuthzService<Behind>>,
     runtime: runtime::Runtime,
 }
 

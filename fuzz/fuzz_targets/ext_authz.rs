@@ -12,7 +12,7 @@ use http::Request;
 use keystead::{
     telemetry::Metrics,
     time::Clock,
-    transport::{Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, Unary},
+    transport::{Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, UnaryService},
 };
 use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, knowing};
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +21,7 @@ use tokio::runtime;
 use tonic::{Code, Status};
 
 struct Service {
-    ext_authz: Unary<ExtAuthzService<Behind>>,
+    ext_authz: UnaryService<ExtAuthzService<Behind>>,
     runtime: runtime::Runtime,
 }
 

@@ -13,11 +13,10 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use keystead::{
-    key::{KeyRing, Prefix},
-    store::Profile,
-    warm::{
+    key::{KeyRing, Prefix, Profile},
+    snapshot::{
         PURPOSE, Refusal, Seals,
-        snapshot::{Record, Sealed},
+        format::{Record, Sealed},
     },
 };
 use libfuzzer_sys::fuzz_target;

@@ -15,14 +15,11 @@ use std::{
 use keystead::{
     check::{CheckConfig, Checker},
     guard::{GuardConfig, Guarded},
-    key::{Credential, Digest, KeyId, KeyRing, NewKey, Prefix, Rights, State},
+    key::{Credential, Digest, KeyId, KeyRing, NewKey, Prefix, Rights, State, CompactKey},
     outage::Unavailable,
-    store::{
-        Answer, Known, Provenance, Store, StoreErrorKind,
-        sqlite::{SqliteConfig, SqliteStore},
-    },
+    store::{Answer, Provenance, Store, StoreErrorKind, sqlite::{SqliteConfig, SqliteStore}},
     telemetry::Metrics,
-    tier::{Freshness, Sighting, Tier},
+    tier::{Freshness, Observation, Tier},
     time::Clock,
     transport::Admission,
     usage::use_log,
@@ -42,13 +39,13 @@ pub const MAX_MESSAGE_BYTES: usize = 4096;
 /// A store that never answers, but maybe about [`KEY`].
 pub enum Behind {
     Down,
-    Knowing(Digest, Known),
+    Knowing(Digest, CompactKey),
 }
 
 impl Tier for Behind {
-    async fn find(&self, credential: Credential, _: Instant) -> Result<Sighting, Unavailable> {
+    async fn find(&self, credential: Credential, _: Instant) -> Result<Observation, Unavailable> {
         match self {
-            Self::Knowing(digest, known) if *digest == credential.digest() => Ok(Sighting {
+            Self::Knowing(digest, known) if *digest == credential.digest() => Ok(Observation {
                 answer: Answer::Found(known.clone()),
                 validated_at: Instant::now(),
                 freshness: Freshness::Fresh,
@@ -88,7 +85,7 @@ fn admission_to(behind: Behind, store: SqliteStore) -> (Arc<Admission<Behind>>, 
 }
 
 /// A store with [`KEY`] in it, and what it knows of it. A log of uses wants one.
-fn store() -> (SqliteStore, Known) {
+fn store() -> (SqliteStore, CompactKey) {
     static NUMBER: AtomicU8 = AtomicU8::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = env::temp_dir().join(format!("keystead-fuzz-{}-{number}", process::id()));
@@ -105,7 +102,7 @@ fn store() -> (SqliteStore, Known) {
     (store, known)
 }
 
-async fn insert(store: &SqliteStore) -> Known {
+async fn insert(store: &SqliteStore) -> CompactKey {
     let digest = ring().read(KEY.as_bytes()).expect("a good key").digest();
     let key = NewKey {
         id: KeyId::generate().expect("random bytes"),

@@ -9,7 +9,7 @@ use crate::{
     cache::Coverage,
     fill::Fill,
     guard::Refused,
-    ladder::{Dependency, Doubt, Ladder, TierState, TierWatch, Warmth},
+    instance::{Dependency, Doubt, Instance, TierState, TierWatch, Warmth},
     store::{DataAge, Store, StoreError, StoreErrorKind},
     time::{Clock, jittered, rounded},
 };
@@ -20,13 +20,13 @@ const JITTER: f64 = 0.1;
 /// Which part of the usual pause passes between probes at least.
 const SHORTEST_PART: u32 = 10;
 
-/// Tells the ladder how the store fares. See [`Fill::probe`].
+/// Tells the instance how the store fares. See [`Fill::probe`].
 #[derive(Debug)]
 pub(super) struct Probe<S> {
     fill: Fill<S>,
     secrets: Secrets,
     watch: TierWatch,
-    ladder: Ladder,
+    instance: Instance,
     warmth: Arc<Warmth>,
     coverage: Arc<Coverage>,
     lag: Lag,
@@ -44,7 +44,7 @@ impl<S: Store> Probe<S> {
     pub(super) fn new(
         fill: Fill<S>,
         secrets: Secrets,
-        ladder: Ladder,
+        instance: Instance,
         warmth: Arc<Warmth>,
         coverage: Arc<Coverage>,
         every: Duration,
@@ -53,8 +53,8 @@ impl<S: Store> Probe<S> {
         Self {
             fill,
             secrets,
-            watch: TierWatch::new(Dependency::Store, ladder.clone(), clock.clone()),
-            ladder,
+            watch: TierWatch::new(Dependency::Store, instance.clone(), clock.clone()),
+            instance,
             warmth,
             coverage,
             lag: Lag::default(),
@@ -70,16 +70,16 @@ impl<S: Store> Probe<S> {
                 self.observe(&outcome);
                 self.watch.observe(outcome.map(drop));
             }
-            self.lag.tell(&self.ladder, &self.coverage, self.clock.monotonic());
-            self.ladder.doubt(Doubt::Suspect, self.fill.is_suspect());
-            self.ladder.assess(self.warmth.share(self.clock.monotonic()));
+            self.lag.tell(&self.instance, &self.coverage, self.clock.monotonic());
+            self.instance.doubt(Doubt::Suspect, self.fill.is_suspect());
+            self.instance.assess(self.warmth.share(self.clock.monotonic()));
             sleep(self.pause()).await;
         }
     }
 
     /// Where there is no feed, lookups alone tell how old the data are.
     fn observe(&self, outcome: &Result<DataAge, StoreError>) {
-        if let (Ok(age), TierState::None) = (outcome, self.ladder.standing().feed) {
+        if let (Ok(age), TierState::None) = (outcome, self.instance.standing().feed) {
             self.coverage.lags(age.is_lagging());
         }
     }
@@ -118,9 +118,9 @@ impl<S: Store> Probe<S> {
 }
 
 impl Lag {
-    fn tell(&mut self, ladder: &Ladder, coverage: &Coverage, now: Instant) {
+    fn tell(&mut self, instance: &Instance, coverage: &Coverage, now: Instant) {
         let lagging = coverage.is_lagging();
-        ladder.doubt(Doubt::Lagging, lagging);
+        instance.doubt(Doubt::Lagging, lagging);
         match (lagging, self.since) {
             (true, None) => {
                 self.since = Some(now);

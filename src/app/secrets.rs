@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     guard::{Guarded, Refused},
+    instance::{Doubt, Instance},
     key::{Fingerprint, KeyRing, RingTrust},
-    ladder::{Doubt, Ladder},
     store::{SecretUse, Store, StoreError},
     time::Clock,
 };
@@ -25,7 +25,7 @@ pub(super) struct Secrets {
     /// Those of the ring, and those that were given up.
     known: Vec<Fingerprint>,
     trust: RingTrust,
-    ladder: Ladder,
+    instance: Instance,
     clock: Clock,
     /// When the store last told that none is lacking.
     complete_at: Option<Instant>,
@@ -40,14 +40,14 @@ impl Secrets {
         ring: &KeyRing,
         retired: &[Fingerprint],
         proven: bool,
-        ladder: Ladder,
+        instance: Instance,
         clock: Clock,
     ) -> Self {
         ring.trust().set(proven);
         Self {
             known: ring.fingerprints().chain(retired.iter().copied()).collect(),
             trust: ring.trust().clone(),
-            ladder,
+            instance,
             clock,
             complete_at: None,
             lacking: Vec::new(),
@@ -86,14 +86,14 @@ impl Secrets {
         store: &Guarded<S>,
         deadline: Instant,
     ) -> Result<Result<Vec<SecretUse>, StoreError>, Refused> {
-        let place = store.enter(deadline).await?;
+        let place = store.acquire(deadline).await?;
         Ok(place.run(async |store: &S| store.unknown_secrets(&self.known).await).await)
     }
 
     fn take(&mut self, lacking: &[SecretUse]) {
         let complete = lacking.is_empty();
         self.trust.set(complete);
-        self.ladder.doubt(Doubt::SecretUnknown, !complete);
+        self.instance.doubt(Doubt::SecretUnknown, !complete);
         self.complete_at = complete.then(|| self.clock.monotonic());
         let named: Vec<_> = lacking.iter().map(|used| used.secret).collect();
         if named == self.lacking {

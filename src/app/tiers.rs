@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::warm;
+use super::snapshot;
 use crate::{
     cache::{Cached, Coverage, Memory},
     config::Config,
@@ -13,14 +13,14 @@ use crate::{
     feed::{Feed, FeedParts},
     fill::{self, Fill},
     guard::Guarded,
+    instance::{Instance, Warmth},
     key::KeyRing,
-    ladder::{Ladder, Warmth},
+    snapshot::Writer,
     store::{AnyStore, Position},
     suspect::Suspicion,
     tasks::Tasks,
     telemetry::Metrics,
     time::Clock,
-    warm::Writer,
 };
 
 /// The tiers, and what connects them.
@@ -57,15 +57,15 @@ impl Tiers {
         let coverage = Arc::new(Coverage::new(config.feed.grace()));
         let suspicion = Arc::new(Suspicion::new(config.suspect).awaiting_history());
         let (told, position) = watch::channel(None);
-        let parts = warm::Parts {
+        let parts = snapshot::Parts {
             coverage: Arc::clone(&coverage),
             suspicion: Arc::clone(&suspicion),
             position,
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
         };
-        let kept = warm::memory(config, ring, parts).await;
-        let warm::Kept { memory, resume, journal, writer: snapshot } = kept;
+        let kept = snapshot::memory(config, ring, parts).await;
+        let snapshot::Kept { memory, resume, journal, writer: snapshot } = kept;
         let parts = fill::Parts {
             memory: Arc::clone(&memory),
             journal,
@@ -123,7 +123,7 @@ impl Tiers {
     }
 
     /// Shows the tiers in the metrics.
-    pub(super) fn show(&self, ladder: &Ladder) {
+    pub(super) fn show(&self, instance: &Instance) {
         let Self { metrics, memory, .. } = self;
         let entries = Arc::clone(memory);
         metrics.observe_cache_entries(move || entries.len());
@@ -132,14 +132,14 @@ impl Tiers {
         let (waiting, capacity) = (self.fill.weak(), self.fill.weak());
         metrics.observe_fill(move |lane| waiting().map_or(0, |fill| fill.waiting(lane)));
         metrics.observe_headroom(move || capacity().map_or(0.0, |fill| fill.capacity()));
-        metrics.observe_feed(ladder.clone(), Arc::clone(&self.coverage), self.clock.clone());
+        metrics.observe_feed(instance.clone(), Arc::clone(&self.coverage), self.clock.clone());
     }
 
     /// The feed that keeps the memory true, and what keeps it on disk.
     pub(super) fn into_feed(
         self,
         config: &Config,
-        ladder: Ladder,
+        instance: Instance,
     ) -> (Feed<AnyStore>, Option<Writer>) {
         let parts = FeedParts {
             store: self.store,
@@ -147,7 +147,7 @@ impl Tiers {
             memory: self.memory,
             coverage: self.coverage,
             told: self.told,
-            ladder,
+            instance,
             metrics: self.metrics,
             clock: self.clock,
         };

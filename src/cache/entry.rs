@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::{
-    key::State,
-    store::{Answer, Known},
-    tier::{Freshness, Sighting},
+    key::{CompactKey, State},
+    store::Answer,
+    tier::{Freshness, Observation},
     time::{ShortInstant, nanos},
 };
 
@@ -28,13 +28,13 @@ const BYTES_PER_ENTRY: usize = 1024;
 /// clones share.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) known: Known,
+    pub(super) known: CompactKey,
     pub(super) validated_at: ShortInstant,
 }
 
 impl Entry {
     /// Nothing has come up yet of what the store said.
-    pub(super) fn new(known: Known, validated_at: ShortInstant) -> Self {
+    pub(super) fn new(known: CompactKey, validated_at: ShortInstant) -> Self {
         let marks = known.marks();
         for mark in [&marks.missing_since, &marks.missed_at, &marks.asked_at] {
             mark.set(None);
@@ -42,9 +42,9 @@ impl Entry {
         Self { known, validated_at }
     }
 
-    pub(super) fn into_sighting(self, freshness: Freshness) -> Sighting {
+    pub(super) fn into_observation(self, freshness: Freshness) -> Observation {
         let Self { known, validated_at } = self;
-        Sighting { answer: Answer::Found(known), validated_at: validated_at.into(), freshness }
+        Observation { answer: Answer::Found(known), validated_at: validated_at.into(), freshness }
     }
 
     /// Whether the store says that there is no such row, which is not believed yet.

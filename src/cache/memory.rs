@@ -2,7 +2,7 @@
 
 mod ends;
 mod export;
-mod peek;
+mod inspect;
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use quick_cache::{Weighter, sync::Cache};
 use tokio::time::Instant;
 
 pub use export::Exported;
-pub use peek::{Peek, Peeked};
+pub use inspect::{Inspection, Remembered};
 
 use super::{
     CacheConfig, Coverage,
     entry::Entry,
-    policy::{Life, Pace, Validity},
+    policy::{EntryState, TtlPolicy, Validity},
     profiles::Profiles,
     tombstones::{Tombstone, Tombstones},
 };
 use crate::{
-    key::{Digest, Revision, State},
+    key::{CompactKey, Digest, Revision, State},
     outage::Unavailable,
-    store::{Absence, Answer, Change, ChangeKind, DataAge, Known, StoreErrorKind},
+    store::{Absence, Answer, Change, ChangeKind, DataAge, StoreErrorKind},
     suspect::{Suspicion, Verdict},
-    tier::{Freshness, Sighting},
+    tier::{Freshness, Observation},
     time::{Clock, ShortInstant, jittered},
 };
 
@@ -54,7 +54,7 @@ pub struct Memory {
     /// What outranks older rows.
     tombstones: Tombstones,
     config: CacheConfig,
-    pace: Pace,
+    ttl: TtlPolicy,
     coverage: Arc<Coverage>,
     suspicion: Arc<Suspicion>,
     /// Makes the windows of this process others than those of its siblings.
@@ -64,9 +64,9 @@ pub struct Memory {
 
 /// Something that is remembered, and what to do with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Hit {
     /// What is remembered.
-    pub sighting: Sighting,
+    pub observation: Observation,
     /// How it may be served.
     pub serve: Serve,
 }
@@ -118,7 +118,7 @@ impl Memory {
             absences: Cache::new(config.max_absent.get()),
             changes: Cache::new(MAX_CHANGES),
             tombstones: Tombstones::default(),
-            pace: Pace::of(&config),
+            ttl: TtlPolicy::of(&config),
             config,
             coverage,
             suspicion,
@@ -130,26 +130,26 @@ impl Memory {
     /// What is remembered of a key and may be served at `now`. Synchronous, does
     /// no I/O, and waits for nothing.
     #[must_use]
-    pub fn look(&self, digest: &Digest, now: Instant) -> Option<Held> {
+    pub fn look(&self, digest: &Digest, now: Instant) -> Option<Hit> {
         match self.records.get(digest) {
             Some(entry) => self.held(digest, entry, now.into()),
             None => self.absent(digest, now),
         }
     }
 
-    fn held(&self, digest: &Digest, entry: Entry, now: ShortInstant) -> Option<Held> {
+    fn held(&self, digest: &Digest, entry: Entry, now: ShortInstant) -> Option<Hit> {
         let life = self.life(digest, &entry, now);
         let (freshness, serve) = life.served(entry.lacks_its_row(), self.coverage.is_lagging())?;
         let serve = match serve {
             Serve::AndRefresh if !entry.is_due(now) => Serve::AtOnce,
             serve => serve,
         };
-        Some(Held { sighting: entry.into_sighting(freshness), serve })
+        Some(Hit { observation: entry.into_observation(freshness), serve })
     }
 
-    fn life(&self, digest: &Digest, entry: &Entry, now: ShortInstant) -> Life {
+    fn life(&self, digest: &Digest, entry: &Entry, now: ShortInstant) -> EntryState {
         let good_until = || self.coverage.good_until(entry.validated_at);
-        self.pace.life(&self.validity(digest, entry), good_until, now)
+        self.ttl.life(&self.validity(digest, entry), good_until, now)
     }
 
     fn validity(&self, digest: &Digest, entry: &Entry) -> Validity {
@@ -168,12 +168,12 @@ impl Memory {
     }
 
     /// An absence that is still believed. None is while the store is suspect or lags.
-    fn absent(&self, digest: &Digest, now: Instant) -> Option<Held> {
+    fn absent(&self, digest: &Digest, now: Instant) -> Option<Hit> {
         let missing = self.absences.get(digest)?;
         let Missing { absence, validated_at, .. } = missing;
         let (answer, freshness) = (Answer::Absent(absence), Freshness::Fresh);
-        let sighting = Sighting { answer, validated_at, freshness };
-        self.believes(digest, &missing, now).then_some(Held { sighting, serve: Serve::AtOnce })
+        let observation = Observation { answer, validated_at, freshness };
+        self.believes(digest, &missing, now).then_some(Hit { observation, serve: Serve::AtOnce })
     }
 
     fn believes(&self, digest: &Digest, missing: &Missing, now: Instant) -> bool {
@@ -239,7 +239,7 @@ impl Memory {
     /// How an answer is served that the store gives now, from data of that age. A
     /// record that is too old to be served at all is none, unless it ends the key.
     #[must_use]
-    pub fn served(&self, known: &Known, age: DataAge, asked_at: Instant) -> Option<Freshness> {
+    pub fn served(&self, known: &CompactKey, age: DataAge, asked_at: Instant) -> Option<Freshness> {
         let old = asked_at.saturating_duration_since(age.as_of(asked_at));
         if known.state() == State::Active && old >= self.config.stale_if_error_for {
             return None;
@@ -250,14 +250,19 @@ impl Memory {
 
     /// Whether a record is older than the one that is held, which was read later: a
     /// standby that is behind has it.
-    fn is_older_than_held(&self, digest: &Digest, known: &Known, validated_at: Instant) -> bool {
+    fn is_older_than_held(
+        &self,
+        digest: &Digest,
+        known: &CompactKey,
+        validated_at: Instant,
+    ) -> bool {
         self.records.peek(digest).is_some_and(|held| {
             held.known.revision() > known.revision()
                 && Instant::from(held.validated_at) > validated_at
         })
     }
 
-    fn is_older_than_a_change(&self, digest: &Digest, known: &Known) -> bool {
+    fn is_older_than_a_change(&self, digest: &Digest, known: &CompactKey) -> bool {
         let since = self.coverage.since();
         self.changes.get(digest).is_some_and(|(revision, told_at)| {
             // After a gap, the same numbers may be given out again.
@@ -266,7 +271,7 @@ impl Memory {
         })
     }
 
-    fn keep(&self, digest: Digest, known: Known, validated_at: ShortInstant) {
+    fn keep(&self, digest: Digest, known: CompactKey, validated_at: ShortInstant) {
         match known.state() {
             State::Revoked => self.tombstones.put(digest, Tombstone::Revoked),
             State::Active | State::Disabled => {
@@ -304,7 +309,7 @@ impl Memory {
     /// Whether a record stands for a key that the store should have: one that may
     /// be used, and is remembered.
     fn would_be_missed(&self, digest: &Digest, entry: &Entry, now: ShortInstant) -> bool {
-        let remembered = self.life(digest, entry, now) != Life::Expired;
+        let remembered = self.life(digest, entry, now) != EntryState::Expired;
         remembered && entry.is_usable(self.clock.wall())
     }
 
@@ -360,7 +365,7 @@ impl Memory {
         }
     }
 
-    fn record_includes(&self, known: &Known, read_at: Instant, change: Revision) -> bool {
+    fn record_includes(&self, known: &CompactKey, read_at: Instant, change: Revision) -> bool {
         let same_history = self.coverage.since().is_some_and(|since| since <= read_at);
         let same_server = self.coverage.history().is_none_or(|since| since <= read_at);
         same_history && same_server && known.revision() >= change

@@ -13,7 +13,7 @@ use crate::{
 
 /// The part of its life that an entry is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum EntryState {
     /// Served as it is.
     Fresh,
     /// Served as it is, and the store is asked behind it.
@@ -24,7 +24,7 @@ pub enum Life {
     Expired,
 }
 
-impl Life {
+impl EntryState {
     /// How an entry is served in this part of its life, if it is. `missing` says
     /// that the store has no such row, which is not believed yet, and `lagging` that
     /// what it says is too old for anything to be fresh.
@@ -64,7 +64,7 @@ struct Ends {
 
 /// The windows of the configuration, counted in nanoseconds once for all hits.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct TtlPolicy {
     fresh: SpreadSpan,
     feed_fresh: SpreadSpan,
     revalidate: i64,
@@ -92,7 +92,7 @@ pub(super) struct Validity {
     pub(super) replayed: bool,
 }
 
-impl Pace {
+impl TtlPolicy {
     pub(super) fn of(config: &CacheConfig) -> Self {
         Self {
             fresh: SpreadSpan::around(config.fresh_for),
@@ -110,10 +110,10 @@ impl Pace {
         validity: &Validity,
         good_until: impl FnOnce() -> Option<ShortInstant>,
         now: ShortInstant,
-    ) -> Life {
+    ) -> EntryState {
         let Validity { validated_at, drawn, replayed } = *validity;
         if replayed && now < validated_at.later_by(self.fresh.of(drawn)) {
-            return Life::Fresh;
+            return EntryState::Fresh;
         }
         self.ends(validity, good_until()).life(now)
     }
@@ -125,7 +125,7 @@ impl Pace {
         validity: &Validity,
         good_until: Option<ShortInstant>,
         now: ShortInstant,
-    ) -> (Windows, Life) {
+    ) -> (Windows, EntryState) {
         let ends = self.ends(validity, good_until);
         let windows = Windows {
             fresh_until: ends.fresh.into(),
@@ -154,15 +154,15 @@ impl Pace {
 }
 
 impl Ends {
-    fn life(&self, now: ShortInstant) -> Life {
+    fn life(&self, now: ShortInstant) -> EntryState {
         if now < self.fresh {
-            Life::Fresh
+            EntryState::Fresh
         } else if now < self.revalidating {
-            Life::Revalidating
+            EntryState::Revalidating
         } else if now < self.stale {
-            Life::Stale
+            EntryState::Stale
         } else {
-            Life::Expired
+            EntryState::Expired
         }
     }
 }
@@ -206,14 +206,14 @@ mod tests {
     }
 
     /// The life of an entry that was validated at 0, by seconds.
-    struct Bench {
+    struct Fixture {
         start: Instant,
         config: CacheConfig,
         validity: Validity,
         good_until: Option<Instant>,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new() -> Self {
             let start = Instant::now() + 10_000 * SECOND;
             let validated_at = start.into();
@@ -226,12 +226,12 @@ mod tests {
             self
         }
 
-        fn at(&self, second: u32) -> Life {
-            let (pace, now) = (Pace::of(&self.config), (self.start + second * SECOND).into());
+        fn at(&self, second: u32) -> EntryState {
+            let (ttl, now) = (TtlPolicy::of(&self.config), (self.start + second * SECOND).into());
             let good_until = self.good_until.map(ShortInstant::from);
-            let life = pace.life(&self.validity, || good_until, now);
+            let life = ttl.life(&self.validity, || good_until, now);
             // Who looks at when it ends is told the same.
-            let (windows, told) = pace.windows(&self.validity, good_until, now);
+            let (windows, told) = ttl.windows(&self.validity, good_until, now);
             assert_eq!(told, life);
             let ends = [windows.fresh_until, windows.revalidating_until, windows.stale_until];
             let passed = ends.iter().take_while(|end| ShortInstant::from(**end) <= now).count();
@@ -239,65 +239,65 @@ mod tests {
             life
         }
 
-        fn lives(&self, seconds: [u32; 6]) -> [Life; 6] {
+        fn lives(&self, seconds: [u32; 6]) -> [EntryState; 6] {
             seconds.map(|second| self.at(second))
         }
     }
 
-    use Life::{Expired, Fresh, Revalidating, Stale};
+    use EntryState::{Expired, Fresh, Revalidating, Stale};
 
     #[test]
     fn without_a_feed_an_entry_is_fresh_for_its_window_alone() {
-        let lives = Bench::new().lives([0, 29, 30, 329, 330, 3600]);
+        let lives = Fixture::new().lives([0, 29, 30, 329, 330, 3600]);
         assert_eq!(lives, [Fresh, Fresh, Revalidating, Revalidating, Stale, Expired]);
     }
 
     #[test]
     fn while_the_feed_vouches_for_it_an_entry_is_fresh_for_the_longer_window() {
-        let lives = Bench::new().vouched_until(100_000).lives([30, 599, 600, 899, 900, 3599]);
+        let lives = Fixture::new().vouched_until(100_000).lives([30, 599, 600, 899, 900, 3599]);
         assert_eq!(lives, [Fresh, Fresh, Revalidating, Revalidating, Stale, Stale]);
     }
 
     #[test]
     fn when_the_feed_falls_silent_freshness_ends_with_its_word_but_not_before_the_short_window() {
-        let lives = Bench::new().vouched_until(200).lives([199, 200, 499, 500, 3599, 3600]);
+        let lives = Fixture::new().vouched_until(200).lives([199, 200, 499, 500, 3599, 3600]);
         assert_eq!(lives, [Fresh, Revalidating, Revalidating, Stale, Stale, Expired]);
-        assert_eq!(Bench::new().vouched_until(10).at(29), Fresh);
+        assert_eq!(Fixture::new().vouched_until(10).at(29), Fresh);
     }
 
     #[test]
     fn what_came_from_a_snapshot_is_not_fresh_before_the_changes_are_replayed() {
-        let mut bench = Bench::new().vouched_until(1000);
-        bench.validity.replayed = false;
-        assert_eq!(bench.lives([0, 29, 299, 300, 3599, 3600])[..3], [Revalidating; 3]);
-        assert_eq!(bench.lives([0, 29, 299, 300, 3599, 3600])[3..], [Stale, Stale, Expired]);
+        let mut fixture = Fixture::new().vouched_until(1000);
+        fixture.validity.replayed = false;
+        assert_eq!(fixture.lives([0, 29, 299, 300, 3599, 3600])[..3], [Revalidating; 3]);
+        assert_eq!(fixture.lives([0, 29, 299, 300, 3599, 3600])[3..], [Stale, Stale, Expired]);
     }
 
     #[test]
     fn nothing_that_is_not_fresh_is_served_past_the_bound_of_an_outage() {
-        let mut bench = Bench::new();
-        bench.config.stale_if_error_for = 60 * SECOND;
-        let lives = bench.lives([0, 29, 30, 59, 60, 61]);
+        let mut fixture = Fixture::new();
+        fixture.config.stale_if_error_for = 60 * SECOND;
+        let lives = fixture.lives([0, 29, 30, 59, 60, 61]);
         assert_eq!(lives, [Fresh, Fresh, Revalidating, Revalidating, Expired, Expired]);
-        assert_eq!(bench.vouched_until(1000).at(599), Fresh, "the feed vouches for it");
+        assert_eq!(fixture.vouched_until(1000).at(599), Fresh, "the feed vouches for it");
     }
 
     #[test]
     fn the_spread_moves_the_end_of_freshness() {
-        let mut bench = Bench::new();
-        bench.validity.drawn = u32::MAX;
-        assert_eq!([bench.at(32), bench.at(33)], [Fresh, Revalidating]);
-        bench.validity.drawn = 0;
-        assert_eq!([bench.at(26), bench.at(27)], [Fresh, Revalidating]);
+        let mut fixture = Fixture::new();
+        fixture.validity.drawn = u32::MAX;
+        assert_eq!([fixture.at(32), fixture.at(33)], [Fresh, Revalidating]);
+        fixture.validity.drawn = 0;
+        assert_eq!([fixture.at(26), fixture.at(27)], [Fresh, Revalidating]);
     }
 
     #[test]
     fn the_longest_windows_there_are_do_not_overflow() {
-        let mut bench = Bench::new();
-        bench.config.fresh_for = Duration::MAX;
-        bench.config.stale_if_error_for = Duration::MAX;
-        bench.validity.drawn = u32::MAX;
-        assert_eq!(bench.at(u32::MAX), Fresh);
+        let mut fixture = Fixture::new();
+        fixture.config.fresh_for = Duration::MAX;
+        fixture.config.stale_if_error_for = Duration::MAX;
+        fixture.validity.drawn = u32::MAX;
+        assert_eq!(fixture.at(u32::MAX), Fresh);
     }
 
     proptest! {
@@ -308,19 +308,19 @@ mod tests {
             drawn: u32,
             replayed: bool,
         ) {
-            let mut bench = Bench::new();
+            let mut fixture = Fixture::new();
             let [fresh, feed, revalidate, stale] = windows.map(|seconds| seconds * SECOND);
-            bench.config = CacheConfig {
+            fixture.config = CacheConfig {
                 fresh_for: fresh,
                 feed_fresh_for: feed,
                 revalidate_for: revalidate,
                 stale_if_error_for: stale,
-                ..bench.config
+                ..fixture.config
             };
-            bench.good_until = good.map(|second| bench.start + second * SECOND);
-            bench.validity.drawn = drawn;
-            bench.validity.replayed = replayed;
-            let rank = |second| bench.at(second) as u8;
+            fixture.good_until = good.map(|second| fixture.start + second * SECOND);
+            fixture.validity.drawn = drawn;
+            fixture.validity.replayed = replayed;
+            let rank = |second| fixture.at(second) as u8;
             let ranks: Vec<_> = (0..12_000).step_by(7).map(rank).collect();
             prop_assert!(ranks.is_sorted());
         }

@@ -2,7 +2,7 @@
 
 use quick_cache::{Weighter, sync::Cache};
 
-use crate::store::{Known, PreparedFor, Profile};
+use crate::key::{CompactKey, PreparedFor, Profile};
 
 /// How many profiles are remembered, about. A store has a few of them, or nearly as
 /// many as keys, where remembering more would not help either.
@@ -41,7 +41,7 @@ impl Profiles {
     }
 
     /// The same key with the profile that others share.
-    pub(super) fn sharing(&self, known: Known) -> Known {
+    pub(super) fn sharing(&self, known: CompactKey) -> CompactKey {
         let profile = self.shared(known.profile());
         known.with_profile(profile)
     }

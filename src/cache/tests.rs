@@ -7,7 +7,7 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::{
-    fill::bench::{Bench, Settings},
+    fill::fixture::{Fixture, Settings},
     store::{
         StoreErrorKind,
         fake::{Mood, record},
@@ -33,7 +33,7 @@ struct Next {
 }
 
 impl Tier for Arc<Next> {
-    async fn find(&self, _: Credential, deadline: Instant) -> Result<Sighting, Unavailable> {
+    async fn find(&self, _: Credential, deadline: Instant) -> Result<Observation, Unavailable> {
         self.found.fetch_add(1, SeqCst);
         self.deadlines.lock().unwrap().push(deadline);
         let answered = Instant::now() + self.takes;
@@ -64,23 +64,23 @@ impl Refresh for Arc<Next> {
     }
 }
 
-async fn new_sighting() -> Sighting {
-    let bench = Bench::new(Mood::Answers, &Settings::default());
-    bench.store.put(KEY, record("new", 2));
-    bench.fill.find(OURS, Instant::now() + 1000 * MS).await.unwrap()
+async fn new_sighting() -> Observation {
+    let fixture = Fixture::new(Mood::Answers, &Settings::default());
+    fixture.store.put(KEY, record("new", 2));
+    fixture.fill.find(OURS, Instant::now() + 1000 * MS).await.unwrap()
 }
 
 /// A cache that knows a key of `acme`, which was validated `age` ago.
-async fn cached(age: Duration, next: Next) -> (Cached<Arc<Next>>, Arc<Next>, Bench) {
-    let bench = Bench::new(Mood::Answers, &Settings::default());
-    bench.store.put(KEY, record("acme", 1));
-    bench.fill.find(OURS, Instant::now() + 1000 * MS).await.unwrap();
+async fn cached(age: Duration, next: Next) -> (Cached<Arc<Next>>, Arc<Next>, Fixture) {
+    let fixture = Fixture::new(Mood::Answers, &Settings::default());
+    fixture.store.put(KEY, record("acme", 1));
+    fixture.fill.find(OURS, Instant::now() + 1000 * MS).await.unwrap();
     advance(age).await;
     let next = Arc::new(next);
-    let (memory, metrics) = (Arc::clone(&bench.memory), Arc::clone(&bench.metrics));
+    let (memory, metrics) = (Arc::clone(&fixture.memory), Arc::clone(&fixture.metrics));
     let config = CacheConfig::default();
     let (warmth, before) = (Arc::new(Warmth::new(Instant::now())), Arc::clone(&next));
-    (Cached::new(memory, config, metrics, warmth, Clock::System, before), next, bench)
+    (Cached::new(memory, config, metrics, warmth, Clock::System, before), next, fixture)
 }
 
 const REVALIDATING: Duration = Duration::from_mins(1);
@@ -89,37 +89,37 @@ const EXPIRED: Duration = Duration::from_hours(2);
 
 async fn ask(cached: &Cached<Arc<Next>>) -> (String, Freshness, Duration) {
     let asked = Instant::now();
-    let sighting = cached.find(OURS, asked + 150 * MS).await.unwrap();
-    let Answer::Found(known) = sighting.answer else { panic!("it is absent") };
-    (known.principal().to_owned(), sighting.freshness, asked.elapsed())
+    let observation = cached.find(OURS, asked + 150 * MS).await.unwrap();
+    let Answer::Found(known) = observation.answer else { panic!("it is absent") };
+    (known.principal().to_owned(), observation.freshness, asked.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fresh_record_is_served_without_asking_anybody() {
-    let (cached, next, bench) = cached(Duration::ZERO, Next::default()).await;
+    let (cached, next, fixture) = cached(Duration::ZERO, Next::default()).await;
     assert_eq!(ask(&cached).await, ("acme".to_owned(), Freshness::Fresh, Duration::ZERO));
     assert_eq!((next.found.load(SeqCst), next.refreshed.load(SeqCst)), (0, 0));
-    assert_eq!(bench.metric(r#"keystead_cache_lookups_total{result="fresh"}"#), 1);
+    assert_eq!(fixture.metric(r#"keystead_cache_lookups_total{result="fresh"}"#), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_revalidating_record_is_served_at_once_and_asked_for_once_behind_it() {
-    let (cached, next, bench) = cached(REVALIDATING, Next::default()).await;
+    let (cached, next, fixture) = cached(REVALIDATING, Next::default()).await;
     for _ in 0..100 {
         let expected = ("acme".to_owned(), Freshness::Revalidating, Duration::ZERO);
         assert_eq!(ask(&cached).await, expected);
     }
     assert_eq!((next.found.load(SeqCst), next.refreshed.load(SeqCst)), (0, 1));
-    assert_eq!(bench.metric(r#"keystead_cache_lookups_total{result="revalidating"}"#), 100);
+    assert_eq!(fixture.metric(r#"keystead_cache_lookups_total{result="revalidating"}"#), 100);
 }
 
 #[tokio::test(start_paused = true)]
 async fn under_a_full_refresh_queue_a_hit_still_answers_and_the_drop_is_counted() {
     let next = Next { full: Some(Unavailable::Overloaded), ..Next::default() };
-    let (cached, _, bench) = cached(REVALIDATING, next).await;
+    let (cached, _, fixture) = cached(REVALIDATING, next).await;
     let expected = ("acme".to_owned(), Freshness::Revalidating, Duration::ZERO);
     assert_eq!(ask(&cached).await, expected);
-    assert_eq!(bench.metric(r#"keystead_refreshes_dropped_total{cause="overloaded"}"#), 1);
+    assert_eq!(fixture.metric(r#"keystead_refreshes_dropped_total{cause="overloaded"}"#), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,11 +131,11 @@ async fn a_stale_record_waits_for_the_store_and_gives_way_to_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_record_is_served_when_the_store_is_late() {
-    let (cached, _, bench) = cached(STALE, Next { takes: 50 * MS, ..Next::default() }).await;
+    let (cached, _, fixture) = cached(STALE, Next { takes: 50 * MS, ..Next::default() }).await;
     assert_eq!(ask(&cached).await, ("acme".to_owned(), Freshness::StaleIfError, 20 * MS));
-    assert_eq!(bench.metric(r#"keystead_cache_lookups_total{result="stale_if_error"}"#), 1);
+    assert_eq!(fixture.metric(r#"keystead_cache_lookups_total{result="stale_if_error"}"#), 1);
     let masked = r#"keystead_masked_failures_total{cause="timeout",tier="store"}"#;
-    assert_eq!(bench.metric(masked), 1);
+    assert_eq!(fixture.metric(masked), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,13 +152,13 @@ async fn a_stale_record_masks_every_failure() {
     let kinds = StoreErrorKind::ALL.map(Unavailable::Store);
     let others = [Unavailable::BreakerOpen, Unavailable::Suspect, Unavailable::Overloaded];
     for cause in kinds.into_iter().chain(others) {
-        let (cached, _, bench) =
+        let (cached, _, fixture) =
             cached(STALE, Next { fails: Some(cause), ..Next::default() }).await;
         let expected = ("acme".to_owned(), Freshness::StaleIfError, Duration::ZERO);
         assert_eq!(ask(&cached).await, expected);
         let cause = cause.as_str();
         let masked = format!(r#"keystead_masked_failures_total{{cause="{cause}",tier="store"}}"#);
-        assert_eq!(bench.metric(&masked), 1, "{cause}");
+        assert_eq!(fixture.metric(&masked), 1, "{cause}");
     }
 }
 
@@ -174,9 +174,9 @@ async fn while_the_store_is_in_doubt_a_stale_hit_does_not_wait_but_asks_behind()
 #[tokio::test(start_paused = true)]
 async fn past_the_bound_of_an_outage_a_record_is_not_served() {
     let next = Next { fails: Some(TIMED_OUT), ..Next::default() };
-    let (cached, _, bench) = cached(EXPIRED, next).await;
+    let (cached, _, fixture) = cached(EXPIRED, next).await;
     assert_eq!(cached.find(OURS, Instant::now() + 150 * MS).await, Err(TIMED_OUT));
-    assert_eq!(bench.metric(r#"keystead_cache_lookups_total{result="miss"}"#), 1);
+    assert_eq!(fixture.metric(r#"keystead_cache_lookups_total{result="miss"}"#), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,5 +197,5 @@ async fn while_the_store_is_in_doubt_what_becomes_of_known_keys_is_counted() {
 async fn while_the_store_is_well_nothing_is_counted() {
     let (cached, _, _) = cached(Duration::ZERO, Next::default()).await;
     ask(&cached).await;
-    assert_eq!(cached.warmth.share(Instant::now()), crate::ladder::Share::default());
+    assert_eq!(cached.warmth.share(Instant::now()), crate::instance::Share::default());
 }

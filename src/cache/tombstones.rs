@@ -10,9 +10,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    key::{Digest, Revision, State},
+    key::{CompactKey, Digest, Revision, State},
     outage::Unavailable,
-    store::{Change, ChangeKind, Known},
+    store::{Change, ChangeKind},
 };
 
 /// How many tombstones are kept, about 15 MB. At the bound the oldest deletion makes
@@ -36,7 +36,7 @@ pub enum Tombstone {
 }
 
 impl Tombstone {
-    fn outranks(self, known: &Known) -> bool {
+    fn outranks(self, known: &CompactKey) -> bool {
         match self {
             Self::Revoked => known.state() != State::Revoked,
             Self::Deleted(deleted) => known.state() == State::Active && known.revision() <= deleted,
@@ -98,9 +98,9 @@ impl Tombstones {
     pub(super) fn judge(
         &self,
         digest: &Digest,
-        known: &Known,
+        known: &CompactKey,
         now: Instant,
-    ) -> Result<Known, Unavailable> {
+    ) -> Result<CompactKey, Unavailable> {
         let mut kept = self.kept();
         match kept.get(digest).filter(|it| it.outranks(known)) {
             None => Ok(known.clone()),
@@ -120,7 +120,7 @@ impl Tombstones {
     }
 
     /// Whether a record says otherwise than what is known.
-    pub(super) fn ends(&self, digest: &Digest, known: &Known) -> bool {
+    pub(super) fn ends(&self, digest: &Digest, known: &CompactKey) -> bool {
         self.kept().get(digest).is_some_and(|it| it.outranks(known))
     }
 
@@ -174,7 +174,7 @@ impl Kept {
         }
     }
 
-    fn note_outranked(&mut self, known: &Known, now: Instant) {
+    fn note_outranked(&mut self, known: &CompactKey, now: Instant) {
         self.outranked += 1;
         let is_due = |last: Instant| now.saturating_duration_since(last) >= LOG_EVERY;
         if self.logged_at.is_none_or(is_due) {
@@ -197,17 +197,17 @@ mod tests {
         Digest::sha256_of(&n.to_le_bytes())
     }
 
-    fn row(revision: i64, state: State) -> Known {
+    fn row(revision: i64, state: State) -> CompactKey {
         let mut record = record("acme", revision);
         record.state = state;
-        Known::from(&record)
+        CompactKey::from(&record)
     }
 
     fn change(revision: i64, kind: ChangeKind) -> Change {
         Change { revision: Revision(revision), digest: nth(1), kind }
     }
 
-    fn judged(tombstones: &Tombstones, known: &Known) -> Result<State, Unavailable> {
+    fn judged(tombstones: &Tombstones, known: &CompactKey) -> Result<State, Unavailable> {
         tombstones.judge(&nth(1), known, Instant::now()).map(|known| known.state())
     }
 

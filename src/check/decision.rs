@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Denial;
-use crate::{store::Known, tier::Freshness};
+use crate::{key::CompactKey, tier::Freshness};
 
 /// What a check comes to. An outage is not among it: that is an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The record of the key.
-    pub record: Known,
+    pub record: CompactKey,
     /// In which part of its life the record was served.
     pub freshness: Freshness,
     /// The time since the store last vouched for the record.

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::Needs;
 use crate::{
-    key::{Fault, KeyId, Malformed, Oddity, Prefix, State},
-    store::{Absence, Known},
+    key::{CompactKey, Fault, KeyId, Malformed, Oddity, Prefix, State},
+    store::Absence,
 };
 
 /// Evidence that a client presented no credential at all. Made by the surface
@@ -163,7 +163,7 @@ impl From<Absence> for Denial {
 
 /// What a record says against a request, if anything: first whether the key is
 /// valid at all, then whether it may do what is needed.
-pub(super) fn against(record: &Known, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
+pub(super) fn against(record: &CompactKey, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
     invalid(record, now).or_else(|| forbidden(record, needs)).map(|reason| Denial {
         reason,
         key: Some(record.key_id()),
@@ -172,7 +172,7 @@ pub(super) fn against(record: &Known, needs: Needs<'_>, now: Timestamp) -> Optio
     })
 }
 
-fn invalid(record: &Known, now: Timestamp) -> Option<Reason> {
+fn invalid(record: &CompactKey, now: Timestamp) -> Option<Reason> {
     match record.state() {
         State::Revoked => return Some(Reason::KeyRevoked),
         State::Disabled => return Some(Reason::KeyDisabled),
@@ -184,7 +184,7 @@ fn invalid(record: &Known, now: Timestamp) -> Option<Reason> {
     record.not_before().is_some_and(|start| now < start).then_some(Reason::KeyNotYetValid)
 }
 
-fn missing(record: &Known, needs: Needs<'_>) -> MissingScopes {
+fn missing(record: &CompactKey, needs: Needs<'_>) -> MissingScopes {
     let mut missing = missing_scopes(record, needs);
     let named = missing.by_ref().take(MissingScopes::MAX_NAMED).map(str::to_owned).collect();
     MissingScopes { named, others: missing.count() }
@@ -192,7 +192,7 @@ fn missing(record: &Known, needs: Needs<'_>) -> MissingScopes {
 
 /// The scopes that are needed and were not granted.
 pub(crate) fn missing_scopes<'a>(
-    record: &'a Known,
+    record: &'a CompactKey,
     needs: Needs<'a>,
 ) -> impl Iterator<Item = &'a str> {
     needs.scopes.iter().copied().filter(|scope| !record.has_scope(scope))
@@ -200,7 +200,7 @@ pub(crate) fn missing_scopes<'a>(
 
 /// Restrictions fail closed: a restricted key is refused when the request does
 /// not tell what the restriction is about.
-fn forbidden(record: &Known, needs: Needs<'_>) -> Option<Reason> {
+fn forbidden(record: &CompactKey, needs: Needs<'_>) -> Option<Reason> {
     if missing_scopes(record, needs).next().is_some() {
         return Some(Reason::ScopeMissing);
     }

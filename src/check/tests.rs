@@ -6,9 +6,9 @@ use static_assertions::assert_not_impl_any;
 
 use super::*;
 use crate::{
-    key::{Credential, Digest, Environment, KeyRecord, Prefix, State},
+    key::{CompactKey, Credential, Digest, Environment, KeyRecord, Prefix, State},
     store::{
-        Known, Lookup, Store, StoreError, StoreErrorKind,
+        Lookup, Store, StoreError, StoreErrorKind,
         fake::{FakeStore, Mood, record},
     },
     tier::Freshness,
@@ -28,12 +28,12 @@ struct Direct {
 }
 
 impl Tier for Direct {
-    async fn find(&self, credential: Credential, _: Instant) -> Result<Sighting, Unavailable> {
+    async fn find(&self, credential: Credential, _: Instant) -> Result<Observation, Unavailable> {
         let digest = credential.digest();
         self.asked.lock().unwrap().push(digest);
         let lookup = self.store.find(&[digest]).await;
         let lookup: Lookup = lookup.map_err(|error| Unavailable::from(&error))?;
-        Ok(Sighting {
+        Ok(Observation {
             answer: lookup.get(&digest).unwrap().clone(),
             validated_at: Instant::now(),
             freshness: Freshness::Fresh,
@@ -41,7 +41,7 @@ impl Tier for Direct {
     }
 }
 
-struct Bench {
+struct Fixture {
     store: FakeStore,
     clock: ManualClock,
     checker: Checker<Direct>,
@@ -49,7 +49,7 @@ struct Bench {
     digest: Digest,
 }
 
-fn bench(change: impl FnOnce(&mut KeyRecord)) -> Bench {
+fn fixture(change: impl FnOnce(&mut KeyRecord)) -> Fixture {
     let ring = KeyRing::parse(SECRET, Prefix::default(), true).unwrap();
     let minted = ring.mint(Environment::Live).unwrap();
     let store = FakeStore::new(Mood::Answers);
@@ -61,10 +61,10 @@ fn bench(change: impl FnOnce(&mut KeyRecord)) -> Bench {
     let keys = Direct { store: store.clone(), asked: Mutex::default() };
     let checker = Checker::new(ring, keys, Clock::Manual(clock.clone()));
     let key = minted.key.expose().to_owned();
-    Bench { store, clock, checker, key, digest: minted.digest }
+    Fixture { store, clock, checker, key, digest: minted.digest }
 }
 
-impl Bench {
+impl Fixture {
     async fn check(&self, needs: Needs<'_>) -> Result<Decision, Unavailable> {
         self.checker
             .check(self.key.as_bytes(), needs, Instant::now() + Duration::from_secs(1))
@@ -81,52 +81,52 @@ impl Bench {
 
 #[tokio::test]
 async fn a_valid_key_is_allowed_with_its_record() {
-    let bench = bench(|_| {});
-    let Ok(Decision::Allow(grant)) = bench.check(Needs::default()).await else {
+    let fixture = fixture(|_| {});
+    let Ok(Decision::Allow(grant)) = fixture.check(Needs::default()).await else {
         panic!("it is valid");
     };
     assert_eq!(grant.record.principal(), "acme");
-    assert_eq!(*bench.checker.keys.asked.lock().unwrap(), [bench.digest]);
+    assert_eq!(*fixture.checker.keys.asked.lock().unwrap(), [fixture.digest]);
 }
 
 #[tokio::test]
 async fn a_forged_key_is_refused_without_asking_anyone() {
-    let mut bench = bench(|_| {});
-    bench.key.replace_range(20..21, if &bench.key[20..21] == "a" { "b" } else { "a" });
-    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::CredentialMalformed));
-    assert!(bench.checker.keys.asked.lock().unwrap().is_empty());
-    assert_eq!(bench.store.queries(), 0);
+    let mut fixture = fixture(|_| {});
+    fixture.key.replace_range(20..21, if &fixture.key[20..21] == "a" { "b" } else { "a" });
+    assert_eq!(fixture.reason(Needs::default()).await, Some(Reason::CredentialMalformed));
+    assert!(fixture.checker.keys.asked.lock().unwrap().is_empty());
+    assert_eq!(fixture.store.queries(), 0);
 }
 
 #[tokio::test]
 async fn a_foreign_key_is_asked_for_by_its_sha_256() {
-    let mut bench = bench(|_| {});
-    bench.key = "sk_legacy_1234".to_owned();
-    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::KeyUnknown));
-    bench.store.put(Digest::sha256_of(b"sk_legacy_1234"), record("legacy", 1));
-    assert_eq!(bench.reason(Needs::default()).await, None);
+    let mut fixture = fixture(|_| {});
+    fixture.key = "sk_legacy_1234".to_owned();
+    assert_eq!(fixture.reason(Needs::default()).await, Some(Reason::KeyUnknown));
+    fixture.store.put(Digest::sha256_of(b"sk_legacy_1234"), record("legacy", 1));
+    assert_eq!(fixture.reason(Needs::default()).await, None);
 }
 
 #[tokio::test]
 async fn no_failure_of_the_store_is_a_denial() {
     for kind in StoreErrorKind::ALL {
-        let bench = bench(|_| {});
-        bench.store.set(Mood::Fails(kind));
-        assert_eq!(bench.check(Needs::default()).await, Err(Unavailable::Store(kind)));
+        let fixture = fixture(|_| {});
+        fixture.store.set(Mood::Fails(kind));
+        assert_eq!(fixture.check(Needs::default()).await, Err(Unavailable::Store(kind)));
     }
 }
 
 #[tokio::test]
 async fn the_state_of_a_record_is_told() {
-    let revoked = bench(|record| record.state = State::Revoked);
+    let revoked = fixture(|record| record.state = State::Revoked);
     assert_eq!(revoked.reason(Needs::default()).await, Some(Reason::KeyRevoked));
-    let disabled = bench(|record| record.state = State::Disabled);
+    let disabled = fixture(|record| record.state = State::Disabled);
     assert_eq!(disabled.reason(Needs::default()).await, Some(Reason::KeyDisabled));
 }
 
 #[tokio::test]
 async fn a_denial_names_the_key_if_there_is_a_record_of_it() {
-    let revoked = bench(|record| record.state = State::Revoked);
+    let revoked = fixture(|record| record.state = State::Revoked);
     let Ok(Decision::Deny(denial)) = revoked.check(Needs::default()).await else {
         panic!("it is revoked");
     };
@@ -137,22 +137,22 @@ async fn a_denial_names_the_key_if_there_is_a_record_of_it() {
 #[tokio::test]
 async fn a_key_is_valid_from_its_start_until_just_before_its_end() {
     let second = Duration::from_secs(1);
-    let bench = bench(|record| {
+    let fixture = fixture(|record| {
         record.rights.not_before = Some(NOW + second);
         record.rights.expires_at = Some(NOW + 3 * second);
     });
-    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::KeyNotYetValid));
-    bench.clock.advance(second);
-    assert_eq!(bench.reason(Needs::default()).await, None);
-    bench.clock.advance(second);
-    assert_eq!(bench.reason(Needs::default()).await, None);
-    bench.clock.advance(second);
-    assert_eq!(bench.reason(Needs::default()).await, Some(Reason::KeyExpired));
+    assert_eq!(fixture.reason(Needs::default()).await, Some(Reason::KeyNotYetValid));
+    fixture.clock.advance(second);
+    assert_eq!(fixture.reason(Needs::default()).await, None);
+    fixture.clock.advance(second);
+    assert_eq!(fixture.reason(Needs::default()).await, None);
+    fixture.clock.advance(second);
+    assert_eq!(fixture.reason(Needs::default()).await, Some(Reason::KeyExpired));
 }
 
 #[tokio::test]
 async fn all_scopes_must_have_been_granted() {
-    let bench = bench(|record| record.rights.scopes = vec!["read".into(), "write".into()]);
+    let fixture = fixture(|record| record.rights.scopes = vec!["read".into(), "write".into()]);
     for (scopes, expected) in [
         (&[][..], None),
         (&["read"], None),
@@ -162,7 +162,7 @@ async fn all_scopes_must_have_been_granted() {
         (&["rea"], Some(Reason::ScopeMissing)),
     ] {
         let needs = Needs { scopes, ..Needs::default() };
-        assert_eq!(bench.reason(needs).await, expected, "{scopes:?}");
+        assert_eq!(fixture.reason(needs).await, expected, "{scopes:?}");
     }
 }
 
@@ -172,7 +172,7 @@ fn denial_names_the_first_missing_scopes_and_counts_the_others() {
     record.rights.scopes = vec!["read".to_owned()];
     let missing = |scopes: &[&str]| {
         let needs = Needs { scopes, ..Needs::default() };
-        let denial = evidence::against(&Known::from(&record), needs, NOW).unwrap();
+        let denial = evidence::against(&CompactKey::from(&record), needs, NOW).unwrap();
         denial.missing_scopes().cloned().unwrap()
     };
     let named = |scopes: &[&str]| scopes.iter().map(|&scope| scope.to_owned()).collect::<Vec<_>>();
@@ -184,7 +184,7 @@ fn denial_names_the_first_missing_scopes_and_counts_the_others() {
 
 #[tokio::test]
 async fn networks_fail_closed_and_take_mapped_addresses_as_ipv4() {
-    let bench = bench(|record| {
+    let fixture = fixture(|record| {
         record.rights.allowed_networks =
             vec!["10.1.0.0/16".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
     });
@@ -199,24 +199,28 @@ async fn networks_fail_closed_and_take_mapped_addresses_as_ipv4() {
     ] {
         let client_ip = ip.map(|ip| ip.parse().unwrap());
         let expected = (!allowed).then_some(Reason::ClientNetworkForbidden);
-        assert_eq!(bench.reason(Needs { client_ip, ..Needs::default() }).await, expected, "{ip:?}");
+        assert_eq!(
+            fixture.reason(Needs { client_ip, ..Needs::default() }).await,
+            expected,
+            "{ip:?}"
+        );
     }
 }
 
 #[tokio::test]
 async fn audiences_fail_closed() {
-    let bench = bench(|record| record.rights.audiences = vec!["billing".into()]);
+    let fixture = fixture(|record| record.rights.audiences = vec!["billing".into()]);
     for (audience, allowed) in [(None, false), (Some("billing"), true), (Some("mail"), false)] {
         let expected = (!allowed).then_some(Reason::AudienceForbidden);
-        assert_eq!(bench.reason(Needs { audience, ..Needs::default() }).await, expected);
+        assert_eq!(fixture.reason(Needs { audience, ..Needs::default() }).await, expected);
     }
 }
 
 #[tokio::test]
 async fn a_key_that_is_not_valid_is_told_so_before_what_it_lacks() {
-    let bench = bench(|record| record.state = State::Revoked);
+    let fixture = fixture(|record| record.state = State::Revoked);
     let needs = Needs { scopes: &["admin"], ..Needs::default() };
-    assert_eq!(bench.reason(needs).await, Some(Reason::KeyRevoked));
+    assert_eq!(fixture.reason(needs).await, Some(Reason::KeyRevoked));
 }
 
 proptest! {
@@ -237,7 +241,7 @@ proptest! {
         record.rights.scopes = scopes.clone();
         let needs: Vec<_> = needed.iter().map(String::as_str).collect();
         let needs = Needs { scopes: &needs, ..Needs::default() };
-        let allowed = evidence::against(&Known::from(&record), needs, NOW).is_none();
+        let allowed = evidence::against(&CompactKey::from(&record), needs, NOW).is_none();
         let expected = state == State::Active
             && starts_in <= 0
             && ends_in > 0

@@ -1,10 +1,7 @@
 //! How what the store says stands to what is in memory: pure.
 
 use super::Seen;
-use crate::{
-    cache::Peeked,
-    store::{Answer, Known},
-};
+use crate::{cache::Remembered, key::CompactKey, store::Answer};
 
 /// How what the store says stands to what is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,15 +27,15 @@ impl Seen {
     pub fn agreement(&self) -> Option<Agreement> {
         let answer = self.store.answer.as_ref().ok()?;
         Some(match (self.memory.held.as_ref()?, answer) {
-            (Peeked::Record { known, .. }, Answer::Found(stored)) => between(known, stored),
-            (Peeked::Record { .. }, Answer::Absent(_)) => Agreement::StoreLacksIt,
-            (Peeked::Absence { .. }, Answer::Found(_)) => Agreement::StoreHasIt,
-            (Peeked::Absence { .. }, Answer::Absent(_)) => Agreement::Same,
+            (Remembered::Record { known, .. }, Answer::Found(stored)) => between(known, stored),
+            (Remembered::Record { .. }, Answer::Absent(_)) => Agreement::StoreLacksIt,
+            (Remembered::Absence { .. }, Answer::Found(_)) => Agreement::StoreHasIt,
+            (Remembered::Absence { .. }, Answer::Absent(_)) => Agreement::Same,
         })
     }
 }
 
-fn between(known: &Known, stored: &Known) -> Agreement {
+fn between(known: &CompactKey, stored: &CompactKey) -> Agreement {
     if stored.revision() > known.revision() {
         Agreement::StoreIsNewer
     } else if stored.revision() < known.revision() {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{Doubts, Seen};
 use crate::{
-    cache::{Held, Peeked, Serve},
+    cache::{Hit, Remembered, Serve},
     outage::Unavailable,
     store::{Answer, StoreErrorKind},
-    tier::{Freshness, Sighting},
+    tier::{Freshness, Observation},
 };
 
 /// What a decision rests on.
@@ -30,40 +30,40 @@ pub(super) fn found(
     seen: &Seen,
     doubts: &Doubts,
     revalidate_wait: Duration,
-) -> (Result<Sighting, Unavailable>, Basis) {
-    let held = seen.memory.held.as_ref().and_then(Peeked::served);
+) -> (Result<Observation, Unavailable>, Basis) {
+    let held = seen.memory.held.as_ref().and_then(Remembered::served);
     match held {
-        Some(Held { sighting, serve: Serve::AtOnce | Serve::AndRefresh }) => {
-            (Ok(sighting), Basis::Memory)
+        Some(Hit { observation, serve: Serve::AtOnce | Serve::AndRefresh }) => {
+            (Ok(observation), Basis::Memory)
         }
-        Some(Held { sighting, serve: Serve::IfError }) => {
+        Some(Hit { observation, serve: Serve::IfError }) => {
             let in_time = doubts.doubt.is_none() && seen.store.took <= revalidate_wait;
             match by_the_store(seen, doubts) {
                 Ok(newer) if in_time => (Ok(newer), Basis::Store),
-                Ok(_) | Err(_) => (Ok(sighting), Basis::Memory),
+                Ok(_) | Err(_) => (Ok(observation), Basis::Memory),
             }
         }
         None => match by_the_store(seen, doubts) {
-            Ok(sighting) => (Ok(sighting), Basis::Store),
+            Ok(observation) => (Ok(observation), Basis::Store),
             Err(cause) => (Err(cause), Basis::Nothing),
         },
     }
 }
 
 /// What a lookup of a check would come to.
-fn by_the_store(seen: &Seen, doubts: &Doubts) -> Result<Sighting, Unavailable> {
+fn by_the_store(seen: &Seen, doubts: &Doubts) -> Result<Observation, Unavailable> {
     if !doubts.admits {
         return Err(Unavailable::BreakerOpen);
     }
     let asked = &seen.store;
-    let sighting = asked.sighting()?;
+    let observation = asked.observation()?;
     let not_believed = !asked.credible || seen.memory.doubts_absence;
-    match sighting.answer {
+    match observation.answer {
         Answer::Absent(_) if doubts.lagging => Err(Unavailable::Store(StoreErrorKind::Lagging)),
         Answer::Absent(_) if not_believed => Err(Unavailable::Suspect),
         Answer::Found(_) if doubts.lagging => {
-            Ok(Sighting { freshness: Freshness::StaleIfError, ..sighting })
+            Ok(Observation { freshness: Freshness::StaleIfError, ..observation })
         }
-        Answer::Found(_) | Answer::Absent(_) => Ok(sighting),
+        Answer::Found(_) | Answer::Absent(_) => Ok(observation),
     }
 }

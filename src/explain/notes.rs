@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Agreement, Asked, Basis, Doubts, Seen};
+use super::{Agreement, Basis, Doubts, Seen, StoreReply};
 use crate::{
-    cache::{Life, Peek, Peeked, Serve},
+    cache::{EntryState, Inspection, Remembered, Serve},
     guard::BreakerState,
     key::Revision,
     store::Answer,
@@ -65,17 +65,18 @@ fn disagreement(seen: &Seen, agreement: Agreement) -> Option<String> {
 
 fn revisions(seen: &Seen) -> Option<(Revision, Revision)> {
     match (seen.memory.held.as_ref()?, seen.store.answer.as_ref().ok()?) {
-        (Peeked::Record { known, .. }, Answer::Found(stored)) => {
+        (Remembered::Record { known, .. }, Answer::Found(stored)) => {
             Some((known.revision(), stored.revision()))
         }
-        (Peeked::Record { .. } | Peeked::Absence { .. }, Answer::Found(_) | Answer::Absent(_)) => {
-            None
-        }
+        (
+            Remembered::Record { .. } | Remembered::Absence { .. },
+            Answer::Found(_) | Answer::Absent(_),
+        ) => None,
     }
 }
 
 fn missing_row(seen: &Seen) -> Option<String> {
-    let Some(Peeked::Record { missing_since: Some(since), .. }) = seen.memory.held else {
+    let Some(Remembered::Record { missing_since: Some(since), .. }) = seen.memory.held else {
         return None;
     };
     Some(format!(
@@ -85,7 +86,8 @@ fn missing_row(seen: &Seen) -> Option<String> {
 }
 
 fn too_old(seen: &Seen) -> Option<String> {
-    let expired = matches!(seen.memory.held, Some(Peeked::Record { life: Life::Expired, .. }));
+    let expired =
+        matches!(seen.memory.held, Some(Remembered::Record { life: EntryState::Expired, .. }));
     expired.then(|| {
         format!(
             "the record in memory has been too old to be served since {} \
@@ -136,7 +138,7 @@ fn not_believed(seen: &Seen, doubts: &Doubts) -> Option<String> {
     })
 }
 
-fn breaker(store: &Asked, doubts: &Doubts) -> Option<String> {
+fn breaker(store: &StoreReply, doubts: &Doubts) -> Option<String> {
     let state = match doubts.breaker {
         BreakerState::Closed => return None,
         BreakerState::Open => "open",
@@ -150,10 +152,10 @@ fn breaker(store: &Asked, doubts: &Doubts) -> Option<String> {
 
 /// When what is in memory is no longer served.
 fn ends(seen: &Seen) -> String {
-    let Peek { held, .. } = &seen.memory;
+    let Inspection { held, .. } = &seen.memory;
     let until: Option<Instant> = held.as_ref().map(|held| match held {
-        Peeked::Record { windows, .. } => windows.stale_until.max(windows.fresh_until),
-        Peeked::Absence { until, .. } => *until,
+        Remembered::Record { windows, .. } => windows.stale_until.max(windows.fresh_until),
+        Remembered::Absence { until, .. } => *until,
     });
     until.map(|until| seen.at.wall_at(until).to_string()).unwrap_or_default()
 }

@@ -4,21 +4,21 @@ use std::fmt::Display;
 
 use crate::{
     check::{Decision, Needs, Reason, missing_scopes},
-    key::{Fault, Reading},
+    key::{CompactKey, Fault, Reading},
     outage::Unavailable,
-    store::{Answer, Known},
-    tier::{Freshness, Sighting},
+    store::Answer,
+    tier::{Freshness, Observation},
     time::Moment,
 };
 
 /// Why the decision is as it is. `found` is what it was made from.
 pub(super) fn of(
     decision: &Result<Decision, Unavailable>,
-    found: Option<&Sighting>,
+    found: Option<&Observation>,
     needs: Needs<'_>,
     now: Moment,
 ) -> String {
-    let record = found.and_then(|sighting| match &sighting.answer {
+    let record = found.and_then(|observation| match &observation.answer {
         Answer::Found(known) => Some(known),
         Answer::Absent(_) => None,
     });
@@ -99,7 +99,7 @@ pub(super) fn outage(cause: Unavailable) -> String {
 }
 
 /// What in a record spoke against the request.
-fn speaks_against(reason: Reason, record: &Known, needs: Needs<'_>, now: Moment) -> String {
+fn speaks_against(reason: Reason, record: &CompactKey, needs: Needs<'_>, now: Moment) -> String {
     match reason {
         Reason::KeyRevoked | Reason::KeyDisabled => {
             let (state, revision) = (record.state(), record.revision());

@@ -5,12 +5,12 @@ use tokio::time::advance;
 
 use super::*;
 use crate::{
-    cache::{CacheConfig, Cached, Life},
+    cache::{CacheConfig, Cached, EntryState},
     check::{Checker, Reason},
-    fill::bench::{Bench as Tiers, Settings, TIMEOUT},
+    fill::fixture::{Fixture as Tiers, Settings, TIMEOUT},
     guard::GuardConfig,
+    instance::Warmth,
     key::{Environment, KeyRecord, Prefix, Secret, State},
-    ladder::Warmth,
     store::fake::{FakeStore, Mood, record},
 };
 
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 type Change<'a> = &'a dyn Fn(&mut KeyRecord);
 
 /// The tiers of checks, and an explainer that looks at them.
-struct Bench {
+struct Fixture {
     tiers: Tiers,
     checker: Checker<Cached<crate::fill::Fill<FakeStore>>>,
     explainer: Explainer<FakeStore>,
@@ -28,7 +28,7 @@ struct Bench {
     digest: Digest,
 }
 
-impl Bench {
+impl Fixture {
     /// A store with one key.
     fn new(change: impl FnOnce(&mut KeyRecord)) -> Self {
         let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
@@ -102,10 +102,10 @@ fn told(decision: &Result<Decision, Unavailable>) -> String {
     }
 }
 
-fn life(explanation: &Explanation) -> Option<Life> {
+fn life(explanation: &Explanation) -> Option<EntryState> {
     match explanation.seen.as_ref()?.memory.held.as_ref()? {
-        Peeked::Record { life, .. } => Some(*life),
-        Peeked::Absence { .. } => None,
+        Remembered::Record { life, .. } => Some(*life),
+        Remembered::Absence { .. } => None,
     }
 }
 
@@ -115,35 +115,35 @@ fn notes(explanation: &Explanation) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_by_its_form_is_explained_without_a_lookup() {
-    let mut bench = Bench::new(|_| {});
+    let mut fixture = Fixture::new(|_| {});
     for (presented, fault, word) in [
         ("", None, "empty"),
         ("ks_live_1", Some(Fault::Form), "cut off"),
         ("two words", Some(Fault::NotVisible), "space"),
         (&"x".repeat(513), Some(Fault::TooLong), "512"),
-        (&bench.key.clone().replacen("live", "test", 1), Some(Fault::Tag), "keys.secret_file"),
+        (&fixture.key.clone().replacen("live", "test", 1), Some(Fault::Tag), "keys.secret_file"),
     ] {
-        presented.clone_into(&mut bench.key);
-        let explanation = bench.explain(Needs::default()).await;
+        presented.clone_into(&mut fixture.key);
+        let explanation = fixture.explain(Needs::default()).await;
         assert_eq!(explanation.reading, fault.map(Err), "{presented}");
         assert!(explanation.rule.contains(word), "{}", explanation.rule);
         assert!(explanation.seen.is_none());
         assert_eq!(explanation.basis, Basis::Credential);
     }
-    assert_eq!(bench.tiers.store.queries(), 0);
+    assert_eq!(fixture.tiers.store.queries(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn how_a_credential_was_read_is_told_with_its_secret() {
-    let mut bench = Bench::new(|_| {});
-    let minting = bench.ring.fingerprints().next().unwrap();
-    let Some(Ok(Reading::Ours { secret, .. })) = bench.agrees(Needs::default()).await.reading
+    let mut fixture = Fixture::new(|_| {});
+    let minting = fixture.ring.fingerprints().next().unwrap();
+    let Some(Ok(Reading::Ours { secret, .. })) = fixture.agrees(Needs::default()).await.reading
     else {
         panic!("it is ours");
     };
     assert_eq!(secret, minting);
-    bench.key = "sk_legacy_1234".to_owned();
-    let explanation = bench.agrees(Needs::default()).await;
+    fixture.key = "sk_legacy_1234".to_owned();
+    let explanation = fixture.agrees(Needs::default()).await;
     assert!(matches!(explanation.reading, Some(Ok(Reading::Foreign { .. }))));
     assert_eq!(told(&explanation.decision), "KeyUnknown");
 }
@@ -189,10 +189,10 @@ async fn each_rule_is_told_with_what_it_compared() {
         ),
     ];
     for (change, reason, words) in cases {
-        let bench = Bench::new(change);
+        let fixture = Fixture::new(change);
         // By the store, and then by the memory that the check has filled.
         for basis in [Basis::Store, Basis::Memory] {
-            let explanation = bench.agrees(needs).await;
+            let explanation = fixture.agrees(needs).await;
             assert_eq!(told(&explanation.decision), format!("{reason:?}"));
             assert_eq!(explanation.basis, basis);
             for word in words {
@@ -204,47 +204,47 @@ async fn each_rule_is_told_with_what_it_compared() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_is_explained_in_every_part_of_its_life() {
-    let bench = Bench::new(|_| {});
-    let explanation = bench.agrees(Needs::default()).await;
+    let fixture = Fixture::new(|_| {});
+    let explanation = fixture.agrees(Needs::default()).await;
     assert_eq!((life(&explanation), explanation.basis), (None, Basis::Store));
     assert_eq!(explanation.seen.unwrap().agreement(), None);
-    let fresh = bench.agrees(Needs::default()).await;
-    assert_eq!((life(&fresh), fresh.basis), (Some(Life::Fresh), Basis::Memory));
+    let fresh = fixture.agrees(Needs::default()).await;
+    assert_eq!((life(&fresh), fresh.basis), (Some(EntryState::Fresh), Basis::Memory));
     assert_eq!(fresh.seen.unwrap().agreement(), Some(Agreement::Same));
 
     advance(34 * SECOND).await;
     // The check asks for it again, so that it is explained alone.
-    let revalidating = bench.explain(Needs::default()).await;
-    assert_eq!(life(&revalidating), Some(Life::Revalidating));
+    let revalidating = fixture.explain(Needs::default()).await;
+    assert_eq!(life(&revalidating), Some(EntryState::Revalidating));
     assert!(told(&revalidating.decision).starts_with("Revalidating"));
 
-    bench.grow_stale().await;
-    let stale = bench.agrees(Needs::default()).await;
-    assert_eq!((life(&stale), stale.basis), (Some(Life::Stale), Basis::Store));
+    fixture.grow_stale().await;
+    let stale = fixture.agrees(Needs::default()).await;
+    assert_eq!((life(&stale), stale.basis), (Some(EntryState::Stale), Basis::Store));
 
     advance(4000 * SECOND).await;
-    bench.tiers.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    let expired = bench.agrees(Needs::default()).await;
-    assert_eq!((life(&expired), expired.basis), (Some(Life::Expired), Basis::Nothing));
+    fixture.tiers.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    let expired = fixture.agrees(Needs::default()).await;
+    assert_eq!((life(&expired), expired.basis), (Some(EntryState::Expired), Basis::Nothing));
     assert!(notes(&expired).contains("too old to be served"), "{expired:#?}");
     assert!(expired.rule.contains("unreachable"), "{}", expired.rule);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_record_that_is_served_in_an_outage_says_so() {
-    let bench = Bench::new(|_| {});
-    bench.check().await.unwrap();
-    bench.grow_stale().await;
-    bench.tiers.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    let explanation = bench.agrees(Needs::default()).await;
-    assert_eq!((life(&explanation), explanation.basis), (Some(Life::Stale), Basis::Memory));
+    let fixture = Fixture::new(|_| {});
+    fixture.check().await.unwrap();
+    fixture.grow_stale().await;
+    fixture.tiers.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    let explanation = fixture.agrees(Needs::default()).await;
+    assert_eq!((life(&explanation), explanation.basis), (Some(EntryState::Stale), Basis::Memory));
     assert!(
         notes(&explanation).contains("without the word of the store until"),
         "{explanation:#?}"
     );
     assert_eq!(explanation.doubts.doubt, None);
     // The check has failed meanwhile.
-    let explanation = bench.agrees(Needs::default()).await;
+    let explanation = fixture.agrees(Needs::default()).await;
     assert!(notes(&explanation).contains("checks do not wait"), "{explanation:#?}");
     assert_eq!(explanation.doubts.last_failure.unwrap().kind(), StoreErrorKind::Unreachable);
     let silence = explanation.seen.unwrap().store.answer.unwrap_err();
@@ -253,10 +253,10 @@ async fn a_stale_record_that_is_served_in_an_outage_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_has_not_arrived_is_told_with_what_would_follow_from_it() {
-    let bench = Bench::new(|_| {});
-    bench.check().await.unwrap();
-    bench.now_is(|it| it.state = State::Revoked);
-    let explanation = bench.agrees(Needs::default()).await;
+    let fixture = Fixture::new(|_| {});
+    fixture.check().await.unwrap();
+    fixture.now_is(|it| it.state = State::Revoked);
+    let explanation = fixture.agrees(Needs::default()).await;
     assert!(told(&explanation.decision).starts_with("Fresh"));
     assert!(notes(&explanation).contains("revision 2 and this instance revision 1"));
     let seen = explanation.seen.unwrap();
@@ -264,49 +264,49 @@ async fn a_change_that_has_not_arrived_is_told_with_what_would_follow_from_it() 
     let alone = explanation.by_the_store.map(Ok);
     assert_eq!(alone.as_ref().map(told).as_deref(), Some("KeyRevoked"));
 
-    bench.now_is(|it| it.revision = crate::key::Revision(0));
-    let seen = bench.explain(Needs::default()).await.seen.unwrap();
+    fixture.now_is(|it| it.revision = crate::key::Revision(0));
+    let seen = fixture.explain(Needs::default()).await.seen.unwrap();
     assert_eq!(seen.agreement(), Some(Agreement::StoreIsOlder));
-    bench.now_is(|it| {
+    fixture.now_is(|it| {
         it.revision = crate::key::Revision(1);
         it.rights.principal = "changed".to_owned();
     });
-    let seen = bench.explain(Needs::default()).await.seen.unwrap();
+    let seen = fixture.explain(Needs::default()).await.seen.unwrap();
     assert_eq!(seen.agreement(), Some(Agreement::Different));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_absence_is_explained_until_it_ends() {
-    let bench = Bench::new(|_| {});
-    bench.tiers.store.remove(&bench.digest);
-    let explanation = bench.agrees(Needs::default()).await;
+    let fixture = Fixture::new(|_| {});
+    fixture.tiers.store.remove(&fixture.digest);
+    let explanation = fixture.agrees(Needs::default()).await;
     assert_eq!(
         (told(&explanation.decision).as_str(), explanation.basis),
         ("KeyUnknown", Basis::Store)
     );
-    let explanation = bench.agrees(Needs::default()).await;
+    let explanation = fixture.agrees(Needs::default()).await;
     assert_eq!(explanation.basis, Basis::Memory);
     assert_eq!(explanation.seen.unwrap().agreement(), Some(Agreement::Same));
-    bench.now_is(|_| {});
-    let explanation = bench.agrees(Needs::default()).await;
+    fixture.now_is(|_| {});
+    let explanation = fixture.agrees(Needs::default()).await;
     assert_eq!(explanation.seen.as_ref().unwrap().agreement(), Some(Agreement::StoreHasIt));
     assert!(notes(&explanation).contains("its creation has not been applied"), "{explanation:#?}");
     advance(6 * SECOND).await;
-    let explanation = bench.agrees(Needs::default()).await;
+    let explanation = fixture.agrees(Needs::default()).await;
     assert!(told(&explanation.decision).starts_with("Fresh"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_absence_that_is_no_evidence_is_never_explained_as_one() {
-    let bench = Bench::new(|_| {});
-    bench.check().await.unwrap();
+    let fixture = Fixture::new(|_| {});
+    fixture.check().await.unwrap();
     // The one known key is gone: it is the witness for all that are unknown.
-    bench.tiers.store.remove(&bench.digest);
-    let known = bench.explain(Needs::default()).await;
+    fixture.tiers.store.remove(&fixture.digest);
+    let known = fixture.explain(Needs::default()).await;
     assert!(told(&known.decision).starts_with("Fresh"));
     assert_eq!(known.seen.as_ref().unwrap().agreement(), Some(Agreement::StoreLacksIt));
     assert!(notes(&known).contains("not believed"), "{known:#?}");
-    let unknown = Bench { key: "sk_unknown".to_owned(), ..bench };
+    let unknown = Fixture { key: "sk_unknown".to_owned(), ..fixture };
     let explanation = unknown.agrees(Needs::default()).await;
     assert_eq!(explanation.decision, Err(Unavailable::Suspect));
     assert!(notes(&explanation).contains("a key that it should have"), "{explanation:#?}");
@@ -314,39 +314,39 @@ async fn an_absence_that_is_no_evidence_is_never_explained_as_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_suspect_is_told_so() {
-    let mut bench = Bench::new(|_| {});
-    let mine = bench.key.clone();
+    let mut fixture = Fixture::new(|_| {});
+    let mine = fixture.key.clone();
     for _ in 0..5 {
-        let other = bench.ring.mint(Environment::Live).unwrap();
-        bench.tiers.store.put(other.digest, record("other", 1));
-        bench.key = other.key.expose().to_owned();
-        bench.check().await.unwrap();
-        bench.tiers.store.remove(&other.digest);
-        let gone = bench.tiers.memory.look(&other.digest, Instant::now()).unwrap().sighting;
-        let absent = bench.explain(Needs::default()).await.seen.unwrap().store.answer.unwrap();
-        bench.tiers.memory.take(other.digest, &absent, gone.validated_at).unwrap_err();
+        let other = fixture.ring.mint(Environment::Live).unwrap();
+        fixture.tiers.store.put(other.digest, record("other", 1));
+        fixture.key = other.key.expose().to_owned();
+        fixture.check().await.unwrap();
+        fixture.tiers.store.remove(&other.digest);
+        let gone = fixture.tiers.memory.look(&other.digest, Instant::now()).unwrap().observation;
+        let absent = fixture.explain(Needs::default()).await.seen.unwrap().store.answer.unwrap();
+        fixture.tiers.memory.take(other.digest, &absent, gone.validated_at).unwrap_err();
     }
-    let missing = bench.agrees(Needs::default()).await;
+    let missing = fixture.agrees(Needs::default()).await;
     assert!(missing.doubts.suspect);
     assert!(told(&missing.decision).starts_with("StaleIfError"));
     assert!(notes(&missing).contains("missing in the store, for the first time"), "{missing:#?}");
-    bench.key = mine;
-    bench.tiers.store.remove(&bench.digest);
-    let explanation = bench.agrees(Needs::default()).await;
+    fixture.key = mine;
+    fixture.tiers.store.remove(&fixture.digest);
+    let explanation = fixture.agrees(Needs::default()).await;
     assert_eq!(explanation.decision, Err(Unavailable::Suspect));
     assert!(notes(&explanation).contains("the store is suspect"), "{explanation:#?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker_is_told_although_the_store_answers_the_explainer() {
-    let bench = Bench::new(|_| {});
-    bench.tiers.store.set(Mood::Fails(StoreErrorKind::Timeout));
-    while bench.tiers.guarded.admits() {
-        let place = bench.tiers.guarded.enter(Instant::now() + TIMEOUT).await.unwrap();
-        place.find(&[bench.digest]).await.unwrap_err();
+    let fixture = Fixture::new(|_| {});
+    fixture.tiers.store.set(Mood::Fails(StoreErrorKind::Timeout));
+    while fixture.tiers.guarded.admits() {
+        let place = fixture.tiers.guarded.acquire(Instant::now() + TIMEOUT).await.unwrap();
+        place.find(&[fixture.digest]).await.unwrap_err();
     }
-    bench.tiers.store.set(Mood::Answers);
-    let explanation = bench.agrees(Needs::default()).await;
+    fixture.tiers.store.set(Mood::Answers);
+    let explanation = fixture.agrees(Needs::default()).await;
     assert_eq!(explanation.decision, Err(Unavailable::BreakerOpen));
     assert_eq!(explanation.doubts.breaker, BreakerState::Open);
     assert!(explanation.doubts.tried_in.is_some());

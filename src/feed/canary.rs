@@ -10,9 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    guard::{Guarded, Place},
+    guard::{Guarded, Permit},
+    instance::TierWatch,
     key::Digest,
-    ladder::TierWatch,
     store::{CanaryError, Position, Store, StoreError, StoreErrorKind},
     telemetry::Metrics,
     time::{Clock, jittered, rounded},
@@ -126,8 +126,8 @@ impl<S: Store> Canary<S> {
             self.connections.mark_unchanged();
             pause = retry;
             let turn = self.clock.monotonic() + TURN;
-            let Ok(place) = store.enter(turn).await else { continue };
-            match self.measure(place).await {
+            let Ok(permit) = store.acquire(turn).await else { continue };
+            match self.measure(permit).await {
                 Ok(()) => pause = self.every,
                 Err(CanaryError::Failed(error)) => self.failed(error, applied),
                 Err(CanaryError::ReadOnly(detail)) => {
@@ -165,11 +165,11 @@ impl<S: Store> Canary<S> {
     }
 
     /// Writes one, and waits until it is back.
-    async fn measure(&mut self, place: Place<'_, S>) -> Result<(), CanaryError> {
+    async fn measure(&mut self, permit: Permit<'_, S>) -> Result<(), CanaryError> {
         let token = random_token()?;
         self.flight.send_replace(Flight { token: Some(token), back: None });
         let sent = self.clock.monotonic();
-        match place.aside(async |store: &S| store.canary(&token).await).await {
+        match permit.aside(async |store: &S| store.canary(&token).await).await {
             // It may have been written all the same, and then comes back.
             Err(CanaryError::Failed(error)) if error.kind() == StoreErrorKind::Timeout => {
                 let Some(back) = self.back(sent + RETRY).await else { return Err(error.into()) };

@@ -4,9 +4,9 @@ mod gaps;
 use super::*;
 use crate::{
     cache::CacheConfig,
-    fill::{self, bench::Settings},
+    fill::{self, fixture::Settings},
+    instance::TierState,
     key::{Credential, Digest, Revision},
-    ladder::TierState,
     store::{
         Answer, ChangeKind, StoreErrorKind,
         fake::{FakeStore, Mood, record},
@@ -26,59 +26,60 @@ const AT_ONCE: Duration = Duration::from_millis(60);
 const UNKNOWN: Digest = Digest::from_bytes([9; Digest::LEN]);
 
 /// A store, a memory before it, and a feed that runs.
-struct Bench {
+struct Fixture {
     store: FakeStore,
     guarded: Arc<Guarded<FakeStore>>,
     memory: Arc<Memory>,
     fill: Fill<FakeStore>,
     coverage: Arc<Coverage>,
-    ladder: Ladder,
+    instance: Instance,
     exposition: Exposition,
     running: Tasks,
     parts: Option<(FeedConfig, Option<Position>, FeedParts<FakeStore>)>,
 }
 
-/// A bench whose feed has not begun.
-fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Bench {
+/// A fixture whose feed has not begun.
+fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Fixture {
     // Nothing ends by itself, so that what ends was ended by the feed.
     let hour = Duration::from_hours(1);
     let cache = CacheConfig { fresh_for: hour, absent_for: hour, ..CacheConfig::default() };
     let fixture =
-        fill::bench::Bench::new(Mood::Answers, &Settings { cache, ..Settings::default() });
-    let fill::bench::Bench { store, guarded, memory, coverage, metrics, exposition, fill, .. } =
-        fixture;
+        fill::fixture::Fixture::new(Mood::Answers, &Settings { cache, ..Settings::default() });
+    let fill::fixture::Fixture {
+        store, guarded, memory, coverage, metrics, exposition, fill, ..
+    } = fixture;
     // Canaries take numbers, which a test gives out itself.
     let mut config = FeedConfig { canary_every: hour, ..FeedConfig::default() };
     tune(&mut config);
-    let ladder = Ladder::new(Clock::System);
+    let instance = Instance::new(Clock::System);
     let parts = FeedParts {
         store: Arc::clone(&guarded),
         fill: fill.clone(),
         memory: Arc::clone(&memory),
         coverage: Arc::clone(&coverage),
         told: watch::Sender::default(),
-        ladder: ladder.clone(),
+        instance: instance.clone(),
         metrics,
         clock: Clock::System,
     };
     let parts =
         Some((config, resume.map(|n| Position { revision: Revision(n), landmark: None }), parts));
     let running = Tasks::here();
-    Bench { store, guarded, memory, fill, coverage, ladder, exposition, running, parts }
+    Fixture { store, guarded, memory, fill, coverage, instance, exposition, running, parts }
 }
 
-/// A bench whose feed has caught up.
-async fn bench() -> Bench {
+/// A fixture whose feed has caught up.
+async fn fixture() -> Fixture {
     bench_with(|_| ()).await
 }
 
-async fn bench_with(tune: impl FnOnce(&mut FeedConfig)) -> Bench {
-    let mut bench = still(tune, None);
-    bench.begin().await;
-    bench
+async fn bench_with(tune: impl FnOnce(&mut FeedConfig)) -> Fixture {
+    let mut fixture = still(tune, None);
+    fixture.begin().await;
+    fixture
 }
 
-impl Bench {
+impl Fixture {
     async fn begin(&mut self) {
         let (config, resume, parts) = self.parts.take().unwrap();
         let feed = Feed::new(config, resume, parts);
@@ -98,12 +99,12 @@ impl Bench {
 
     /// Whether the memory holds what was brought into it, and nothing newer.
     fn has(&self, digest: &Digest) -> bool {
-        let held = self.memory.look(digest, Instant::now()).map(|held| held.sighting.answer);
+        let held = self.memory.look(digest, Instant::now()).map(|held| held.observation.answer);
         matches!(held, Some(Answer::Found(known)) if known.revision() == Revision(0))
     }
 
     fn principal(&self, digest: &Digest) -> String {
-        match self.memory.look(digest, Instant::now()).map(|held| held.sighting.answer) {
+        match self.memory.look(digest, Instant::now()).map(|held| held.observation.answer) {
             Some(Answer::Found(known)) => known.principal().to_owned(),
             other => panic!("it is remembered: {other:?}"),
         }
@@ -118,241 +119,241 @@ impl Bench {
 
 #[tokio::test(start_paused = true)]
 async fn an_announced_change_ends_the_entry_of_its_key_at_once_and_no_other() {
-    let bench = bench().await;
-    let (changed, other) = (bench.warm(1).await, bench.warm(2).await);
-    bench.store.announce(1, changed, ChangeKind::Updated);
+    let fixture = fixture().await;
+    let (changed, other) = (fixture.warm(1).await, fixture.warm(2).await);
+    fixture.store.announce(1, changed, ChangeKind::Updated);
     sleep(Duration::from_millis(2)).await;
-    assert!(!bench.has(&changed) && bench.has(&other));
+    assert!(!fixture.has(&changed) && fixture.has(&other));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_whose_announcement_is_lost_is_found_with_the_next_heartbeat() {
-    let bench = bench().await;
-    let key = bench.warm(1).await;
-    bench.store.tune(|channel| channel.loses_words = true);
-    bench.store.announce(1, key, ChangeKind::Updated);
+    let fixture = fixture().await;
+    let key = fixture.warm(1).await;
+    fixture.store.tune(|channel| channel.loses_words = true);
+    fixture.store.announce(1, key, ChangeKind::Updated);
     sleep(A_BEAT).await;
-    assert!(!bench.has(&key));
+    assert!(!fixture.has(&key));
 }
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_that_do_not_come_back_make_it_poll_until_they_do() {
-    let bench = bench().await;
+    let fixture = fixture().await;
     sleep(A_BEAT * 2).await;
-    let asked = bench.store.asked_for_changes();
+    let asked = fixture.store.asked_for_changes();
     sleep(Duration::from_secs(1)).await;
-    assert!(bench.store.asked_for_changes() - asked <= 4, "it polls while it is told");
+    assert!(fixture.store.asked_for_changes() - asked <= 4, "it polls while it is told");
 
-    bench.store.tune(|channel| channel.loses_words = true);
+    fixture.store.tune(|channel| channel.loses_words = true);
     sleep(A_BEAT * 5).await;
-    let key = bench.warm(1).await;
-    bench.store.announce(1, key, ChangeKind::Updated);
+    let key = fixture.warm(1).await;
+    fixture.store.announce(1, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
-    assert!(!bench.has(&key), "it does not poll");
-    let beats = bench.store.beats();
+    assert!(!fixture.has(&key), "it does not poll");
+    let beats = fixture.store.beats();
     sleep(Duration::from_secs(10)).await;
-    let beats = bench.store.beats() - beats;
+    let beats = fixture.store.beats() - beats;
     assert!((8..=12).contains(&beats), "{beats} words in ten seconds");
 
-    bench.store.tune(|channel| channel.loses_words = false);
+    fixture.store.tune(|channel| channel.loses_words = false);
     sleep(A_BEAT * 2).await;
-    let asked = bench.store.asked_for_changes();
+    let asked = fixture.store.asked_for_changes();
     sleep(Duration::from_secs(1)).await;
-    assert!(bench.store.asked_for_changes() - asked <= 4, "it polls although it is told again");
+    assert!(fixture.store.asked_for_changes() - asked <= 4, "it polls although it is told again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_announces_nothing_is_polled() {
-    let mut bench = still(|_| (), None);
-    bench.store.tune(|channel| channel.announces_nothing = true);
-    bench.begin().await;
-    let key = bench.warm(1).await;
-    bench.store.announce(1, key, ChangeKind::Updated);
+    let mut fixture = still(|_| (), None);
+    fixture.store.tune(|channel| channel.announces_nothing = true);
+    fixture.begin().await;
+    let key = fixture.warm(1).await;
+    fixture.store.announce(1, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
-    assert!(!bench.has(&key));
+    assert!(!fixture.has(&key));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_changes_is_told_as_such_and_covers_nothing() {
-    let mut bench = still(|config| config.canary_every = AT_ONCE, None);
-    bench.store.tune(|channel| channel.has_no_changes = true);
-    bench.begin().await;
-    assert_eq!(bench.ladder.standing().feed, TierState::None);
-    assert_eq!(bench.coverage.until(), None);
+    let mut fixture = still(|config| config.canary_every = AT_ONCE, None);
+    fixture.store.tune(|channel| channel.has_no_changes = true);
+    fixture.begin().await;
+    assert_eq!(fixture.instance.standing().feed, TierState::None);
+    assert_eq!(fixture.coverage.until(), None);
     sleep(A_BEAT).await;
-    assert_eq!(bench.store.canaries(), 0, "none would come back");
-    assert!(bench.running.stop(Duration::from_secs(1)).await);
-    assert!(!bench.running.is_broken());
+    assert_eq!(fixture.store.canaries(), 0, "none would come back");
+    assert!(fixture.running.stop(Duration::from_secs(1)).await);
+    assert!(!fixture.running.is_broken());
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_during_an_outage_are_caught_up_with_however_many() {
-    let bench = bench().await;
-    let last = bench.warm(5_000).await;
-    bench.store.cut();
-    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    let fixture = fixture().await;
+    let last = fixture.warm(5_000).await;
+    fixture.store.cut();
+    fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
     for n in 1..5_000_u32 {
-        bench.store.announce(n.into(), Digest::sha256_of(&n.to_be_bytes()), ChangeKind::Created);
+        fixture.store.announce(n.into(), Digest::sha256_of(&n.to_be_bytes()), ChangeKind::Created);
     }
-    bench.store.announce(5_000, last, ChangeKind::Deleted);
+    fixture.store.announce(5_000, last, ChangeKind::Deleted);
     sleep(Duration::from_secs(10)).await;
-    assert!(matches!(bench.ladder.standing().feed, TierState::Down { .. }));
-    assert!(bench.has(&last));
-    let warmed_before = bench.coverage.since().unwrap();
+    assert!(matches!(fixture.instance.standing().feed, TierState::Down { .. }));
+    assert!(fixture.has(&last));
+    let warmed_before = fixture.coverage.since().unwrap();
 
-    bench.store.set(Mood::Answers);
+    fixture.store.set(Mood::Answers);
     sleep(LONGEST_PAUSE * 2 + TRUSTED_AFTER).await;
-    assert!(bench.ladder.standing().feed.is_up());
-    assert!(!bench.has(&last));
-    assert!(bench.covers(warmed_before), "nothing was missed");
+    assert!(fixture.instance.standing().feed.is_up());
+    assert!(!fixture.has(&last));
+    assert!(fixture.covers(warmed_before), "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_breaks_again_and_again_loses_no_change() {
-    let bench = bench().await;
+    let fixture = fixture().await;
     for n in 1..=50_u32 {
-        let key = bench.warm(n).await;
-        bench.store.announce(n.into(), key, ChangeKind::Updated);
-        bench.store.cut();
+        let key = fixture.warm(n).await;
+        fixture.store.announce(n.into(), key, ChangeKind::Updated);
+        fixture.store.cut();
         sleep(Duration::from_millis(1_500)).await;
-        assert!(!bench.has(&key), "change {n}");
+        assert!(!fixture.has(&key), "change {n}");
     }
-    assert_eq!(bench.coverage.since().unwrap().elapsed().as_secs(), 75, "nothing was missed");
+    assert_eq!(fixture.coverage.since().unwrap().elapsed().as_secs(), 75, "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_dies_soon_each_time_is_down_and_tried_ever_more_seldom() {
-    let bench = bench().await;
+    let fixture = fixture().await;
     let cut_for = async |time| {
-        let (until, asked) = (Instant::now() + time, bench.store.asked_for_changes());
+        let (until, asked) = (Instant::now() + time, fixture.store.asked_for_changes());
         while Instant::now() < until {
-            bench.store.cut();
+            fixture.store.cut();
             sleep(Duration::from_millis(50)).await;
         }
-        bench.store.asked_for_changes() - asked
+        fixture.store.asked_for_changes() - asked
     };
     cut_for(Duration::from_secs(10)).await;
-    assert!(matches!(bench.ladder.standing().feed, TierState::Down { .. }));
+    assert!(matches!(fixture.instance.standing().feed, TierState::Down { .. }));
     let asked = cut_for(Duration::from_secs(10)).await;
     assert!(asked < 60, "{asked} questions in 10 s");
 
     sleep(LONGEST_PAUSE * 2 + TRUSTED_AFTER).await;
-    assert!(bench.ladder.standing().feed.is_up());
+    assert!(fixture.instance.standing().feed.is_up());
 }
 
 #[tokio::test(start_paused = true)]
 async fn connections_that_are_lost_now_and_then_are_no_state() {
-    let bench = bench().await;
+    let fixture = fixture().await;
     for _ in 0..10 {
-        bench.store.cut();
+        fixture.store.cut();
         for _ in 0..20 {
             sleep(Duration::from_millis(100)).await;
-            assert!(bench.ladder.standing().feed.is_up());
+            assert!(fixture.instance.standing().feed.is_up());
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn pauses_between_tries_grow_to_two_seconds() {
-    let bench = bench().await;
-    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    bench.store.cut();
+    let fixture = fixture().await;
+    fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    fixture.store.cut();
     sleep(Duration::from_secs(3)).await;
-    bench.store.set(Mood::Answers);
+    fixture.store.set(Mood::Answers);
     sleep(LONGEST_PAUSE.mul_f64(1.0 + PAUSE_JITTER) + TRUSTED_AFTER).await;
-    assert!(bench.ladder.standing().feed.is_up());
+    assert!(fixture.instance.standing().feed.is_up());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_does_not_stop_the_feed_for_ever() {
-    let bench = bench().await;
-    let key = bench.warm(1).await;
-    bench.store.set(Mood::Hangs);
+    let fixture = fixture().await;
+    let key = fixture.warm(1).await;
+    fixture.store.set(Mood::Hangs);
     sleep(Duration::from_secs(5)).await;
-    bench.store.announce(1, key, ChangeKind::Updated);
-    bench.store.set(Mood::Answers);
+    fixture.store.announce(1, key, ChangeKind::Updated);
+    fixture.store.set(Mood::Answers);
     sleep(LONGEST_PAUSE * 2).await;
-    assert!(!bench.has(&key));
+    assert!(!fixture.has(&key));
 }
 
 #[tokio::test(start_paused = true)]
 async fn misses_that_take_all_places_do_not_keep_changes_away() {
-    let bench = bench().await;
-    let key = bench.warm(1).await;
+    let fixture = fixture().await;
+    let key = fixture.warm(1).await;
     let mut places = Vec::new();
-    while let Some(place) = bench.guarded.try_enter() {
+    while let Some(place) = fixture.guarded.try_acquire() {
         places.push(place);
     }
-    bench.store.announce(1, key, ChangeKind::Updated);
+    fixture.store.announce(1, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
-    assert!(!bench.has(&key));
+    assert!(!fixture.has(&key));
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_from_before_the_start_are_not_replayed() {
-    let mut bench = still(|_| (), None);
-    let key = bench.warm(1).await;
+    let mut fixture = still(|_| (), None);
+    let key = fixture.warm(1).await;
     let warmed = Instant::now();
     for n in 1..2_400 {
-        bench.store.announce(n, UNKNOWN, ChangeKind::Created);
+        fixture.store.announce(n, UNKNOWN, ChangeKind::Created);
     }
-    bench.store.announce(2_400, key, ChangeKind::Created);
+    fixture.store.announce(2_400, key, ChangeKind::Created);
     sleep(AT_ONCE).await;
-    bench.begin().await;
-    assert!(bench.has(&key));
-    assert!(!bench.covers(warmed), "what was cached before the feed began is not covered by it");
+    fixture.begin().await;
+    assert!(fixture.has(&key));
+    assert!(!fixture.covers(warmed), "what was cached before the feed began is not covered by it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_since_a_position_that_was_written_down_are_replayed() {
-    let mut bench = still(|_| (), Some(1));
-    let (before, after) = (bench.warm(1).await, bench.warm(2).await);
-    bench.store.announce(1, before, ChangeKind::Updated);
-    bench.store.announce(2, after, ChangeKind::Updated);
-    bench.begin().await;
-    assert!(bench.has(&before) && !bench.has(&after));
+    let mut fixture = still(|_| (), Some(1));
+    let (before, after) = (fixture.warm(1).await, fixture.warm(2).await);
+    fixture.store.announce(1, before, ChangeKind::Updated);
+    fixture.store.announce(2, after, ChangeKind::Updated);
+    fixture.begin().await;
+    assert!(fixture.has(&before) && !fixture.has(&after));
 }
 
 #[tokio::test(start_paused = true)]
 async fn coverage_reaches_as_far_as_the_last_heartbeat_and_ends_when_the_feed_is_silent() {
-    let bench = bench().await;
-    let began = bench.coverage.since().unwrap();
+    let fixture = fixture().await;
+    let began = fixture.coverage.since().unwrap();
     for _ in 0..5 {
         sleep(A_BEAT).await;
-        assert!(bench.coverage.until().unwrap().elapsed() < A_BEAT);
-        assert!(bench.covers(began));
+        assert!(fixture.coverage.until().unwrap().elapsed() < A_BEAT);
+        assert!(fixture.covers(began));
     }
-    bench.store.set(Mood::Hangs);
+    fixture.store.set(Mood::Hangs);
     sleep(A_BEAT * 4).await;
-    assert!(!bench.covers(began));
-    bench.store.set(Mood::Answers);
+    assert!(!fixture.covers(began));
+    fixture.store.set(Mood::Answers);
     sleep(LONGEST_PAUSE * 2).await;
-    assert!(bench.covers(began), "nothing was missed");
+    assert!(fixture.covers(began), "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_come_while_it_catches_up_are_caught_up_with_too() {
-    let bench = bench().await;
-    let key = bench.warm(1).await;
+    let fixture = fixture().await;
+    let key = fixture.warm(1).await;
     for n in 1..=2_500 {
-        bench.store.announce(n, UNKNOWN, ChangeKind::Created);
+        fixture.store.announce(n, UNKNOWN, ChangeKind::Created);
     }
     // One page has been asked for.
     tokio::task::yield_now().await;
-    bench.store.announce(2_501, key, ChangeKind::Updated);
+    fixture.store.announce(2_501, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
-    assert!(!bench.has(&key));
+    assert!(!fixture.has(&key));
 }
 
 #[tokio::test(start_paused = true)]
 async fn data_that_are_old_end_coverage_and_are_told_until_they_are_not() {
-    let bench = bench().await;
+    let fixture = fixture().await;
     let since = Instant::now();
-    bench.store.tune(|channel| channel.lags_since = Some(since));
+    fixture.store.tune(|channel| channel.lags_since = Some(since));
     sleep(A_BEAT * 4).await;
-    assert!(bench.coverage.is_lagging() && !bench.covers(since));
-    assert_eq!(bench.coverage.until(), Some(since), "the true age is shown");
-    bench.store.tune(|channel| channel.lags_since = None);
+    assert!(fixture.coverage.is_lagging() && !fixture.covers(since));
+    assert_eq!(fixture.coverage.until(), Some(since), "the true age is shown");
+    fixture.store.tune(|channel| channel.lags_since = None);
     sleep(A_BEAT).await;
-    assert!(!bench.coverage.is_lagging() && bench.covers(since));
+    assert!(!fixture.coverage.is_lagging() && fixture.covers(since));
 }

@@ -97,13 +97,13 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     /// A pace, at an instant at which all its queries end.
-    struct Bench(Pace, Instant);
+    struct Fixture(Pace, Instant);
 
-    fn pace() -> Bench {
-        Bench(Pace::new(NonZeroUsize::new(256).unwrap(), 100 * MS), Instant::now())
+    fn pace() -> Fixture {
+        Fixture(Pace::new(NonZeroUsize::new(256).unwrap(), 100 * MS), Instant::now())
     }
 
-    impl Bench {
+    impl Fixture {
         fn took(&self, time: Duration, keys: usize) {
             self.0.took(time, keys, self.1);
         }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn without_queries_what_is_expected_halves_every_second() {
-        let Bench(pace, now) = pace();
+        let Fixture(pace, now) = pace();
         for _ in 0..40 {
             pace.took(100 * MS, 1, now);
         }

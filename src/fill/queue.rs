@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     key::{Digest, Revision},
     outage::Unavailable,
-    tier::Sighting,
+    tier::Observation,
 };
 
 /// For how long a lane is never empty before it counts as overloaded: an
@@ -50,7 +50,7 @@ impl Lane {
 pub(super) enum Stage {
     Queued,
     AtTheStore,
-    Done(Result<Sighting, Unavailable>),
+    Done(Result<Observation, Unavailable>),
 }
 
 /// Stands for one lookup, so that a later one of the same key is not mistaken
@@ -76,7 +76,7 @@ struct Lookup {
 pub(super) struct Taken {
     pub(super) digest: Digest,
     pub(super) ticket: Ticket,
-    /// See [`Order::ours`].
+    /// See [`LookupRequest::ours`].
     pub(super) ours: bool,
     pub(super) stage: Sender<Stage>,
     /// Whether a caller is told, or was until it gave up, how it ended.
@@ -97,7 +97,7 @@ struct Waiting {
     /// Those that a caller waits for, and of late perhaps nobody any more.
     digests: VecDeque<(Digest, Ticket)>,
     /// Those that nobody waits for: asked for when there is room in a query.
-    behind: VecDeque<(Digest, Ticket)>,
+    background: VecDeque<(Digest, Ticket)>,
     /// Since when it has not been empty.
     standing_since: Option<Instant>,
     workers: usize,
@@ -116,7 +116,7 @@ pub(super) struct Queue {
 
 /// What a lookup is asked for with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Order {
+pub(super) struct LookupRequest {
     pub(super) digest: Digest,
     pub(super) lane: Lane,
     /// Whether its tag was made with one of our secrets, as far as that is known.
@@ -124,7 +124,7 @@ pub(super) struct Order {
     pub(super) answer_by: Instant,
     /// Nobody waits: it is carried out without callers too, after those that
     /// somebody waits for.
-    pub(super) behind: bool,
+    pub(super) background: bool,
 }
 
 impl Lookup {
@@ -139,12 +139,12 @@ impl Lookup {
 
 impl Waiting {
     fn is_empty(&self) -> bool {
-        self.digests.is_empty() && self.behind.is_empty()
+        self.digests.is_empty() && self.background.is_empty()
     }
 
-    fn push(&mut self, order: &Order, ticket: Ticket, now: Instant) {
-        if order.behind {
-            self.behind.push_back((order.digest, ticket));
+    fn push(&mut self, order: &LookupRequest, ticket: Ticket, now: Instant) {
+        if order.background {
+            self.background.push_back((order.digest, ticket));
         } else {
             self.digests.push_back((order.digest, ticket));
             self.standing_since.get_or_insert(now);
@@ -152,7 +152,7 @@ impl Waiting {
     }
 
     fn pop(&mut self) -> Option<(Digest, Ticket)> {
-        self.digests.pop_front().or_else(|| self.behind.pop_front())
+        self.digests.pop_front().or_else(|| self.background.pop_front())
     }
 }
 
@@ -169,17 +169,17 @@ impl Queue {
 
     pub(super) fn waiting(&self, lane: Lane) -> usize {
         let lane = &self.lanes[lane as usize];
-        lane.digests.len() + lane.behind.len()
+        lane.digests.len() + lane.background.len()
     }
 
     /// Joins the lookup of a key, or `None` if there is none. Who joins one that
     /// nobody waited for puts it in line with those that somebody does.
-    pub(super) fn join(&mut self, order: &Order, now: Instant) -> Option<Receiver<Stage>> {
+    pub(super) fn join(&mut self, order: &LookupRequest, now: Instant) -> Option<Receiver<Stage>> {
         let lookup = self.under_way.get_mut(&order.digest)?;
         lookup.answer_by = lookup.answer_by.max(order.answer_by);
-        lookup.kept |= order.behind;
+        lookup.kept |= order.background;
         lookup.ours |= order.ours;
-        if !order.behind && !mem::replace(&mut lookup.called, true) {
+        if !order.background && !mem::replace(&mut lookup.called, true) {
             self.lanes[order.lane as usize].push(order, lookup.ticket, now);
         }
         Some(lookup.stage.subscribe())
@@ -189,14 +189,14 @@ impl Queue {
     /// full: of those that somebody waits for, or of those that nobody does.
     pub(super) fn push(
         &mut self,
-        order: &Order,
+        order: &LookupRequest,
         now: Instant,
     ) -> Result<Receiver<Stage>, Unavailable> {
-        if !order.behind && self.lanes[order.lane as usize].digests.len() >= self.max_queued {
+        if !order.background && self.lanes[order.lane as usize].digests.len() >= self.max_queued {
             self.forget_unwanted(order.lane);
         }
         let lane = &mut self.lanes[order.lane as usize];
-        let room = if order.behind { &lane.behind } else { &lane.digests };
+        let room = if order.background { &lane.background } else { &lane.digests };
         if room.len() >= self.max_queued {
             return Err(Unavailable::Overloaded);
         }
@@ -204,7 +204,7 @@ impl Queue {
         self.next += 1;
         let (stage, caller) = channel(Stage::Queued);
         lane.push(order, ticket, now);
-        let Order { digest, ours, answer_by, behind: kept, .. } = *order;
+        let LookupRequest { digest, ours, answer_by, background: kept, .. } = *order;
         let lookup = Lookup { ticket, stage, ours, answer_by, kept, called: !kept };
         self.under_way.insert(digest, lookup);
         Ok(caller)
@@ -228,11 +228,11 @@ impl Queue {
 
     /// Takes on a worker for a lane in which somebody waits, if it has fewer than
     /// `most`.
-    pub(super) fn hire(&mut self, lane: Lane, most: usize) -> bool {
+    pub(super) fn add_worker(&mut self, lane: Lane, most: usize) -> bool {
         let lane = &mut self.lanes[lane as usize];
-        let hired = lane.workers < most && !lane.is_empty();
-        lane.workers += usize::from(hired);
-        hired
+        let added = lane.workers < most && !lane.is_empty();
+        lane.workers += usize::from(added);
+        added
     }
 
     /// Lets a worker go if nobody waits.

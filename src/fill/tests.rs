@@ -2,7 +2,7 @@ use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::{
-    bench::{Bench, Settings, TIMEOUT, until},
+    fixture::{Fixture, Settings, TIMEOUT, until},
     *,
 };
 use crate::{
@@ -27,14 +27,14 @@ fn nth(n: u32) -> Digest {
     Digest::sha256_of(&n.to_be_bytes())
 }
 
-fn bench(mood: Mood, places: usize, max_queued: usize) -> Bench {
+fn fixture(mood: Mood, places: usize, max_queued: usize) -> Fixture {
     of(mood, &Settings::default().places(places).max_queued(max_queued))
 }
 
-fn of(mood: Mood, settings: &Settings) -> Bench {
-    let bench = Bench::new(mood, settings);
-    bench.store.put(KEY, record("acme", 1));
-    bench
+fn of(mood: Mood, settings: &Settings) -> Fixture {
+    let fixture = Fixture::new(mood, settings);
+    fixture.store.put(KEY, record("acme", 1));
+    fixture
 }
 
 fn change(revision: i64, digest: Digest, kind: ChangeKind) -> Change {
@@ -42,15 +42,15 @@ fn change(revision: i64, digest: Digest, kind: ChangeKind) -> Change {
 }
 
 /// What is remembered of a key.
-fn remembered(bench: &Bench, digest: &Digest) -> Option<Sighting> {
-    bench.memory.look(digest, Instant::now()).map(|held| held.sighting)
+fn remembered(fixture: &Fixture, digest: &Digest) -> Option<Observation> {
+    fixture.memory.look(digest, Instant::now()).map(|held| held.observation)
 }
 
 fn soon() -> Instant {
     Instant::now() + TIMEOUT
 }
 
-fn principal(outcome: Result<Sighting, Unavailable>) -> String {
+fn principal(outcome: Result<Observation, Unavailable>) -> String {
     match outcome.unwrap().answer {
         Answer::Found(known) => known.principal().to_owned(),
         Answer::Absent(_) => "nobody".to_owned(),
@@ -59,86 +59,86 @@ fn principal(outcome: Result<Sighting, Unavailable>) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_callers_of_one_key_share_one_query() {
-    let bench = bench(Mood::Hangs, 8, 10);
-    let callers = join_all((0..1000).map(|_| bench.fill.find(ours(KEY), soon())));
+    let fixture = fixture(Mood::Hangs, 8, 10);
+    let callers = join_all((0..1000).map(|_| fixture.fill.find(ours(KEY), soon())));
     let release = async {
-        until(|| bench.store.queries() == 1).await;
-        bench.store.set(Mood::Answers);
+        until(|| fixture.store.queries() == 1).await;
+        fixture.store.set(Mood::Answers);
     };
     let (outcomes, ()) = tokio::join!(callers, release);
     assert!(outcomes.into_iter().all(|outcome| principal(outcome) == "acme"));
-    assert_eq!(bench.store.queries(), 1);
-    assert!(remembered(&bench, &KEY).is_some(), "the answer is remembered");
+    assert_eq!(fixture.store.queries(), 1);
+    assert!(remembered(&fixture, &KEY).is_some(), "the answer is remembered");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_failed_is_in_doubt_until_it_answers() {
-    let bench = bench(Mood::Fails(StoreErrorKind::Schema), 8, 10);
-    assert_eq!((bench.fill.in_doubt(), bench.fill.doubt()), (false, None));
+    let fixture = fixture(Mood::Fails(StoreErrorKind::Schema), 8, 10);
+    assert_eq!((fixture.fill.in_doubt(), fixture.fill.doubt()), (false, None));
     let failure = Unavailable::Store(StoreErrorKind::Schema);
-    assert_eq!(bench.fill.find(ours(KEY), soon()).await, Err(failure));
-    assert_eq!((bench.fill.in_doubt(), bench.fill.doubt()), (true, Some(failure)));
-    bench.store.set(Mood::Answers);
-    bench.fill.find(ours(KEY), soon()).await.unwrap();
-    assert_eq!((bench.fill.in_doubt(), bench.fill.doubt()), (false, None));
+    assert_eq!(fixture.fill.find(ours(KEY), soon()).await, Err(failure));
+    assert_eq!((fixture.fill.in_doubt(), fixture.fill.doubt()), (true, Some(failure)));
+    fixture.store.set(Mood::Answers);
+    fixture.fill.find(ours(KEY), soon()).await.unwrap();
+    assert_eq!((fixture.fill.in_doubt(), fixture.fill.doubt()), (false, None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_capacity_is_that_of_all_places_with_full_batches() {
-    let bench = of(Mood::Hangs, &Settings::default().places(4).batch_max(100));
+    let fixture = of(Mood::Hangs, &Settings::default().places(4).batch_max(100));
     // 4 × 100 keys in 100 × 40 µs.
-    assert!((bench.fill.capacity() - 100_000.0).abs() < 1.0, "{}", bench.fill.capacity());
-    let asked = bench.fill.find(ours(KEY), soon());
+    assert!((fixture.fill.capacity() - 100_000.0).abs() < 1.0, "{}", fixture.fill.capacity());
+    let asked = fixture.fill.find(ours(KEY), soon());
     let release = async {
         sleep(Duration::from_millis(16)).await;
-        bench.store.set(Mood::Answers);
+        fixture.store.set(Mood::Answers);
     };
     let (asked, ()) = tokio::join!(asked, release);
     asked.unwrap();
     // A quarter of the 16 ms is expected now, before the 4 ms for the keys.
-    assert!((bench.fill.capacity() - 50_000.0).abs() < 1.0, "{}", bench.fill.capacity());
+    assert!((fixture.fill.capacity() - 50_000.0).abs() < 1.0, "{}", fixture.fill.capacity());
 }
 
 #[tokio::test(start_paused = true)]
 async fn distinct_keys_share_queries_and_never_exceed_the_places_at_the_store() {
-    let bench = of(Mood::Hangs, &Settings::default().places(4).batch_max(50));
-    let callers = join_all((0..1000).map(|n| bench.fill.find(ours(nth(n)), soon())));
+    let fixture = of(Mood::Hangs, &Settings::default().places(4).batch_max(50));
+    let callers = join_all((0..1000).map(|n| fixture.fill.find(ours(nth(n)), soon())));
     let release = async {
-        until(|| bench.store.queries() == 4).await;
+        until(|| fixture.store.queries() == 4).await;
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(bench.store.queries(), 4, "no fifth while four are at the store");
-        bench.store.set(Mood::Answers);
+        assert_eq!(fixture.store.queries(), 4, "no fifth while four are at the store");
+        fixture.store.set(Mood::Answers);
     };
     let (outcomes, ()) = tokio::join!(callers, release);
     assert!(outcomes.into_iter().all(|outcome| principal(outcome) == "nobody"));
-    assert_eq!(bench.store.queries(), 1000 / 50);
-    assert_eq!(bench.store.most_at_once(), 4);
+    assert_eq!(fixture.store.queries(), 1000 / 50);
+    assert_eq!(fixture.store.most_at_once(), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_single_miss_goes_at_once_and_without_company() {
-    let bench = bench(Mood::Answers, 8, 10);
+    let fixture = fixture(Mood::Answers, 8, 10);
     let asked = Instant::now();
-    assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
-    assert_eq!((asked.elapsed(), bench.store.queries()), (Duration::ZERO, 1));
+    assert_eq!(principal(fixture.fill.find(ours(KEY), soon()).await), "acme");
+    assert_eq!((asked.elapsed(), fixture.store.queries()), (Duration::ZERO, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn keys_that_nobody_has_seen_cannot_take_the_places_of_known_ones() {
-    let bench = of(Mood::Hangs, &Settings::default().places(4).batch_max(10));
-    let flood = join_all((0..500).map(|n| bench.fill.find(Credential::Foreign(nth(n)), soon())));
+    let fixture = of(Mood::Hangs, &Settings::default().places(4).batch_max(10));
+    let flood = join_all((0..500).map(|n| fixture.fill.find(Credential::Foreign(nth(n)), soon())));
     let known = async {
-        until(|| bench.store.queries() == 1).await;
+        until(|| fixture.store.queries() == 1).await;
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(bench.store.queries(), 1, "a quarter of the places");
-        let known = bench.fill.find(ours(KEY), soon());
+        assert_eq!(fixture.store.queries(), 1, "a quarter of the places");
+        let known = fixture.fill.find(ours(KEY), soon());
         let release = async {
-            until(|| bench.store.queries() == 2).await;
-            bench.store.set(Mood::Answers);
+            until(|| fixture.store.queries() == 2).await;
+            fixture.store.set(Mood::Answers);
         };
         tokio::join!(known, release).0
     };
@@ -148,20 +148,20 @@ async fn keys_that_nobody_has_seen_cannot_take_the_places_of_known_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn an_imported_key_that_is_in_memory_is_a_known_one() {
-    let bench = bench(Mood::Answers, 8, 10);
-    assert_eq!(bench.fill.lane(Credential::Foreign(KEY)), Lane::NeverSeen);
-    bench.fill.find(Credential::Foreign(KEY), soon()).await.unwrap();
-    assert_eq!(bench.fill.lane(Credential::Foreign(KEY)), Lane::Known);
-    assert_eq!(bench.fill.lane(ours(nth(1))), Lane::Known);
+    let fixture = fixture(Mood::Answers, 8, 10);
+    assert_eq!(fixture.fill.lane(Credential::Foreign(KEY)), Lane::NeverSeen);
+    fixture.fill.find(Credential::Foreign(KEY), soon()).await.unwrap();
+    assert_eq!(fixture.fill.lane(Credential::Foreign(KEY)), Lane::Known);
+    assert_eq!(fixture.fill.lane(ours(nth(1))), Lane::Known);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_lane_has_room_of_its_own() {
-    let bench = bench(Mood::Hangs, 1, 2);
-    let flood = (0..10).map(|n| bench.fill.find(Credential::Foreign(nth(n)), soon()));
-    let known = (10..13).map(|n| bench.fill.find(ours(nth(n)), soon()));
+    let fixture = fixture(Mood::Hangs, 1, 2);
+    let flood = (0..10).map(|n| fixture.fill.find(Credential::Foreign(nth(n)), soon()));
+    let known = (10..13).map(|n| fixture.fill.find(ours(nth(n)), soon()));
     let (flood, known) = tokio::join!(join_all(flood), join_all(known));
-    let refused = |outcomes: &[Result<Sighting, Unavailable>]| {
+    let refused = |outcomes: &[Result<Observation, Unavailable>]| {
         outcomes.iter().filter(|outcome| **outcome == Err(Unavailable::Overloaded)).count()
     };
     assert_eq!((refused(&flood), refused(&known)), (8, 1));
@@ -169,16 +169,16 @@ async fn each_lane_has_room_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn one_lookup_too_many_is_refused_as_overloaded_but_joining_one_is_not() {
-    let bench = bench(Mood::Hangs, 1, 2);
+    let fixture = fixture(Mood::Hangs, 1, 2);
     let other = |n: u8| Digest::from_bytes([n; 32]);
-    let mut at_the_store = Box::pin(bench.fill.find(ours(other(0)), soon()));
+    let mut at_the_store = Box::pin(fixture.fill.find(ours(other(0)), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
-    until(|| bench.store.queries() == 1).await;
+    until(|| fixture.store.queries() == 1).await;
     let (first, second, third, again) = tokio::join!(
-        bench.fill.find(ours(other(1)), soon()),
-        bench.fill.find(ours(other(2)), soon()),
-        bench.fill.find(ours(other(3)), soon()),
-        bench.fill.find(ours(other(1)), soon()),
+        fixture.fill.find(ours(other(1)), soon()),
+        fixture.fill.find(ours(other(2)), soon()),
+        fixture.fill.find(ours(other(3)), soon()),
+        fixture.fill.find(ours(other(1)), soon()),
     );
     assert_eq!(third, Err(Unavailable::Overloaded));
     assert_eq!(first, again);
@@ -187,61 +187,61 @@ async fn one_lookup_too_many_is_refused_as_overloaded_but_joining_one_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn refreshes_have_a_bound_of_their_own_and_take_no_room_from_those_who_wait() {
-    let bench = bench(Mood::Hangs, 1, 10);
-    let mut at_the_store = Box::pin(bench.fill.find(ours(KEY), soon()));
+    let fixture = fixture(Mood::Hangs, 1, 10);
+    let mut at_the_store = Box::pin(fixture.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
-    until(|| bench.store.queries() == 1).await;
-    let taken = (0..20).filter(|n| bench.fill.refresh(nth(*n)).is_ok()).count();
+    until(|| fixture.store.queries() == 1).await;
+    let taken = (0..20).filter(|n| fixture.fill.refresh(nth(*n)).is_ok()).count();
     assert_eq!(taken, 10);
-    assert_eq!(bench.fill.refresh(nth(100)), Err(Unavailable::Overloaded));
+    assert_eq!(fixture.fill.refresh(nth(100)), Err(Unavailable::Overloaded));
     let mut callers: Vec<_> =
-        (100..110).map(|n| Box::pin(bench.fill.find(ours(nth(n)), soon()))).collect();
+        (100..110).map(|n| Box::pin(fixture.fill.find(ours(nth(n)), soon()))).collect();
     for caller in &mut callers {
         assert!(futures::poll!(caller).is_pending());
     }
-    assert_eq!(bench.fill.waiting(Lane::Known), 20);
+    assert_eq!(fixture.fill.waiting(Lane::Known), 20);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_is_carried_out_although_nobody_waits_and_once_for_each_key() {
-    let bench = bench(Mood::Answers, 8, 10);
+    let fixture = fixture(Mood::Answers, 8, 10);
     for _ in 0..5 {
-        bench.fill.refresh(KEY).unwrap();
+        fixture.fill.refresh(KEY).unwrap();
     }
-    until(|| remembered(&bench, &KEY).is_some()).await;
-    assert_eq!(bench.store.queries(), 1);
+    until(|| remembered(&fixture, &KEY).is_some()).await;
+    assert_eq!(fixture.store.queries(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refresh_that_fails_leaves_the_record_and_is_counted_as_masked() {
-    let bench = bench(Mood::Answers, 8, 10);
-    bench.fill.find(ours(KEY), soon()).await.unwrap();
-    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    bench.fill.refresh(KEY).unwrap();
-    until(|| bench.fill.0.queue().under_way() == 0).await;
-    assert!(remembered(&bench, &KEY).is_some());
+    let fixture = fixture(Mood::Answers, 8, 10);
+    fixture.fill.find(ours(KEY), soon()).await.unwrap();
+    fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    fixture.fill.refresh(KEY).unwrap();
+    until(|| fixture.fill.0.queue().under_way() == 0).await;
+    assert!(remembered(&fixture, &KEY).is_some());
     let masked = r#"keystead_masked_failures_total{cause="unreachable",tier="store"}"#;
-    assert_eq!(bench.metric(masked), 1);
+    assert_eq!(fixture.metric(masked), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_that_its_impatient_caller_has_kept_is_finished_without_it() {
-    let bench = bench(Mood::Hangs, 8, 10);
-    bench.fill.refresh(KEY).unwrap();
-    let late = bench.fill.find(ours(KEY), Instant::now() + Duration::from_millis(20)).await;
+    let fixture = fixture(Mood::Hangs, 8, 10);
+    fixture.fill.refresh(KEY).unwrap();
+    let late = fixture.fill.find(ours(KEY), Instant::now() + Duration::from_millis(20)).await;
     assert_eq!(late, Err(Unavailable::Store(StoreErrorKind::Timeout)));
-    bench.store.set(Mood::Answers);
-    until(|| remembered(&bench, &KEY).is_some()).await;
-    assert_eq!(bench.store.queries(), 1);
+    fixture.store.set(Mood::Answers);
+    until(|| remembered(&fixture, &KEY).is_some()).await;
+    assert_eq!(fixture.store.queries(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
-    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let began = Instant::now();
     let (at_the_store, queued) = tokio::join!(
-        bench.fill.find(ours(KEY), began + Duration::from_millis(60)),
-        bench.fill.find(ours(Digest::from_bytes([1; 32])), began + Duration::from_millis(60)),
+        fixture.fill.find(ours(KEY), began + Duration::from_millis(60)),
+        fixture.fill.find(ours(Digest::from_bytes([1; 32])), began + Duration::from_millis(60)),
     );
     assert_eq!(at_the_store, Err(Unavailable::Store(StoreErrorKind::Timeout)));
     assert_eq!(queued, Err(Unavailable::Store(StoreErrorKind::Saturated)));
@@ -251,80 +251,81 @@ async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
 #[tokio::test(start_paused = true)]
 async fn an_error_is_told_as_its_kind_and_never_remembered() {
     for kind in StoreErrorKind::ALL {
-        let bench = bench(Mood::Fails(kind), 8, 10);
-        assert_eq!(bench.fill.find(ours(KEY), soon()).await, Err(Unavailable::Store(kind)));
-        assert_eq!(remembered(&bench, &KEY), None);
-        bench.store.set(Mood::Answers);
-        assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
+        let fixture = fixture(Mood::Fails(kind), 8, 10);
+        assert_eq!(fixture.fill.find(ours(KEY), soon()).await, Err(Unavailable::Store(kind)));
+        assert_eq!(remembered(&fixture, &KEY), None);
+        fixture.store.set(Mood::Answers);
+        assert_eq!(principal(fixture.fill.find(ours(KEY), soon()).await), "acme");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_goes_on_when_the_caller_who_started_it_has_gone() {
-    let bench = bench(Mood::Hangs, 8, 10);
-    let mut first = Box::pin(bench.fill.find(ours(KEY), soon()));
+    let fixture = fixture(Mood::Hangs, 8, 10);
+    let mut first = Box::pin(fixture.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut first).is_pending());
-    let second = bench.fill.find(ours(KEY), soon());
+    let second = fixture.fill.find(ours(KEY), soon());
     let leave = async {
-        until(|| bench.store.queries() == 1).await;
+        until(|| fixture.store.queries() == 1).await;
         drop(first);
-        bench.store.set(Mood::Answers);
+        fixture.store.set(Mood::Answers);
     };
     let (outcome, ()) = tokio::join!(second, leave);
     assert_eq!(principal(outcome), "acme");
-    assert_eq!(bench.store.queries(), 1);
+    assert_eq!(fixture.store.queries(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn work_whose_callers_have_gone_never_reaches_the_store() {
-    let bench = bench(Mood::Hangs, 1, 10);
-    let mut at_the_store = Box::pin(bench.fill.find(ours(Digest::from_bytes([1; 32])), soon()));
+    let fixture = fixture(Mood::Hangs, 1, 10);
+    let mut at_the_store = Box::pin(fixture.fill.find(ours(Digest::from_bytes([1; 32])), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
-    until(|| bench.store.queries() == 1).await;
+    until(|| fixture.store.queries() == 1).await;
 
-    let mut queued = Box::pin(bench.fill.find(ours(KEY), soon()));
+    let mut queued = Box::pin(fixture.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut queued).is_pending());
     drop(queued);
 
-    bench.store.set(Mood::Answers);
+    fixture.store.set(Mood::Answers);
     assert_eq!(principal(at_the_store.await), "nobody");
-    until(|| bench.fill.0.queue().under_way() == 0).await;
-    assert_eq!(bench.store.queries(), 1, "the abandoned one was not asked");
+    until(|| fixture.fill.0.queue().under_way() == 0).await;
+    assert_eq!(fixture.store.queries(), 1, "the abandoned one was not asked");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_at_the_store_is_internal_and_leaves_nothing_behind() {
-    let bench = bench(Mood::Panics, 1, 1);
-    let both = tokio::join!(bench.fill.find(ours(KEY), soon()), bench.fill.find(ours(KEY), soon()));
+    let fixture = fixture(Mood::Panics, 1, 1);
+    let both =
+        tokio::join!(fixture.fill.find(ours(KEY), soon()), fixture.fill.find(ours(KEY), soon()));
     assert_eq!(both, (Err(Unavailable::Internal), Err(Unavailable::Internal)));
-    bench.store.set(Mood::Answers);
-    assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
+    fixture.store.set(Mood::Answers);
+    assert_eq!(principal(fixture.fill.find(ours(KEY), soon()).await), "acme");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_leaves_nobody_waiting_who_was_not_in_its_batch() {
-    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let both = async {
-        tokio::join!(bench.fill.find(ours(nth(1)), soon()), bench.fill.find(ours(KEY), soon()))
+        tokio::join!(fixture.fill.find(ours(nth(1)), soon()), fixture.fill.find(ours(KEY), soon()))
     };
     let panic = async {
-        until(|| bench.store.queries() == 1).await;
-        bench.store.set(Mood::Panics);
-        until(|| bench.store.queries() == 2).await;
-        bench.store.set(Mood::Answers);
+        until(|| fixture.store.queries() == 1).await;
+        fixture.store.set(Mood::Panics);
+        until(|| fixture.store.queries() == 2).await;
+        fixture.store.set(Mood::Answers);
     };
     let ((first, second), ()) = tokio::join!(both, panic);
     assert_eq!(first, Err(Unavailable::Internal));
     assert!(second == Err(Unavailable::Internal) || principal(second) == "acme");
-    assert_eq!(principal(bench.fill.find(ours(KEY), soon()).await), "acme");
+    assert_eq!(principal(fixture.fill.find(ours(KEY), soon()).await), "acme");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_cannot_be_read_fails_its_own_key_alone() {
-    let bench = bench(Mood::Answers, 1, 10);
-    bench.store.spoil(nth(1));
+    let fixture = fixture(Mood::Answers, 1, 10);
+    fixture.store.spoil(nth(1));
     let (bad, good) =
-        tokio::join!(bench.fill.find(ours(nth(1)), soon()), bench.fill.find(ours(KEY), soon()));
+        tokio::join!(fixture.fill.find(ours(nth(1)), soon()), fixture.fill.find(ours(KEY), soon()));
     assert_eq!(bad, Err(Unavailable::Store(StoreErrorKind::Unreadable)));
     assert_eq!(principal(good), "acme");
 }

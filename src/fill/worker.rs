@@ -1,4 +1,4 @@
-//! A worker asks the store for one lane: a place, what waits, one query, its
+//! A worker asks the store for one lane: a permit, what waits, one query, its
 //! answers, and again, until nobody waits.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
@@ -7,16 +7,16 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use super::{
-    NOBODY, PROBE_MISSING, PROBE_WITNESSES, Parts, Shared,
+    PROBE_DIGEST, PROBE_MISSING, PROBE_WITNESSES, Parts, Shared,
     queue::{Batch, Lane, Stage, Taken},
 };
 use crate::{
     cache::Memory,
-    guard::{Place, Refused},
+    guard::{Permit, Refused},
     key::Digest,
     outage::Unavailable,
     store::{Answer, ChangeKind, DataAge, Lookup, Store, StoreError, StoreErrorKind},
-    tier::{Freshness, Sighting},
+    tier::{Freshness, Observation},
 };
 
 /// Counted in the queue until nobody waits in its lane.
@@ -44,8 +44,8 @@ impl<S: Store> Worker<S> {
 
     async fn work(&self) {
         let now = self.shared.parts.clock.monotonic();
-        match self.shared.parts.store.enter(now + self.shared.timeout).await {
-            Ok(place) => self.ask(place).await,
+        match self.shared.parts.store.acquire(now + self.shared.timeout).await {
+            Ok(permit) => self.ask(permit).await,
             // Who waits has a deadline and goes by himself; what is left is told
             // so when its turn comes.
             Err(Refused::Saturated) => {}
@@ -54,12 +54,12 @@ impl<S: Store> Worker<S> {
     }
 
     /// Asks for what waits now. What arrives meanwhile is for the next query.
-    async fn ask(&self, place: Place<'_, S>) {
+    async fn ask(&self, permit: Permit<'_, S>) {
         let batch = self.take(self.shared.pace.batch());
         let taken = Unfinished { shared: &self.shared, taken: batch.taken };
         tell_late(batch.late);
         if !taken.taken.is_empty() {
-            taken.ask(place).await;
+            taken.ask(permit).await;
         }
     }
 
@@ -86,7 +86,7 @@ struct Unfinished<'a, S: Store> {
 }
 
 impl<S: Store> Unfinished<'_, S> {
-    async fn ask(self, place: Place<'_, S>) {
+    async fn ask(self, permit: Permit<'_, S>) {
         let parts = &self.shared.parts;
         let mut asked: Vec<Digest> = self.taken.iter().map(|taken| taken.digest).collect();
         let witness = self.witness();
@@ -96,7 +96,7 @@ impl<S: Store> Unfinished<'_, S> {
 
         // Taken before the store is asked: what it says was true then or later.
         let asked_at = parts.clock.monotonic();
-        let answer = place.find(&asked).await;
+        let answer = permit.find(&asked).await;
         self.shared.pace.took(asked_at.elapsed(), self.taken.len(), parts.clock.monotonic());
         let lookup = match answer {
             Ok(lookup) => lookup,
@@ -136,7 +136,7 @@ impl<S: Store> Unfinished<'_, S> {
     }
 
     /// Puts the outcomes into the memory and tells the callers.
-    fn finish(mut self, outcome: impl Fn(&Digest, bool) -> Result<Sighting, Unavailable>) {
+    fn finish(mut self, outcome: impl Fn(&Digest, bool) -> Result<Observation, Unavailable>) {
         let mut told = Vec::with_capacity(self.taken.len());
         let mut news = Vec::new();
         let mut queue = self.shared.queue();
@@ -144,8 +144,8 @@ impl<S: Store> Unfinished<'_, S> {
         while let Some(Taken { digest, ticket, ours, stage, called }) = self.taken.pop() {
             let changed = queue.finish(&digest, ticket);
             let mut outcome = outcome(&digest, ours);
-            if let Ok(sighting) = outcome {
-                let Sighting { answer, validated_at, .. } = &sighting;
+            if let Ok(observation) = outcome {
+                let Observation { answer, validated_at, .. } = &observation;
                 let memory = &self.shared.parts.memory;
                 // The memory takes nothing that was read before a change.
                 let current =
@@ -158,7 +158,7 @@ impl<S: Store> Unfinished<'_, S> {
                     memory.judge(&digest, answer)
                 };
                 news.extend(new.filter(|_| counts.is_ok()));
-                outcome = counts.map(|answer| Sighting { answer, ..sighting });
+                outcome = counts.map(|answer| Observation { answer, ..observation });
             }
             told.push((stage, outcome, called));
         }
@@ -200,7 +200,7 @@ fn outcome(
     digest: &Digest,
     asked_at: Instant,
     credible: bool,
-) -> Result<Sighting, Unavailable> {
+) -> Result<Observation, Unavailable> {
     match lookup.get(digest) {
         Some(Answer::Absent(_)) if !credible => Err(Unavailable::Suspect),
         Some(answer) => {
@@ -211,7 +211,7 @@ fn outcome(
             };
             let freshness = freshness.ok_or(Unavailable::Store(StoreErrorKind::Lagging))?;
             let validated_at = age.as_of(asked_at);
-            Ok(Sighting { answer: answer.clone(), validated_at, freshness })
+            Ok(Observation { answer: answer.clone(), validated_at, freshness })
         }
         None => Err(match lookup.unreadable(digest) {
             Some(error) if error.kind() == StoreErrorKind::Lagging => Unavailable::from(error),
@@ -236,12 +236,12 @@ pub(super) async fn probe<S: Store>(
     deadline: Instant,
 ) -> Result<Result<DataAge, StoreError>, Refused> {
     let parts = &shared.parts;
-    let place = parts.store.enter(deadline).await?;
+    let permit = parts.store.acquire(deadline).await?;
     let mut witnesses = parts.suspicion.witnesses(PROBE_WITNESSES);
     witnesses.extend(parts.suspicion.still_missing(PROBE_MISSING));
-    let asked = [&[NOBODY], witnesses.as_slice()].concat();
+    let asked = [&[PROBE_DIGEST], witnesses.as_slice()].concat();
     let asked_at = parts.clock.monotonic();
-    let lookup = match place.run(async |store: &S| store.find(&asked).await).await {
+    let lookup = match permit.run(async |store: &S| store.find(&asked).await).await {
         Ok(lookup) => lookup,
         Err(error) => return Ok(Err(error)),
     };
@@ -262,9 +262,9 @@ pub(super) async fn recall<S: Store>(
     if !parts.suspicion.wants_history(parts.clock.monotonic()) {
         return Ok(Ok(()));
     }
-    let place = parts.store.enter(deadline).await?;
+    let permit = parts.store.acquire(deadline).await?;
     let asked_at = parts.clock.monotonic();
-    let history = place.run(async |store: &S| store.history().await).await;
+    let history = permit.run(async |store: &S| store.history().await).await;
     match history {
         Ok(history) => parts.suspicion.hear(history, asked_at),
         // Before it was heard once, no absence is evidence: the store is no use.

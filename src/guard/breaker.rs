@@ -302,13 +302,13 @@ impl Breaker {
         if !again {
             self.broken_since = now;
         }
-        self.enter(State::Open { until: now + pause });
+        self.acquire(State::Open { until: now + pause });
         Transition::Opened { why, pause, again }
     }
 
     /// The call that finds the time passed is the first probe.
     fn half_open(&mut self) -> Transition {
-        self.enter(State::HalfOpen { admitted: 1, answered: 0 });
+        self.acquire(State::HalfOpen { admitted: 1, answered: 0 });
         Transition::HalfOpened
     }
 
@@ -316,11 +316,11 @@ impl Breaker {
         let BreakerConfig { window, ramp_up_for, half_open_calls, .. } = self.config;
         let from = half_open_calls.get().min(self.places);
         let ramp = Ramp { began: now, lasts: ramp_up_for, from, to: self.places };
-        self.enter(State::Closed { window: Window::new(window, now), ramp: Some(ramp) });
+        self.acquire(State::Closed { window: Window::new(window, now), ramp: Some(ramp) });
         Transition::Closed { after: now.saturating_duration_since(self.broken_since) }
     }
 
-    fn enter(&mut self, state: State) {
+    fn acquire(&mut self, state: State) {
         self.state = state;
         self.epoch += 1;
     }

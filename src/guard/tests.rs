@@ -26,25 +26,25 @@ fn soon() -> Instant {
 async fn there_are_as_many_places_as_were_set_and_no_more() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 2);
     assert_eq!((guarded.places(), guarded.query_timeout()), (2, QUERY_TIMEOUT));
-    let (first, second) = (guarded.enter(soon()).await, guarded.enter(soon()).await);
+    let (first, second) = (guarded.acquire(soon()).await, guarded.acquire(soon()).await);
     assert!(first.is_ok() && second.is_ok());
-    assert!(guarded.try_enter().is_none());
+    assert!(guarded.try_acquire().is_none());
     let began = Instant::now();
-    assert_eq!(guarded.enter(began + QUERY_TIMEOUT).await.err(), Some(Refused::Saturated));
+    assert_eq!(guarded.acquire(began + QUERY_TIMEOUT).await.err(), Some(Refused::Saturated));
     assert_eq!(began.elapsed(), QUERY_TIMEOUT);
     drop(first);
-    assert!(guarded.try_enter().is_some());
+    assert!(guarded.try_acquire().is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn places_are_given_to_those_who_wait_in_their_order_and_before_work_that_comes_last() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 1);
-    let held = guarded.enter(soon()).await;
-    let mut first = pin!(guarded.enter(soon()));
-    let mut second = pin!(guarded.enter(soon()));
+    let held = guarded.acquire(soon()).await;
+    let mut first = pin!(guarded.acquire(soon()));
+    let mut second = pin!(guarded.acquire(soon()));
     assert!(poll!(first.as_mut()).is_pending() && poll!(second.as_mut()).is_pending());
     drop(held);
-    assert!(guarded.try_enter().is_none(), "somebody waits");
+    assert!(guarded.try_acquire().is_none(), "somebody waits");
     assert!(poll!(second.as_mut()).is_pending());
     let Poll::Ready(Ok(place)) = poll!(first.as_mut()) else {
         panic!("the first who waits is the first who enters");
@@ -56,13 +56,13 @@ async fn places_are_given_to_those_who_wait_in_their_order_and_before_work_that_
 #[tokio::test(start_paused = true)]
 async fn who_stops_waiting_loses_nobody_a_place() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 1);
-    let held = guarded.enter(soon()).await;
+    let held = guarded.acquire(soon()).await;
     {
-        let mut gone = pin!(guarded.enter(soon()));
+        let mut gone = pin!(guarded.acquire(soon()));
         assert!(poll!(gone.as_mut()).is_pending());
     }
     drop(held);
-    assert!(guarded.try_enter().is_some());
+    assert!(guarded.try_acquire().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,10 +70,10 @@ async fn a_call_that_hangs_ends_in_time_and_gives_its_place_back() {
     let store = FakeStore::new(Mood::Hangs);
     let guarded = guarded(&store, 1);
     let began = Instant::now();
-    let outcome = guarded.enter(soon()).await.unwrap().find(&[KEY]).await;
+    let outcome = guarded.acquire(soon()).await.unwrap().find(&[KEY]).await;
     assert_eq!(outcome.unwrap_err().kind(), StoreErrorKind::Timeout);
     assert_eq!(began.elapsed(), QUERY_TIMEOUT);
-    assert!(guarded.try_enter().is_some());
+    assert!(guarded.try_acquire().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,11 +81,11 @@ async fn a_call_that_is_dropped_gives_its_place_back() {
     let store = FakeStore::new(Mood::Hangs);
     let guarded = guarded(&store, 1);
     {
-        let mut dropped = pin!(guarded.enter(soon()).await.unwrap().find(&[KEY]));
+        let mut dropped = pin!(guarded.acquire(soon()).await.unwrap().find(&[KEY]));
         assert!(poll!(dropped.as_mut()).is_pending());
-        assert!(guarded.try_enter().is_none());
+        assert!(guarded.try_acquire().is_none());
     }
-    assert!(guarded.try_enter().is_some());
+    assert!(guarded.try_acquire().is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,9 +93,9 @@ async fn a_call_that_panics_gives_its_place_back() {
     use futures::FutureExt;
     let store = FakeStore::new(Mood::Panics);
     let guarded = guarded(&store, 1);
-    let call = guarded.enter(soon()).await.unwrap().find(&[KEY]);
+    let call = guarded.acquire(soon()).await.unwrap().find(&[KEY]);
     assert!(std::panic::AssertUnwindSafe(call).catch_unwind().await.is_err());
-    assert!(guarded.try_enter().is_some());
+    assert!(guarded.try_acquire().is_some());
 }
 
 const FAILS: Mood = Mood::Fails(StoreErrorKind::Unreachable);
@@ -118,7 +118,7 @@ fn guarded_with(
 /// Makes calls until the breaker opens.
 async fn fail_until_open(guarded: &Guarded<FakeStore>) {
     guarded.store.set(FAILS);
-    while let Ok(place) = guarded.enter(soon()).await {
+    while let Ok(place) = guarded.acquire(soon()).await {
         place.find(&[KEY]).await.unwrap_err();
     }
     assert_eq!(guarded.breaker().state(), BreakerState::Open);
@@ -137,7 +137,7 @@ async fn all_probes_are_answered(guarded: &Guarded<FakeStore>) {
 }
 
 async fn call(guarded: &Guarded<FakeStore>) -> Result<(), Refused> {
-    let place = guarded.enter(soon()).await?;
+    let place = guarded.acquire(soon()).await?;
     place.run(async |store: &FakeStore| store.find(&[KEY]).await).await.map(drop).unwrap();
     Ok(())
 }
@@ -150,8 +150,8 @@ async fn an_open_breaker_refuses_at_once_and_the_store_hears_nothing() {
     fail_until_open(&guarded).await;
     let (asked, began) = (store.queries(), Instant::now());
     assert!(!guarded.admits());
-    assert_eq!(guarded.enter(soon()).await.err(), Some(Refused::Open));
-    assert!(guarded.try_enter().is_none());
+    assert_eq!(guarded.acquire(soon()).await.err(), Some(Refused::Open));
+    assert!(guarded.try_acquire().is_none());
     assert_eq!((store.queries(), began.elapsed()), (asked, Duration::ZERO));
 }
 
@@ -161,8 +161,8 @@ async fn who_waits_when_the_breaker_opens_is_sent_away_at_once_even_behind_one_w
     let (guarded, _) = guarded_with(&store, 1, |breaker| {
         breaker.min_calls = 1.try_into().unwrap();
     });
-    let held = guarded.enter(soon()).await.unwrap();
-    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(guarded.enter(soon()))).collect();
+    let held = guarded.acquire(soon()).await.unwrap();
+    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(guarded.acquire(soon()))).collect();
     for waits in &mut waiting {
         assert!(poll!(waits).is_pending());
     }
@@ -182,16 +182,16 @@ async fn half_open_a_counted_few_enter_and_the_others_are_refused_at_once() {
     fail_until_open(&guarded).await;
     until_tried(&guarded).await;
     assert!(guarded.admits());
-    let probes = [(); 3].map(|()| guarded.enter(soon()));
+    let probes = [(); 3].map(|()| guarded.acquire(soon()));
     let probes = futures::future::join_all(probes).await;
     assert!(probes.iter().all(Result::is_ok));
     assert_eq!(guarded.breaker().state(), BreakerState::HalfOpen);
     assert!(!guarded.admits());
-    assert_eq!(guarded.enter(soon()).await.err(), Some(Refused::Open));
+    assert_eq!(guarded.acquire(soon()).await.err(), Some(Refused::Open));
     // Given back unused, they can be had again.
     drop(probes);
     assert!(guarded.admits());
-    assert!(guarded.try_enter().is_none(), "work that comes last tries no store");
+    assert!(guarded.try_acquire().is_none(), "work that comes last tries no store");
     store.set(Mood::Answers);
     all_probes_are_answered(&guarded).await;
     assert_eq!(guarded.breaker().state(), BreakerState::Closed);
@@ -206,10 +206,10 @@ async fn a_probe_that_is_dropped_or_panics_at_the_store_is_given_back() {
     until_tried(&guarded).await;
     for _ in 0..10 {
         store.set(Mood::Panics);
-        let call = guarded.enter(soon()).await.unwrap().find(&[KEY]);
+        let call = guarded.acquire(soon()).await.unwrap().find(&[KEY]);
         assert!(std::panic::AssertUnwindSafe(call).catch_unwind().await.is_err());
         store.set(Mood::Hangs);
-        let mut dropped = pin!(guarded.enter(soon()).await.unwrap().find(&[KEY]));
+        let mut dropped = pin!(guarded.acquire(soon()).await.unwrap().find(&[KEY]));
         assert!(poll!(dropped.as_mut()).is_pending());
     }
     assert_eq!(guarded.breaker().state(), BreakerState::HalfOpen);
@@ -222,7 +222,8 @@ async fn a_probe_that_is_dropped_or_panics_at_the_store_is_given_back() {
 async fn calls_that_end_by_their_time_out_open_it() {
     let store = FakeStore::new(Mood::Hangs);
     let guarded = guarded(&store, 10);
-    let calls = (0..10).map(|_| async { guarded.enter(soon()).await.unwrap().find(&[KEY]).await });
+    let calls =
+        (0..10).map(|_| async { guarded.acquire(soon()).await.unwrap().find(&[KEY]).await });
     let ended = futures::future::join_all(calls).await;
     assert!(ended.iter().all(|end| end.as_ref().unwrap_err().kind() == StoreErrorKind::Timeout));
     assert_eq!(guarded.breaker().state(), BreakerState::Open);
@@ -238,7 +239,7 @@ async fn calls_that_are_slow_open_it_and_are_told_as_a_time_out() {
             tokio::time::sleep(QUERY_TIMEOUT * 3 / 4).await;
             Ok(())
         };
-        guarded.enter(soon()).await.unwrap().run(slowly).await.unwrap();
+        guarded.acquire(soon()).await.unwrap().run(slowly).await.unwrap();
     }
     assert_eq!(guarded.breaker().state(), BreakerState::Open);
     assert_eq!(guarded.last_failure().unwrap().kind(), StoreErrorKind::Timeout);
@@ -249,11 +250,11 @@ async fn neither_waiting_in_vain_nor_a_store_that_is_saturated_opens_it() {
     let store = FakeStore::new(Mood::Fails(StoreErrorKind::Saturated));
     let guarded = guarded(&store, 1);
     for _ in 0..100 {
-        guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+        guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
     }
-    let _held = guarded.enter(soon()).await.unwrap();
+    let _held = guarded.acquire(soon()).await.unwrap();
     for _ in 0..100 {
-        assert_eq!(guarded.enter(soon()).await.err(), Some(Refused::Saturated));
+        assert_eq!(guarded.acquire(soon()).await.err(), Some(Refused::Saturated));
     }
     assert!(guarded.admits());
     assert!(guarded.in_doubt(), "there is no use in waiting for it");
@@ -272,11 +273,11 @@ async fn while_places_grow_again_who_wants_more_waits_and_is_not_refused() {
     let mut held = Vec::new();
     let mut given_out = Vec::new();
     for _ in 0..guarded.places() {
-        held.push(guarded.enter(patient).await.unwrap());
+        held.push(guarded.acquire(patient).await.unwrap());
         given_out.push(closed.elapsed().as_millis());
     }
     assert_eq!(given_out, [0, 0, 0, 400, 800, 1200, 1600, 2000]);
-    assert_eq!(guarded.enter(closed.max(Instant::now())).await.err(), Some(Refused::Saturated));
+    assert_eq!(guarded.acquire(closed.max(Instant::now())).await.err(), Some(Refused::Saturated));
 }
 
 #[tokio::test(start_paused = true)]
@@ -289,10 +290,10 @@ async fn while_places_grow_again_one_that_is_given_back_goes_to_who_waits() {
     all_probes_are_answered(&guarded).await;
     let mut held = Vec::new();
     for _ in 0..3 {
-        held.push(guarded.enter(soon()).await.unwrap());
+        held.push(guarded.acquire(soon()).await.unwrap());
     }
-    assert!(guarded.try_enter().is_none());
-    let mut waits = pin!(guarded.enter(soon()));
+    assert!(guarded.try_acquire().is_none());
+    let mut waits = pin!(guarded.acquire(soon()));
     assert!(poll!(waits.as_mut()).is_pending());
     held.pop();
     assert!(poll!(waits.as_mut()).is_ready());
@@ -304,12 +305,12 @@ async fn a_store_is_in_doubt_after_a_failure_until_it_answers_and_while_the_brea
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     assert!(!guarded.in_doubt(), "it was never asked");
-    guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
     assert!(guarded.in_doubt());
     // What says nothing changes nothing.
     store.set(Mood::Fails(StoreErrorKind::Saturated));
-    guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
-    drop(guarded.enter(soon()).await);
+    guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    drop(guarded.acquire(soon()).await);
     assert!(guarded.in_doubt());
     store.set(Mood::Answers);
     call(&guarded).await.unwrap();
@@ -359,7 +360,7 @@ async fn each_change_is_counted_once_and_the_state_is_shown() {
     fail_until_open(&guarded).await;
     holds([0, 1, 0], [0, 1, 0]);
     until_tried(&guarded).await;
-    guarded.enter(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
+    guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
     holds([0, 1, 0], [0, 2, 1]);
     until_tried(&guarded).await;
     store.set(Mood::Answers);

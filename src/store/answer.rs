@@ -5,7 +5,8 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Known, StoreError, StoreErrorKind};
+use super::{StoreError, StoreErrorKind};
+use crate::key::CompactKey;
 use crate::key::{Digest, KeyRecord};
 
 /// Evidence that the store answered: no such key.
@@ -36,7 +37,7 @@ pub struct Absence(());
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Its record.
-    Found(Known),
+    Found(CompactKey),
     /// That there is none.
     Absent(Absence),
 }
@@ -107,10 +108,10 @@ impl Lookup {
             if let Some(answer) = answers.get_mut(&digest) {
                 *answer = match (&answer, row) {
                     (Ok(Answer::Absent(_)), row) => {
-                        row.map(|record| Answer::Found(Known::from(&record)))
+                        row.map(|record| Answer::Found(CompactKey::from(&record)))
                     }
                     (Err(why), row) if why.kind() == StoreErrorKind::Lagging => {
-                        row.map(|record| Answer::Found(Known::from(&record)))
+                        row.map(|record| Answer::Found(CompactKey::from(&record)))
                     }
                     // A view that was brought along may show a digest twice.
                     // Which of the rows counts cannot be told, so that none does.

@@ -11,12 +11,12 @@ fn nth(n: u8) -> Digest {
 }
 
 /// A suspicion, and the time by seconds.
-struct Bench {
+struct Fixture {
     suspicion: Suspicion,
     start: Instant,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         Self { suspicion: Suspicion::new(SuspectConfig::default()), start: Instant::now() }
     }
@@ -44,18 +44,18 @@ impl Bench {
     }
 
     fn suspect() -> Self {
-        let bench = Self::new();
+        let fixture = Self::new();
         for n in 0..5 {
-            bench.missing(n, 0);
+            fixture.missing(n, 0);
         }
-        assert!(bench.suspicion.is_suspect());
-        bench
+        assert!(fixture.suspicion.is_suspect());
+        fixture
     }
 }
 
 #[test]
 fn of_keys_that_are_introduced_the_first_few_are_witnesses() {
-    let suspicion = Bench::new().suspicion;
+    let suspicion = Fixture::new().suspicion;
     for n in 0..100 {
         suspicion.introduce(nth(n));
     }
@@ -71,210 +71,210 @@ fn of_keys_that_are_introduced_the_first_few_are_witnesses() {
 
 #[test]
 fn one_missing_key_is_believed_when_it_is_confirmed() {
-    let bench = Bench::new();
-    assert_eq!(bench.missing(1, 0), Verdict::Doubted);
-    bench.found(2, 1);
-    assert_eq!(bench.still_missing(1, 0, 4), Verdict::Doubted);
-    assert_eq!(bench.still_missing(1, 0, 5), Verdict::Believed);
-    assert!(!bench.suspicion.is_suspect());
+    let fixture = Fixture::new();
+    assert_eq!(fixture.missing(1, 0), Verdict::Doubted);
+    fixture.found(2, 1);
+    assert_eq!(fixture.still_missing(1, 0, 4), Verdict::Doubted);
+    assert_eq!(fixture.still_missing(1, 0, 5), Verdict::Believed);
+    assert!(!fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn a_missing_key_is_not_believed_to_be_until_the_store_has_shown_another_since() {
-    let bench = Bench::new();
-    bench.found(2, 0);
-    bench.missing(1, 1);
-    assert_eq!(bench.still_missing(1, 1, 60), Verdict::Doubted);
-    bench.suspicion.found(nth(3), false, true, bench.start + 60 * SECOND);
-    assert_eq!(bench.still_missing(1, 1, 60), Verdict::Doubted, "nobody knew that one");
-    bench.found(2, 60);
-    assert_eq!(bench.still_missing(1, 1, 60), Verdict::Believed);
+    let fixture = Fixture::new();
+    fixture.found(2, 0);
+    fixture.missing(1, 1);
+    assert_eq!(fixture.still_missing(1, 1, 60), Verdict::Doubted);
+    fixture.suspicion.found(nth(3), false, true, fixture.start + 60 * SECOND);
+    assert_eq!(fixture.still_missing(1, 1, 60), Verdict::Doubted, "nobody knew that one");
+    fixture.found(2, 60);
+    assert_eq!(fixture.still_missing(1, 1, 60), Verdict::Believed);
 }
 
 #[test]
 fn the_fifth_key_within_the_window_makes_the_store_suspect_and_then_nothing_is_confirmed() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for (n, second) in [(0, 0), (1, 2), (2, 4), (3, 6)] {
-        bench.missing(n, second);
-        assert!(!bench.suspicion.is_suspect());
+        fixture.missing(n, second);
+        assert!(!fixture.suspicion.is_suspect());
     }
-    assert_eq!(bench.still_missing(4, 0, 9), Verdict::Doubted);
-    assert!(bench.suspicion.is_suspect());
-    assert_eq!(bench.still_missing(0, 0, 1000), Verdict::Doubted);
+    assert_eq!(fixture.still_missing(4, 0, 9), Verdict::Doubted);
+    assert!(fixture.suspicion.is_suspect());
+    assert_eq!(fixture.still_missing(0, 0, 1000), Verdict::Doubted);
 }
 
 #[test]
 fn keys_that_go_one_by_one_outside_the_window_do_not_add_up() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for n in 0..20 {
-        bench.missing(n, u32::from(n) * 3);
+        fixture.missing(n, u32::from(n) * 3);
     }
-    assert!(!bench.suspicion.is_suspect());
+    assert!(!fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn the_same_key_counts_once() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for second in 0..10 {
-        bench.still_missing(1, 0, second);
+        fixture.still_missing(1, 0, second);
     }
-    assert!(!bench.suspicion.is_suspect());
+    assert!(!fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn five_distinct_known_keys_that_are_found_dispel_the_suspicion() {
-    let bench = Bench::suspect();
+    let fixture = Fixture::suspect();
     for _ in 0..10 {
-        bench.suspicion.found(nth(0), true, true, bench.start);
+        fixture.suspicion.found(nth(0), true, true, fixture.start);
     }
-    assert!(bench.suspicion.is_suspect(), "one key, however often");
+    assert!(fixture.suspicion.is_suspect(), "one key, however often");
     for n in 10..20 {
-        bench.suspicion.found(nth(n), false, true, bench.start);
+        fixture.suspicion.found(nth(n), false, true, fixture.start);
     }
-    assert!(bench.suspicion.is_suspect(), "keys that nobody knew");
+    assert!(fixture.suspicion.is_suspect(), "keys that nobody knew");
     for n in 1..5 {
-        assert!(bench.suspicion.is_suspect());
-        bench.suspicion.found(nth(n), true, true, bench.start);
+        assert!(fixture.suspicion.is_suspect());
+        fixture.suspicion.found(nth(n), true, true, fixture.start);
     }
-    assert!(!bench.suspicion.is_suspect());
+    assert!(!fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn a_further_missing_key_sets_the_count_of_found_ones_back_but_an_old_one_does_not() {
-    let bench = Bench::suspect();
+    let fixture = Fixture::suspect();
     for n in 0..4 {
-        bench.suspicion.found(nth(n), true, true, bench.start);
+        fixture.suspicion.found(nth(n), true, true, fixture.start);
     }
-    bench.missing(20, 1);
-    bench.found(5, 1);
-    assert!(bench.suspicion.is_suspect());
-    bench.missing(20, 2);
-    bench.missing(4, 2);
+    fixture.missing(20, 1);
+    fixture.found(5, 1);
+    assert!(fixture.suspicion.is_suspect());
+    fixture.missing(20, 2);
+    fixture.missing(4, 2);
     for n in 0..4 {
-        bench.found(n, 2);
+        fixture.found(n, 2);
     }
-    assert!(!bench.suspicion.is_suspect());
+    assert!(!fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn keys_that_are_missing_are_outweighed_by_half_as_many_again_that_are_found() {
-    let bench = Bench::suspect();
+    let fixture = Fixture::suspect();
     for n in 10..17 {
-        bench.found(n, 1);
+        fixture.found(n, 1);
     }
-    assert!(bench.suspicion.is_suspect(), "5 of 12 are two fifths");
-    bench.found(17, 1);
-    assert!(!bench.suspicion.is_suspect());
+    assert!(fixture.suspicion.is_suspect(), "5 of 12 are two fifths");
+    fixture.found(17, 1);
+    assert!(!fixture.suspicion.is_suspect());
     for n in 0..5 {
-        assert_eq!(bench.still_missing(n, 0, 5), Verdict::Believed, "they stay missing for ever");
+        assert_eq!(fixture.still_missing(n, 0, 5), Verdict::Believed, "they stay missing for ever");
     }
 }
 
 #[test]
 fn what_was_found_before_the_last_key_was_missing_does_not_count() {
-    let bench = Bench::new();
-    bench.missing(0, 0);
+    let fixture = Fixture::new();
+    fixture.missing(0, 0);
     for n in 100..200 {
-        bench.found(n, 1);
+        fixture.found(n, 1);
     }
     for n in 1..5 {
-        bench.missing(n, 2);
+        fixture.missing(n, 2);
     }
-    assert!(bench.suspicion.is_suspect());
+    assert!(fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn recorded_changes_that_explain_what_is_missing_dispel_the_suspicion() {
-    let bench = Bench::suspect();
-    bench.suspicion.excuse(&nth(9), ChangeKind::Deleted);
-    assert!(bench.suspicion.is_suspect(), "it has nothing to do with it");
-    bench.suspicion.excuse(&nth(0), ChangeKind::Deleted);
-    assert!(!bench.suspicion.is_suspect());
+    let fixture = Fixture::suspect();
+    fixture.suspicion.excuse(&nth(9), ChangeKind::Deleted);
+    assert!(fixture.suspicion.is_suspect(), "it has nothing to do with it");
+    fixture.suspicion.excuse(&nth(0), ChangeKind::Deleted);
+    assert!(!fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn missing_keys_that_nobody_can_ask_for_any_more_are_forgotten() {
-    let bench = Bench::suspect();
-    bench.missing(0, 599);
-    assert_eq!(bench.suspicion.still_missing(9).len(), 5);
-    bench.missing(0, 600);
-    assert_eq!(bench.suspicion.still_missing(9), [nth(0)]);
-    bench.suspicion.dismiss(&nth(0));
-    assert!(bench.suspicion.still_missing(9).is_empty());
-    assert!(bench.suspicion.is_suspect(), "until known keys are found");
+    let fixture = Fixture::suspect();
+    fixture.missing(0, 599);
+    assert_eq!(fixture.suspicion.still_missing(9).len(), 5);
+    fixture.missing(0, 600);
+    assert_eq!(fixture.suspicion.still_missing(9), [nth(0)]);
+    fixture.suspicion.dismiss(&nth(0));
+    assert!(fixture.suspicion.still_missing(9).is_empty());
+    assert!(fixture.suspicion.is_suspect(), "until known keys are found");
 }
 
 #[test]
 fn missing_keys_take_turns_to_be_asked_for() {
-    let bench = Bench::suspect();
+    let fixture = Fixture::suspect();
     for n in [3, 1, 0, 2, 4] {
-        bench.missing(n, u32::from(n) + 1);
+        fixture.missing(n, u32::from(n) + 1);
     }
-    assert_eq!(bench.suspicion.still_missing(3), [nth(0), nth(1), nth(2)]);
+    assert_eq!(fixture.suspicion.still_missing(3), [nth(0), nth(1), nth(2)]);
 }
 
 #[test]
 fn after_it_was_dispelled_it_takes_as_many_again() {
-    let bench = Bench::suspect();
+    let fixture = Fixture::suspect();
     for n in 0..5 {
-        bench.suspicion.found(nth(n), true, true, bench.start);
+        fixture.suspicion.found(nth(n), true, true, fixture.start);
     }
     for n in 0..4 {
-        bench.missing(n, 1);
+        fixture.missing(n, 1);
     }
-    assert!(!bench.suspicion.is_suspect());
-    bench.missing(4, 1);
-    assert!(bench.suspicion.is_suspect());
+    assert!(!fixture.suspicion.is_suspect());
+    fixture.missing(4, 1);
+    assert!(fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn a_key_whose_change_was_recorded_does_not_count() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for n in 0..4 {
-        bench.missing(n, 0);
+        fixture.missing(n, 0);
     }
-    bench.suspicion.excuse(&nth(0), ChangeKind::Deleted);
-    bench.missing(4, 0);
-    assert!(!bench.suspicion.is_suspect());
+    fixture.suspicion.excuse(&nth(0), ChangeKind::Deleted);
+    fixture.missing(4, 0);
+    assert!(!fixture.suspicion.is_suspect());
     // The others do.
-    bench.missing(5, 0);
-    assert!(bench.suspicion.is_suspect());
+    fixture.missing(5, 0);
+    assert!(fixture.suspicion.is_suspect());
 }
 
 #[test]
 fn witnesses_are_usable_keys_that_were_found_and_not_missed_or_changed_since() {
-    let bench = Bench::new();
-    assert!(bench.suspicion.witnesses(3).is_empty());
+    let fixture = Fixture::new();
+    assert!(fixture.suspicion.witnesses(3).is_empty());
     for n in 0..3 {
-        bench.suspicion.found(nth(n), false, n != 1, bench.start);
+        fixture.suspicion.found(nth(n), false, n != 1, fixture.start);
     }
-    let mut witnesses = bench.suspicion.witnesses(9);
+    let mut witnesses = fixture.suspicion.witnesses(9);
     witnesses.sort_unstable_by_key(|digest| *digest.as_bytes());
     assert_eq!(witnesses, [nth(0), nth(2)]);
-    bench.missing(0, 0);
-    assert_eq!(bench.suspicion.witnesses(9), [nth(2)]);
-    bench.suspicion.excuse(&nth(2), ChangeKind::Updated);
-    assert!(bench.suspicion.witnesses(9).is_empty());
+    fixture.missing(0, 0);
+    assert_eq!(fixture.suspicion.witnesses(9), [nth(2)]);
+    fixture.suspicion.excuse(&nth(2), ChangeKind::Updated);
+    assert!(fixture.suspicion.witnesses(9).is_empty());
 }
 
 #[test]
 fn witnesses_take_turns() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for n in 0..4 {
-        bench.suspicion.found(nth(n), false, true, bench.start);
+        fixture.suspicion.found(nth(n), false, true, fixture.start);
     }
-    let mut asked: Vec<_> = (0..4).flat_map(|_| bench.suspicion.witnesses(1)).collect();
+    let mut asked: Vec<_> = (0..4).flat_map(|_| fixture.suspicion.witnesses(1)).collect();
     asked.sort_unstable_by_key(|digest| *digest.as_bytes());
     assert_eq!(asked, [nth(0), nth(1), nth(2), nth(3)]);
 }
 
 #[test]
 fn there_are_always_few_witnesses_and_the_newest_stay() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for n in 0..100 {
-        bench.suspicion.found(nth(n), false, true, bench.start);
+        fixture.suspicion.found(nth(n), false, true, fixture.start);
     }
-    let mut witnesses = bench.suspicion.witnesses(1000);
+    let mut witnesses = fixture.suspicion.witnesses(1000);
     witnesses.sort_unstable_by_key(|digest| *digest.as_bytes());
     assert_eq!(witnesses, (36..100).map(nth).collect::<Vec<_>>());
 }
@@ -298,16 +298,16 @@ proptest! {
         found in 0_u8..40,
         asked in prop::collection::vec((0_u8..40, 0_u32..3), 1..200),
     ) {
-        let bench = Bench::new();
+        let fixture = Fixture::new();
         for n in 0..found.min(known) {
-            bench.found(n, 0);
+            fixture.found(n, 0);
         }
         let (mut second, mut since) = (1, [None; 40]);
         for (n, pause) in asked {
             second += pause;
             let n = n % known;
             let first = *since[usize::from(n)].get_or_insert(second);
-            prop_assert_eq!(bench.still_missing(n, first, second), Verdict::Doubted);
+            prop_assert_eq!(fixture.still_missing(n, first, second), Verdict::Doubted);
         }
     }
 
@@ -317,26 +317,26 @@ proptest! {
         deleted in 1_u8..20,
         others in 0_u8..20,
     ) {
-        let bench = Bench::new();
+        let fixture = Fixture::new();
         let kept = 3 * deleted + others;
         for n in 0..deleted + kept {
-            bench.found(n, 0);
+            fixture.found(n, 0);
         }
         for n in 0..deleted {
-            bench.missing(n, 1);
+            fixture.missing(n, 1);
         }
         for second in 2..12 {
-            for witness in bench.suspicion.witnesses(16) {
-                bench.suspicion.found(witness, true, true, bench.start + second * SECOND);
+            for witness in fixture.suspicion.witnesses(16) {
+                fixture.suspicion.found(witness, true, true, fixture.start + second * SECOND);
             }
-            for missing in bench.suspicion.still_missing(250) {
-                let (since, now) = (bench.start + SECOND, bench.start + second * SECOND);
-                bench.suspicion.missing(missing, since, now);
+            for missing in fixture.suspicion.still_missing(250) {
+                let (since, now) = (fixture.start + SECOND, fixture.start + second * SECOND);
+                fixture.suspicion.missing(missing, since, now);
             }
         }
-        prop_assert!(!bench.suspicion.is_suspect());
+        prop_assert!(!fixture.suspicion.is_suspect());
         for n in 0..deleted {
-            prop_assert_eq!(bench.still_missing(n, 1, 12), Verdict::Believed);
+            prop_assert_eq!(fixture.still_missing(n, 1, 12), Verdict::Believed);
         }
     }
 }

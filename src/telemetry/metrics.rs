@@ -10,7 +10,7 @@ mod connections;
 mod feed;
 mod fill;
 mod headroom;
-mod ladder;
+mod instance;
 mod local;
 mod snapshot;
 
@@ -24,7 +24,7 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::time::Instant;
 
-use self::{checks::Checks, headroom::Rate, local::Tally, snapshot::SnapshotMetrics};
+use self::{checks::Checks, headroom::Rate, local::ShardedCounters, snapshot::SnapshotMetrics};
 pub use self::{checks::SurfaceMetrics, connections::ConnectionEnd, snapshot::SnapshotLoad};
 use crate::{
     key::Digest,
@@ -81,7 +81,7 @@ pub struct Metrics {
     provider: SdkMeterProvider,
     checks: Checks,
     /// In the order of [`CacheResult::ALL`].
-    cache_lookups: Arc<Tally>,
+    cache_lookups: Arc<ShardedCounters>,
     store_lookups: Counter<u64>,
     store_queries: Counter<u64>,
     store_query_duration: Histogram<f64>,
@@ -295,8 +295,8 @@ fn duration(meter: &Meter, name: &'static str, description: &'static str) -> His
         .build()
 }
 
-fn cache_lookups(meter: &Meter) -> Arc<Tally> {
-    let lookups = Arc::new(Tally::new(CacheResult::ALL.len()));
+fn cache_lookups(meter: &Meter) -> Arc<ShardedCounters> {
+    let lookups = Arc::new(ShardedCounters::new(CacheResult::ALL.len()));
     let counted = Arc::clone(&lookups);
     meter
         .u64_observable_counter("keystead_cache_lookups")
@@ -316,7 +316,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ladder::Ladder;
+    use crate::instance::Instance;
     use crate::time::Clock;
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
         let (metrics, exposition) = Metrics::new().unwrap();
         metrics.surface("authz", [("OK", ""), ("UNAVAILABLE", "STORE_TIMEOUT")]);
         metrics.observe_cache_entries(|| 3);
-        metrics.observe_ladder(Ladder::new(Clock::System));
+        metrics.observe_instance_state(Instance::new(Clock::System));
         let text = String::from_utf8(exposition.text().unwrap()).unwrap();
         for line in [
             r#"keystead_checks_total{code="OK",reason="",surface="authz"} 0"#,
@@ -335,8 +335,8 @@ mod tests {
             "keystead_store_queries_total 0",
             "keystead_store_in_flight 0",
             "keystead_log_lines_dropped_total 0",
-            r#"keystead_ladder{state="starting"} 1"#,
-            r#"keystead_ladder{state="normal"} 0"#,
+            r#"keystead_instance_state{state="starting"} 1"#,
+            r#"keystead_instance_state{state="normal"} 0"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     guard::{BreakerState, BreakerView},
-    ladder::{Doubt, Ladder, Standing, TierState},
+    instance::{Doubt, Instance, Standing, TierState},
     tasks::Tasks,
     telemetry::{Exposition, MetricsError},
     time::Clock,
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct AdminState {
     /// The standing of the instance.
-    pub ladder: Ladder,
+    pub instance: Instance,
     /// The breaker before the store.
     pub breaker: BreakerView,
     /// The metrics.
@@ -118,11 +118,11 @@ async fn livez(State(state): State<AdminState>) -> Response {
 
 /// 200 while new checks should be sent here, else 503 with the reason.
 async fn readyz(State(state): State<AdminState>) -> Response {
-    let standing = state.ladder.standing();
-    if standing.rung.serves() {
+    let standing = state.instance.standing();
+    if standing.state.serves() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", standing.rung)).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", standing.state)).into_response()
     }
 }
 
@@ -138,7 +138,7 @@ async fn metrics(State(state): State<AdminState>) -> Response {
 
 /// JSON, or a page for a browser.
 async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response {
-    let report = report(&state.ladder.standing(), state.breaker.state(), &state.clock);
+    let report = report(&state.instance.standing(), state.breaker.state(), &state.clock);
     if takes_html(&headers) {
         Html(page(&report)).into_response()
     } else {
@@ -168,10 +168,10 @@ fn report(standing: &Standing, breaker: BreakerState, clock: &Clock) -> Value {
         tiers["store"][doubt.as_str()] = json!(standing.doubts(doubt));
     }
     json!({
-        "ladder": standing.rung,
+        "state": standing.state,
         "since": standing.since,
         "for_seconds": seconds_between(standing.since, now),
-        "serving": standing.rung.serves(),
+        "serving": standing.state.serves(),
         "dominant_cause": dominant_cause,
         "tiers": tiers,
         "version": env!("CARGO_PKG_VERSION"),
@@ -204,7 +204,7 @@ fn page(report: &Value) -> String {
         other => other.to_string(),
     };
     let mut rows = vec![
-        ("Instance".to_owned(), text(&report["ladder"])),
+        ("Instance".to_owned(), text(&report["state"])),
         ("Since".to_owned(), text(&report["since"])),
         (
             "New checks".to_owned(),
@@ -225,7 +225,7 @@ fn page(report: &Value) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(table, "<tr><th>{name}</th><td>{value}</td></tr>");
     }
-    PAGE.replace("{rung}", &escaped(&text(&report["ladder"]))).replace("{rows}", &table)
+    PAGE.replace("{state}", &escaped(&text(&report["state"]))).replace("{rows}", &table)
 }
 
 fn escaped(text: &str) -> String {
@@ -249,7 +249,7 @@ const LINKS: [(&str, &str); 5] = [
 mod tests {
     use super::*;
     use crate::{
-        ladder::{Dependency, TierWatch},
+        instance::{Dependency, TierWatch},
         store::{StoreError, StoreErrorKind},
     };
 
@@ -267,22 +267,22 @@ mod tests {
 
     #[test]
     fn the_report_names_the_rung_the_tier_and_the_cause() {
-        let ladder = Ladder::new(Clock::System);
-        let watch = |tier| TierWatch::new(tier, ladder.clone(), Clock::System);
+        let instance = Instance::new(Clock::System);
+        let watch = |tier| TierWatch::new(tier, instance.clone(), Clock::System);
         let (mut store, mut feed) = (watch(Dependency::Store), watch(Dependency::Feed));
         store.observe(Ok(()));
         feed.observe(Ok(()));
         for _ in 0..2 {
             store.observe(Err(StoreError::new(StoreErrorKind::Schema, "no <table>")));
         }
-        let report = report(&ladder.standing(), BreakerState::HalfOpen, &Clock::System);
-        assert_eq!(report["ladder"], "degraded");
+        let report = report(&instance.standing(), BreakerState::HalfOpen, &Clock::System);
+        assert_eq!(report["state"], "degraded");
         assert_eq!(report["serving"], true);
         assert_eq!(report["dominant_cause"], json!({"tier": "store", "cause": "schema"}));
         assert_eq!(report["tiers"]["store"]["breaker"], "half_open");
         assert_eq!(report["tiers"]["feed"]["breaker"], Value::Null);
         let page = page(&report);
         assert!(page.contains("no &lt;table&gt;") && !page.contains("no <table>"), "{page}");
-        assert!(!page.contains("{rung}") && !page.contains("{rows}"), "{page}");
+        assert!(!page.contains("{state}") && !page.contains("{rows}"), "{page}");
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    check::{AtHand, CheckConfig, Checker, Decision, Denial, MissingCredential, Needs},
+    check::{CheckConfig, Checker, Decision, Denial, MissingCredential, Needs, Peek},
     outage::Unavailable,
     tier::Tier,
     time::Moment,
@@ -63,10 +63,10 @@ impl<T: Tier> Admission<T> {
         let Some(presented) = presented else {
             return Ok(Decision::Deny(Denial::from(MissingCredential)));
         };
-        let mut decision = match self.checker.at_hand(presented, needs, now) {
-            AtHand::Decided(decision) => decision,
-            AtHand::Unavailable(cause) => return Err(cause),
-            AtHand::Unknown(credential) => {
+        let mut decision = match self.checker.peek(presented, needs, now) {
+            Peek::Decided(decision) => decision,
+            Peek::Unavailable(cause) => return Err(cause),
+            Peek::Unknown(credential) => {
                 let deadline = now.monotonic + self.budget(patience());
                 // Apart, so that a check that need not wait does not carry what it
                 // takes to do so.

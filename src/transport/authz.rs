@@ -1,7 +1,7 @@
 //! `keystead.v1.Authz`: the surface for services that ask for themselves.
 
 mod answer;
-mod asked;
+mod request;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -9,18 +9,18 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use tonic::{Status, body::Body};
 
-use self::asked::Asked;
+use self::request::CheckRequestView;
 pub(super) use self::{
     answer::{as_message, timestamp},
-    asked::client_ip,
+    request::client_ip,
 };
 use super::{
     Admission, needs,
     pb::CheckRequest,
-    refused::Early,
+    rejection::Rejection,
     status::Refusal,
     surface::{Pending, Surface},
-    unary::{Frame, Method, Unary},
+    unary::{EncodedMessage, UnaryMethod, UnaryService},
 };
 use crate::{
     check::{Decision, Grant},
@@ -50,9 +50,9 @@ impl<T: Tier> AuthzService<T> {
         metrics: &Arc<Metrics>,
         clock: Clock,
         max_message_bytes: usize,
-    ) -> Unary<Self> {
+    ) -> UnaryService<Self> {
         let surface = Surface::new(SURFACE, admission, metrics, clock);
-        Unary::new(Self { surface }, max_message_bytes)
+        UnaryService::new(Self { surface }, max_message_bytes)
     }
 
     async fn decide(
@@ -61,7 +61,7 @@ impl<T: Tier> AuthzService<T> {
         message: &[u8],
         now: Moment,
     ) -> Result<Decision, Refusal> {
-        let asked = Asked::read(message)?;
+        let asked = CheckRequestView::read(message)?;
         let client_ip = client_ip(asked.client_ip)?;
         let needs = needs::needs(&asked.required_scopes, client_ip, asked.audience)?;
         let presented = Some(asked.api_key.as_bytes()).filter(|key| !key.is_empty());
@@ -70,11 +70,11 @@ impl<T: Tier> AuthzService<T> {
     }
 }
 
-impl<T: Tier> Method for AuthzService<T> {
-    async fn call(&self, headers: &HeaderMap, message: Bytes) -> Result<Frame, Status> {
+impl<T: Tier> UnaryMethod for AuthzService<T> {
+    async fn call(&self, headers: &HeaderMap, message: Bytes) -> Result<EncodedMessage, Status> {
         let now = self.surface.now();
         let decision = self.decide(headers, &message, now);
-        let granted = |grant: Grant| Frame::of(|to| answer::write(&grant, to));
+        let granted = |grant: Grant| EncodedMessage::of(|to| answer::write(&grant, to));
         self.surface.answer(now, decision, granted).await.map_err(Refusal::into_status)
     }
 
@@ -82,9 +82,9 @@ impl<T: Tier> Method for AuthzService<T> {
         self.surface.outcomes().begin()
     }
 
-    fn refuse(&self, early: Early) -> Response<Body> {
-        self.surface.outcomes().refused(&early);
-        early.into_http()
+    fn refuse(&self, rejection: Rejection) -> Response<Body> {
+        self.surface.outcomes().refused(&rejection);
+        rejection.into_http()
     }
 }
 

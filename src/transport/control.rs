@@ -14,12 +14,13 @@ use tower::util::MapResponseLayer;
 use zeroize::Zeroizing;
 
 use super::{
-    Admission, authz, edge, needs,
+    Admission, authz, needs,
     pb::{
         ExplainRequest, ExplainResponse,
         diagnostics_server::{Diagnostics, DiagnosticsServer},
     },
-    refused::{self, Early},
+    proxied,
+    rejection::{self, Rejection},
     status::Refusal,
     surface::Outcomes,
 };
@@ -66,12 +67,12 @@ impl<T: Tier, S: Store> Control<T, S> {
     pub(super) fn routes(self, metrics: &Arc<Metrics>, max_message_bytes: usize) -> Routes {
         let outcomes = Outcomes::new(SURFACE, metrics);
         let counted = outcomes.clone();
-        let complete = move |early: Early| {
-            counted.refused(&early);
-            early.into_http()
+        let complete = move |rejection: Rejection| {
+            counted.refused(&rejection);
+            rejection.into_http()
         };
         let completing =
-            MapResponseLayer::new(move |response| refused::complete_with(response, &complete));
+            MapResponseLayer::new(move |response| rejection::complete_with(response, &complete));
         let server = DiagnosticsServer::new(ControlService { control: self, outcomes });
         let server = server.max_decoding_message_size(max_message_bytes);
         Routes::new(completing.named_layer(server))
@@ -129,7 +130,7 @@ impl<T: Tier, S: Store> Diagnostics for ControlService<T, S> {
 
 /// The key in `authorization: Bearer KEY`. Another scheme presents no key.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let key = edge::token(headers.get(AUTHORIZATION)?.as_bytes(), "Bearer")?;
+    let key = proxied::token(headers.get(AUTHORIZATION)?.as_bytes(), "Bearer")?;
     Some(key).filter(|key| !key.is_empty())
 }
 

@@ -13,20 +13,19 @@ use tonic::{Status, body::Body};
 
 use self::message::Message;
 use super::{
-    Admission, authz,
-    edge::{
+    Admission, authz, needs,
+    proxied::{
         self, CredentialSources, ExtAuthzConfig, Form, HttpRefusal, OnOutage, Proxied, identity,
     },
-    needs,
-    refused::Early,
+    rejection::Rejection,
     status::{self, Refusal},
     surface::{Pending, Surface},
-    unary::{Frame, Method, Unary},
+    unary::{EncodedMessage, UnaryMethod, UnaryService},
     wire::Malformed,
 };
 use crate::{
     check::{Decision, Grant},
-    store::Known,
+    key::CompactKey,
     telemetry::Metrics,
     tier::Tier,
     time::{Clock, Moment},
@@ -77,8 +76,8 @@ impl<T: Tier> ExtAuthzService<T> {
     /// request that makes no sense. A message of `max_message_bytes` is read, or of
     /// 256 KiB if that is less.
     #[must_use]
-    pub fn serve(self, max_message_bytes: usize) -> Unary<Self> {
-        Unary::new(self, max_message_bytes.max(MIN_MAX_MESSAGE_BYTES))
+    pub fn serve(self, max_message_bytes: usize) -> UnaryService<Self> {
+        UnaryService::new(self, max_message_bytes.max(MIN_MAX_MESSAGE_BYTES))
     }
 
     async fn decide(
@@ -91,7 +90,7 @@ impl<T: Tier> ExtAuthzService<T> {
             Refusal::invalid("there is no HTTP request in it; ask with Envoy's HTTP filter")
         })?;
         let (scopes, audience) = message.needs()?;
-        let client_ip = edge::client_ip(asked, self.config.trusted_hops, message.source_ip());
+        let client_ip = proxied::client_ip(asked, self.config.trusted_hops, message.source_ip());
         let scopes = needs::scopes(scopes)?;
         let needs = needs::needs(&scopes, client_ip, audience)?;
         let presented = match self.sources.find(asked) {
@@ -110,14 +109,14 @@ impl<T: Tier> ExtAuthzService<T> {
         Ok(self.surface.admission().check(presented.as_deref(), needs, patience, now).await?)
     }
 
-    fn granted(&self, key: &Known, message: &Message<'_>) -> Frame {
+    fn granted(&self, key: &CompactKey, message: &Message<'_>) -> EncodedMessage {
         let asked = message.asked().filter(|_| self.config.remove_credential);
         let removed = asked.map(|asked| grant::for_one(self.sources.removal(asked)));
         let parts = [&*self.for_all, &removed.unwrap_or_default()];
-        Frame::of(|to| grant::write(key, parts, to))
+        EncodedMessage::of(|to| grant::write(key, parts, to))
     }
 
-    fn refused(&self, refusal: Refusal, message: &Message<'_>) -> Result<Frame, Status> {
+    fn refused(&self, refusal: Refusal, message: &Message<'_>) -> Result<EncodedMessage, Status> {
         let outage = status::is_outage(refusal.code);
         if outage && self.config.on_outage == OnOutage::GrpcStatus {
             return Err(refusal.into_status());
@@ -128,8 +127,8 @@ impl<T: Tier> ExtAuthzService<T> {
     }
 }
 
-impl<T: Tier> Method for ExtAuthzService<T> {
-    async fn call(&self, headers: &HeaderMap, message: Bytes) -> Result<Frame, Status> {
+impl<T: Tier> UnaryMethod for ExtAuthzService<T> {
+    async fn call(&self, headers: &HeaderMap, message: Bytes) -> Result<EncodedMessage, Status> {
         let now = self.surface.now();
         let (message, sense) = match Message::read(&message) {
             Ok(message) => (message, Ok(())),
@@ -148,8 +147,8 @@ impl<T: Tier> Method for ExtAuthzService<T> {
         self.surface.outcomes().begin()
     }
 
-    fn refuse(&self, early: Early) -> Response<Body> {
-        self.surface.outcomes().refused(&early);
-        answer::unread(early)
+    fn refuse(&self, rejection: Rejection) -> Response<Body> {
+        self.surface.outcomes().refused(&rejection);
+        answer::unread(rejection)
     }
 }

@@ -23,9 +23,8 @@ use http::{
 
 use self::{needed::Needed, target::Target};
 use super::{
-    Admission, ForwardAuthConfig,
-    edge::{self, CredentialSources, Form, HttpRefusal, Proxied, identity},
-    needs,
+    Admission, ForwardAuthConfig, needs,
+    proxied::{self, CredentialSources, Form, HttpRefusal, Proxied, identity},
     server::Peer,
     status::Refusal,
     surface::Surface,
@@ -85,7 +84,7 @@ impl<T: Tier> ForwardAuth<T> {
     async fn decide(&self, asked: &Parts, now: Moment) -> Result<Decision, Refusal> {
         let needed = Needed::read(asked.uri.query().unwrap_or_default())?;
         let peer = asked.extensions.get().map(|Peer(address): &Peer| address.ip());
-        let client_ip = edge::client_ip(asked, self.trusted_hops, peer);
+        let client_ip = proxied::client_ip(asked, self.trusted_hops, peer);
         let scopes = needs::scopes(&needed.scopes)?;
         let needs = needs::needs(&scopes, client_ip, &needed.audience)?;
         let target = if self.sources.has_query() { Some(Target::of(asked)?) } else { None };
@@ -134,7 +133,7 @@ fn refused(refusal: &Refusal, form: Form) -> Response {
     let HttpRefusal { status, mut headers, body, .. } = HttpRefusal::new(refusal, form);
     let error = match form {
         Form::Json => HeaderValue::try_from(&body),
-        Form::Text | Form::Grpc => HeaderValue::try_from(edge::json_body(refusal)),
+        Form::Text | Form::Grpc => HeaderValue::try_from(proxied::json_body(refusal)),
     };
     // No message has anything but printable ASCII in it.
     if let Ok(error) = error {

@@ -7,7 +7,7 @@ use super::health_pb::{
     health_check_response::ServingStatus,
     health_server::{self, HealthServer},
 };
-use crate::{ladder::Ladder, tasks::Tasks};
+use crate::{instance::Instance, tasks::Tasks};
 use futures::{StreamExt, stream, stream::BoxStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -30,20 +30,20 @@ impl HealthNames {
 /// What is said of each name.
 type Statuses = BTreeMap<&'static str, ServingStatus>;
 
-/// Keeps the health service true to the ladder.
+/// Keeps the health service true to the instance.
 #[derive(Debug)]
 pub struct Health {
     statuses: watch::Sender<Statuses>,
-    ladder: Ladder,
+    instance: Instance,
     tasks: Tasks,
 }
 
 impl Health {
-    /// A health service that says how `ladder` stands, and that the process is
+    /// A health service that says how `instance` stands, and that the process is
     /// alive as long as no loop of `tasks` has died. True from the first call.
     #[must_use]
-    pub fn new(ladder: Ladder, tasks: Tasks) -> Self {
-        let health = Self { statuses: watch::Sender::default(), ladder, tasks };
+    pub fn new(instance: Instance, tasks: Tasks) -> Self {
+        let health = Self { statuses: watch::Sender::default(), instance, tasks };
         health.report();
         health
     }
@@ -58,8 +58,8 @@ impl Health {
     ///
     /// Then the streams of those who watch end: a watcher never goes by itself, and a
     /// drain would wait for it.
-    pub async fn follow(self, goodbye: CancellationToken) {
-        let mut standings = self.ladder.subscribe();
+    pub async fn follow(self, draining: CancellationToken) {
+        let mut standings = self.instance.subscribe();
         loop {
             standings.mark_unchanged();
             self.report();
@@ -70,19 +70,19 @@ impl Health {
                     return;
                 },
                 () = self.tasks.broken(), if !self.tasks.is_broken() => {}
-                () = goodbye.cancelled() => return,
+                () = draining.cancelled() => return,
             }
         }
     }
 
     /// Watchers are woken by changes alone.
     fn report(&self) {
-        let standing = self.ladder.standing();
+        let standing = self.instance.standing();
         let others = [
             (HealthNames::LIVENESS, !self.tasks.is_broken()),
             (HealthNames::STORE, standing.store_is_well()),
         ];
-        let ready = HealthNames::READY.map(|name| (name, standing.rung.serves()));
+        let ready = HealthNames::READY.map(|name| (name, standing.state.serves()));
         let said = ready.into_iter().chain(others).map(|(name, serves)| {
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             (name, status)

@@ -14,9 +14,9 @@ use tower::{Service, util::MapResponseLayer};
 
 use super::{
     Admission, AuthzService, Control, CredentialSources, ExtAuthzConfig, ExtAuthzService,
-    GrpcConfig, Health, health_pb, pb, reflection, refused,
+    GrpcConfig, Health, health_pb, pb, reflection, rejection,
     server::RequestBody,
-    unary::{Answering, Unary},
+    unary::{ResponseFuture, UnaryService},
 };
 use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
 
@@ -37,8 +37,8 @@ pub struct DataConfig {
 /// The two are found by their path, without a router: every request of a fleet goes
 /// through one of them.
 pub struct DataService<T> {
-    authz: Unary<AuthzService<T>>,
-    envoy: Unary<ExtAuthzService<T>>,
+    authz: UnaryService<AuthzService<T>>,
+    envoy: UnaryService<ExtAuthzService<T>>,
     others: Router,
 }
 
@@ -70,7 +70,7 @@ impl<T: Tier> DataService<T> {
             &described,
             max_message_bytes,
         )?;
-        let completing = MapResponseLayer::new(refused::complete);
+        let completing = MapResponseLayer::new(rejection::complete);
         Ok(Self { authz, envoy, others: others.layer(completing) })
     }
 }
@@ -84,7 +84,7 @@ const NO_SUCH_METHOD: &str = "there is no such method";
 impl<T: Tier> Service<Request<RequestBody>> for DataService<T> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -128,5 +128,5 @@ pub fn control_routes<T: Tier, S: Store>(
     let router = services.prepare().into_axum_router();
     let described = [pb::DIAGNOSTICS_DESCRIPTORS];
     let router = reflection::describe(router, &described, max_message_bytes)?;
-    Ok(router.layer(MapResponseLayer::new(refused::complete)))
+    Ok(router.layer(MapResponseLayer::new(rejection::complete)))
 }

@@ -2,15 +2,15 @@
 //! end.
 
 mod bodies;
-mod calls;
 mod frames;
 mod gate;
 mod grpc;
 mod http1;
+mod inline_executor;
 mod meter;
 mod metered;
+mod non_vectored;
 mod places;
-mod whole;
 mod workers;
 
 use std::{
@@ -56,7 +56,7 @@ const AGE_JITTER: f64 = 0.1;
 /// How long a connection that was asked to end may take to finish its requests:
 /// far longer than a check, and long enough for a client that streams, such as a
 /// health watch, to come back elsewhere.
-const GOODBYE: Duration = Duration::from_secs(30);
+const MAX_DRAIN: Duration = Duration::from_secs(30);
 
 /// How long a client may take from connecting to its first complete words: the
 /// HTTP/2 preface, or the headers of an HTTP/1 request. A few round trips, with
@@ -171,7 +171,7 @@ impl Listener {
         self.tcp.local_addr()
     }
 
-    /// Serves until `goodbye` is cancelled. Then the listener is closed, and
+    /// Serves until `draining` is cancelled. Then the listener is closed, and
     /// every connection is asked to end and does so when its last request has
     /// been answered. Connections are tasks of `connections`: wait for those. Each
     /// is served by the one of `workers` that has the fewest.
@@ -181,24 +181,24 @@ impl Listener {
         service: impl Serves,
         workers: Workers,
         connections: Tasks,
-        goodbye: CancellationToken,
+        draining: CancellationToken,
     ) {
         loop {
             let (stream, peer) = tokio::select! {
                 accepted = self.accept() => accepted,
-                () = goodbye.cancelled() => return,
+                () = draining.cancelled() => return,
             };
             let Some(place) = self.place_of(peer) else { continue };
             // For another runtime it must belong to none.
             let Ok(stream) = stream.into_std() else { continue };
-            let (service, goodbye) = (service.clone(), goodbye.clone());
+            let (service, draining) = (service.clone(), draining.clone());
             let (meter, metrics) =
                 (Meter::new(Arc::clone(&self.budget)), Arc::clone(&self.metrics));
             workers.spawn(&connections, "connection", async move {
                 let _place = place;
                 let served = match TcpStream::from_std(stream) {
                     Ok(stream) => {
-                        converse(protocol, (stream, peer), service, &meter, goodbye).await
+                        serve_connection(protocol, (stream, peer), service, &meter, draining).await
                     }
                     Err(error) => Err(error.into()),
                 };
@@ -263,9 +263,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("the client said nothing, or not HTTP")]
-    Mute,
-    #[error("the client did not let go within {}", humantime::format_duration(GOODBYE))]
-    Clinging,
+    NoPreface,
+    #[error("the client did not let go within {}", humantime::format_duration(MAX_DRAIN))]
+    DrainTimedOut,
     #[error("the client did not take its answers")]
     Unread,
     #[error(transparent)]
@@ -277,8 +277,8 @@ enum Broken {
 impl Broken {
     fn why(&self) -> ConnectionEnd {
         match self {
-            Self::Mute => ConnectionEnd::Mute,
-            Self::Clinging => ConnectionEnd::Clinging,
+            Self::NoPreface => ConnectionEnd::NoPreface,
+            Self::DrainTimedOut => ConnectionEnd::DrainTimedOut,
             Self::Unread => ConnectionEnd::Unread,
             Self::Http(error) if is_calmed(error) => ConnectionEnd::Resets,
             Self::Io(_) | Self::Http(_) => ConnectionEnd::Broken,
@@ -292,23 +292,23 @@ fn is_calmed(error: &hyper::Error) -> bool {
     cause.is_some_and(|it| it.is_library() && it.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
 
-async fn converse(
+async fn serve_connection(
     protocol: Protocol,
     (stream, peer): (TcpStream, SocketAddr),
     service: impl Serves,
     meter: &Arc<Meter>,
-    goodbye: CancellationToken,
+    draining: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
     // Answers are small and final: nothing is gained by waiting for more.
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     match protocol {
         Protocol::Grpc(config) => {
-            grpc::converse(config, (stream, peer), service, meter, goodbye).await
+            grpc::serve_connection(config, (stream, peer), service, meter, draining).await
         }
         Protocol::Http1 { max_connection_age, max_header_bytes } => {
             let bounds = (jittered(max_connection_age, AGE_JITTER), max_header_bytes);
-            http1::converse(bounds, (stream, peer), service, meter, goodbye).await
+            http1::serve_connection(bounds, (stream, peer), service, meter, draining).await
         }
     }
 }
@@ -318,14 +318,14 @@ async fn converse(
 ///
 /// hyper begins to watch over an HTTP/2 connection when it has read the preface,
 /// and waits for that without a limit.
-async fn first_words(stream: &TcpStream, words: &mut [u8]) -> Result<(), Broken> {
+async fn await_preface(stream: &TcpStream, words: &mut [u8]) -> Result<(), Broken> {
     let deadline = Instant::now() + FIRST_WORDS;
     loop {
         let peeked = timeout_at(deadline, stream.peek(words)).await;
-        match peeked.map_err(|_| Broken::Mute)?? {
-            0 => return Err(Broken::Mute),
+        match peeked.map_err(|_| Broken::NoPreface)?? {
+            0 => return Err(Broken::NoPreface),
             all if all == words.len() || !PREFACE.starts_with(&words[..all]) => return Ok(()),
-            _ if Instant::now() >= deadline => return Err(Broken::Mute),
+            _ if Instant::now() >= deadline => return Err(Broken::NoPreface),
             _ => sleep(PREFACE_POLL).await,
         }
     }

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::{
     Admission,
-    refused::Early,
+    rejection::Rejection,
     status::{self, Refusal},
 };
 use crate::{
@@ -72,8 +72,8 @@ impl Outcomes {
     }
 
     /// Counts a call that was refused before it was made.
-    pub(super) fn refused(&self, early: &Early) {
-        let Early { refusal, .. } = early;
+    pub(super) fn refused(&self, rejection: &Rejection) {
+        let Rejection { refusal, .. } = rejection;
         self.counts.answered(status::code_name(refusal.code), refusal.reason);
     }
 }

@@ -21,7 +21,7 @@ use http_body_util::{BodyExt, Full};
 use tonic::{Status, body::Body, metadata::GRPC_CONTENT_TYPE};
 use tower::{BoxError, Service};
 
-use super::{refused::Early, surface::Pending};
+use super::{rejection::Rejection, surface::Pending};
 
 /// What comes before a message: whether it is compressed, one byte, and its length,
 /// four bytes.
@@ -31,17 +31,17 @@ const PREFIX_BYTES: usize = 5;
 const FRAME_BYTES: usize = 512;
 
 /// A method with one message in and one out.
-pub trait Method: Send + Sync + 'static {
+pub trait UnaryMethod: Send + Sync + 'static {
     /// Answers a call. `headers` are those of the request; the message may hold a
     /// key.
     fn call(
         &self,
         headers: &HeaderMap,
         message: Bytes,
-    ) -> impl Future<Output = Result<Frame, Status>> + Send;
+    ) -> impl Future<Output = Result<EncodedMessage, Status>> + Send;
 
     /// Answers a call that was refused before it could be made.
-    fn refuse(&self, early: Early) -> Response<Body>;
+    fn refuse(&self, rejection: Rejection) -> Response<Body>;
 
     /// Notes how a call ends whose message is not there yet.
     fn begin(&self) -> Pending<'_>;
@@ -49,9 +49,9 @@ pub trait Method: Send + Sync + 'static {
 
 /// A message that is answered, in its frame.
 #[derive(Debug)]
-pub struct Frame(Bytes);
+pub struct EncodedMessage(Bytes);
 
-impl Frame {
+impl EncodedMessage {
     /// The frame of a message that `write` appends.
     pub(super) fn of(write: impl FnOnce(&mut BytesMut)) -> Self {
         let mut frame = BytesMut::with_capacity(FRAME_BYTES);
@@ -65,42 +65,42 @@ impl Frame {
 }
 
 /// A method, served. Clones share it.
-pub struct Unary<M> {
+pub struct UnaryService<M> {
     method: Arc<M>,
     max_message_bytes: usize,
 }
 
 /// An answer that may have to be waited for.
-pub(super) type Answering =
+pub(super) type ResponseFuture =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl<M> Unary<M> {
+impl<M> UnaryService<M> {
     /// Serves messages of at most so many bytes.
     pub(super) fn new(method: M, max_message_bytes: usize) -> Self {
         Self { method: Arc::new(method), max_message_bytes }
     }
 }
 
-impl<M: Method> Unary<M> {
+impl<M: UnaryMethod> UnaryService<M> {
     /// Answers a call of another method of the same service.
-    pub(super) fn not_served(&self, why: &str) -> Answering {
-        Box::pin(future::ready(Ok(self.method.refuse(Early::unimplemented(why)))))
+    pub(super) fn not_served(&self, why: &str) -> ResponseFuture {
+        Box::pin(future::ready(Ok(self.method.refuse(Rejection::unimplemented(why)))))
     }
 }
 
-impl<M: Method, B> Service<Request<B>> for Unary<M>
+impl<M: UnaryMethod, B> Service<Request<B>> for UnaryService<M>
 where
     B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answering {
+    fn call(&mut self, request: Request<B>) -> ResponseFuture {
         let Self { method, max_message_bytes } = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
@@ -109,7 +109,7 @@ where
             pending.ended();
             let message = match read {
                 Ok(message) => message,
-                Err(early) => return Ok(method.refuse(early)),
+                Err(rejection) => return Ok(method.refuse(rejection)),
             };
             Ok(match method.call(&head.headers, message).await {
                 Ok(frame) => answered(frame),
@@ -120,16 +120,20 @@ where
 }
 
 /// Reads the one message of a request.
-async fn read<B>(headers: &HeaderMap, mut body: B, max_message_bytes: usize) -> Result<Bytes, Early>
+async fn read<B>(
+    headers: &HeaderMap,
+    mut body: B,
+    max_message_bytes: usize,
+) -> Result<Bytes, Rejection>
 where
     B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     if let Some(encoding) = headers.get("grpc-encoding").filter(|it| *it != "identity") {
-        return Err(Early::compressed(encoding));
+        return Err(Rejection::compressed(encoding));
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while let Some(part) = body.frame().await {
-        let part = part.map_err(|error| Early::broken_off(&*error.into()))?;
+        let part = part.map_err(|error| Rejection::broken_off(&*error.into()))?;
         // Trailers say nothing about a check.
         let Ok(part) = part.into_data() else { continue };
         // Nearly every request comes in one part, which is taken as it is. One that has
@@ -140,7 +144,7 @@ where
             rest.extend_from_slice(&part);
         }
         if first.len() + rest.len() > PREFIX_BYTES + max_message_bytes {
-            return Err(Early::too_large(max_message_bytes));
+            return Err(Rejection::too_large(max_message_bytes));
         }
     }
     let framed = if rest.is_empty() { first } else { rest.freeze() };
@@ -148,26 +152,28 @@ where
 }
 
 /// The message in a frame.
-fn message(framed: &Bytes, max_message_bytes: usize) -> Result<Bytes, Early> {
+fn message(framed: &Bytes, max_message_bytes: usize) -> Result<Bytes, Rejection> {
     let Some(([is_compressed, length @ ..], _)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
-        return Err(Early::invalid("there is no message in the request"));
+        return Err(Rejection::invalid("there is no message in the request"));
     };
     if *is_compressed != 0 {
-        return Err(Early::invalid("the message is compressed, or not in a frame of gRPC"));
+        return Err(Rejection::invalid("the message is compressed, or not in a frame of gRPC"));
     }
     let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
     if length > max_message_bytes {
-        return Err(Early::too_large(max_message_bytes));
+        return Err(Rejection::too_large(max_message_bytes));
     }
     let message = framed.slice(PREFIX_BYTES..);
     if message.len() != length {
-        return Err(Early::invalid("there is not one message in the request, or not all of it"));
+        return Err(Rejection::invalid(
+            "there is not one message in the request, or not all of it",
+        ));
     }
     Ok(message)
 }
 
 /// A call that has gone well.
-pub(super) fn answered(Frame(frame): Frame) -> Response<Body> {
+pub(super) fn answered(EncodedMessage(frame): EncodedMessage) -> Response<Body> {
     const OK: HeaderValue = HeaderValue::from_static("0");
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(Status::GRPC_STATUS, OK);
@@ -177,15 +183,15 @@ pub(super) fn answered(Frame(frame): Frame) -> Response<Body> {
     response
 }
 
-impl<M> Clone for Unary<M> {
+impl<M> Clone for UnaryService<M> {
     fn clone(&self) -> Self {
         Self { method: Arc::clone(&self.method), max_message_bytes: self.max_message_bytes }
     }
 }
 
-impl<M> fmt::Debug for Unary<M> {
+impl<M> fmt::Debug for UnaryService<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unary").finish_non_exhaustive()
+        f.debug_struct("UnaryService").finish_non_exhaustive()
     }
 }
 
@@ -201,7 +207,7 @@ mod tests {
     const MAX: usize = 100;
 
     /// Reads a request whose body comes in these parts.
-    async fn read_parts(headers: &HeaderMap, parts: &[&[u8]]) -> Result<Bytes, Early> {
+    async fn read_parts(headers: &HeaderMap, parts: &[&[u8]]) -> Result<Bytes, Rejection> {
         let parts: Vec<_> = parts.iter().map(|part| Bytes::copy_from_slice(part)).collect();
         let parts = parts.into_iter().map(|part| Ok::<_, Infallible>(Part::data(part)));
         read(headers, StreamBody::new(stream::iter(parts)), MAX).await
@@ -229,9 +235,9 @@ mod tests {
         let headers = HeaderMap::new();
         let large = framed(&[7; MAX + 1]);
         for parts in [&[&*large][..], &[&large[..5]], &[&[0; 50], &[0; 50], &[0; 50]]] {
-            let early = read_parts(&headers, parts).await.unwrap_err();
-            assert!(early.is_too_large, "{early:?}");
-            assert_eq!(early.refusal.code, Code::InvalidArgument);
+            let rejection = read_parts(&headers, parts).await.unwrap_err();
+            assert!(rejection.is_too_large, "{rejection:?}");
+            assert_eq!(rejection.refusal.code, Code::InvalidArgument);
         }
     }
 
@@ -243,9 +249,9 @@ mod tests {
         let short = &one[..one.len() - 1];
         let two = [&*one, &*one].concat();
         for parts in [&[][..], &[&one[..4]], &[short], &[&two], &[&one, b"x"], &[&compressed]] {
-            let early = read_parts(&headers, parts).await.unwrap_err();
-            assert_eq!(early.refusal.code, Code::InvalidArgument);
-            assert!(!early.is_too_large, "{early:?}");
+            let rejection = read_parts(&headers, parts).await.unwrap_err();
+            assert_eq!(rejection.refusal.code, Code::InvalidArgument);
+            assert!(!rejection.is_too_large, "{rejection:?}");
         }
     }
 
@@ -258,15 +264,15 @@ mod tests {
             )]);
             let read = read_parts(&headers, &[&framed(b"abc")]).await;
             assert_eq!(read.is_ok(), is_read, "{encoding}");
-            if let Err(early) = read {
-                assert_eq!(early.refusal.code, Code::Unimplemented);
+            if let Err(rejection) = read {
+                assert_eq!(rejection.refusal.code, Code::Unimplemented);
             }
         }
     }
 
     #[test]
     fn a_frame_says_how_long_its_message_is() {
-        let Frame(frame) = Frame::of(|to| to.put_bytes(7, 2 * FRAME_BYTES));
+        let EncodedMessage(frame) = EncodedMessage::of(|to| to.put_bytes(7, 2 * FRAME_BYTES));
         assert_eq!(message(&frame, 2 * FRAME_BYTES).unwrap().len(), 2 * FRAME_BYTES);
     }
 }

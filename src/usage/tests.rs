@@ -13,7 +13,7 @@ use crate::{
 
 const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
-async fn known(store: &FakeStore, principal: &str) -> Known {
+async fn known(store: &FakeStore, principal: &str) -> CompactKey {
     let digest = Digest::sha256_of(principal.as_bytes());
     store.put(digest, record(principal, 1));
     match store.find(&[digest]).await.unwrap().get(&digest) {
@@ -81,7 +81,7 @@ async fn a_store_that_is_busy_or_down_costs_the_uses_and_nothing_else() {
     let guarded = guarded(&store);
     let (log, writer) = use_log(Arc::clone(&guarded), Clock::System);
     let (a, b) = (known(&store, "a").await, known(&store, "b").await);
-    let place = guarded.try_enter();
+    let place = guarded.try_acquire();
     assert!(place.is_some());
     log.note(&a, NOW);
     let stop = CancellationToken::new();

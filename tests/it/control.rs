@@ -18,7 +18,7 @@ use tonic::{Request, Status, transport::Channel};
 use crate::harness::{
     app::{channel_to, presenting},
     backend::Backend,
-    bench::Bench,
+    fixture::Fixture,
     keys::{Key, of_acme},
     refusal::{Refusal, code_name},
 };
@@ -28,7 +28,7 @@ const WINDOW: usize = 12;
 
 /// A service with a control listener, and the key of an administrator.
 struct Control<B> {
-    bench: Bench<B>,
+    fixture: Fixture<B>,
     admin: Key,
     channel: Channel,
 }
@@ -49,14 +49,14 @@ impl<B: Backend> Control<B> {
     }
 
     async fn with(backend: B, tune: impl FnOnce(&mut Config)) -> Self {
-        let bench = Bench::with(backend, |config| {
+        let fixture = Fixture::with(backend, |config| {
             with_control(config);
             tune(config);
         })
         .await;
-        let admin = bench.keys.create(administrator()).await;
-        let (channel, _) = channel_to(bench.service.control.unwrap()).await;
-        Self { bench, admin, channel }
+        let admin = fixture.keys.create(administrator()).await;
+        let (channel, _) = channel_to(fixture.service.control.unwrap()).await;
+        Self { fixture, admin, channel }
     }
 
     /// Explains, as the administrator. Holds that nothing secret is in the answer.
@@ -90,7 +90,7 @@ impl<B: Backend> Control<B> {
     async fn agrees(&self, request: CheckRequest) -> ExplainResponse {
         let explained = self.explain(request.clone()).await;
         let decision = decision(&explained);
-        match self.bench.service.check(request).await {
+        match self.fixture.service.check(request).await {
             Ok(mut answer) => {
                 assert_eq!((decision.code.as_str(), decision.reason.as_str()), ("OK", ""));
                 let mut told = decision.answer.clone().unwrap();

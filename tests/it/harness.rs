@@ -3,12 +3,12 @@
 pub(crate) mod admin;
 pub(crate) mod app;
 pub(crate) mod backend;
-pub(crate) mod bench;
 pub(crate) mod caddy;
 pub(crate) mod changes;
 pub(crate) mod deaf;
 pub(crate) mod envoy;
 pub(crate) mod ext_authz;
+pub(crate) mod fixture;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod keys;

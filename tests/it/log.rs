@@ -79,7 +79,7 @@ impl Site {
         fs::rename(&path, self.keystead.path("elsewhere.db")).unwrap();
         eventually("the instance is degraded", async || {
             let status = Admin(self.server.admin).status().await;
-            (status["ladder"] == "degraded").then_some(())
+            (status["state"] == "degraded").then_some(())
         })
         .await;
         let unseen = check_over(self.channel.clone(), presenting("somebody-else")).await;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::harness::{
     app::Service,
     backend::{Backend, Embedded, Server, on_both_stores},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
     keys::{Key, of_acme},
     refusal::Refusal,
 };
@@ -95,8 +95,8 @@ async fn older_dump_under_a_running_service_revives_no_key_that_it_knew_to_have_
 >(
     backend: B,
 ) {
-    let bench = Bench::with(backend, short_lived).await;
-    let Bench { backend, keys, service, .. } = &bench;
+    let fixture = Fixture::with(backend, short_lived).await;
+    let Fixture { backend, keys, service, .. } = &fixture;
     let [revoked, deleted] = [keys.create(of_acme()).await, keys.create(of_acme()).await];
     let others = keys.create_many(10).await;
     for key in others.iter().chain([&revoked, &deleted]) {
@@ -131,8 +131,8 @@ async fn older_dump_under_a_running_service_revives_no_key_that_it_knew_to_have_
 async fn row_that_says_revoked_or_disabled_is_believed_though_its_number_is_lower<B: Restored>(
     backend: B,
 ) {
-    let bench = Bench::with(backend, short_lived).await;
-    let Bench { backend, keys, service, .. } = &bench;
+    let fixture = Fixture::with(backend, short_lived).await;
+    let Fixture { backend, keys, service, .. } = &fixture;
     let ended = [keys.create(of_acme()).await, keys.create(of_acme()).await];
     for key in &ended {
         // The feed tells of numbers that the row will not have.

@@ -169,7 +169,7 @@ async fn a_restart_during_an_outage_serves_warm_keys_and_no_key_that_was_revoked
         // With what it has it is of use, store or not.
         Admin(server.admin).until_ready().await;
         assert_eq!(site.keystead.run(["health", "--server", &server.url()]).await.code, Some(0));
-        assert_eq!(Admin(server.admin).status().await["ladder"], "degraded");
+        assert_eq!(Admin(server.admin).status().await["state"], "degraded");
         for key in &seen[1..] {
             assert!(site.is_valid(&server, key).await, "{restart}");
         }

@@ -144,7 +144,7 @@ impl Drop for Callers {
 async fn is_lagging(service: &Service) -> bool {
     let status = service.admin.status().await;
     let is_named = status["dominant_cause"]["cause"] == "lagging";
-    let is_degraded = status["ladder"] == "degraded";
+    let is_degraded = status["state"] == "degraded";
     is_degraded && is_named && service.admin.metric("keystead_store_lagging").await > 0.5
 }
 
@@ -161,7 +161,7 @@ async fn until_well(service: &Service, site: &Site, revoked: Option<&Key>, new: 
     let began = Instant::now();
     eventually("all is well again", async || {
         let status = service.admin.status().await;
-        if status["ladder"] != "normal" {
+        if status["state"] != "normal" {
             return None;
         }
         let last = service.check_key(site.warm.last().unwrap()).await.ok()?;

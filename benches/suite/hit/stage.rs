@@ -11,7 +11,7 @@ use envoy_types::ext_authz::v3::pb as stock;
 use keystead::transport::pb::{CheckResponse, Freshness};
 use prost::Message as _;
 
-use super::race::Contender;
+use super::interleaved::Contender;
 use crate::{
     Result,
     bare::{self, Layout, Speaks},

@@ -2,10 +2,10 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    fill::{self, NOBODY, bench::Settings},
+    fill::{self, PROBE_DIGEST, fixture::Settings},
     guard::{BreakerState, GuardConfig, Guarded},
+    instance::TierState,
     key::{KeyRing, Prefix, Secret},
-    ladder::TierState,
     store::fake::{FakeStore, Mood},
 };
 
@@ -14,34 +14,34 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The time in which all is well again once an outage has ended.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-struct Bench {
+struct Fixture {
     store: FakeStore,
     guarded: Arc<Guarded<FakeStore>>,
-    ladder: Ladder,
+    instance: Instance,
 }
 
 /// A store with a probe that runs until the test ends.
-fn bench(mood: Mood) -> (Bench, impl Future<Output = ()>) {
-    let fixture = fill::bench::Bench::new(mood, &Settings::default().places(1));
-    let fill::bench::Bench { store, guarded, fill, coverage, .. } = fixture;
-    let ladder = Ladder::new(Clock::System);
+fn fixture(mood: Mood) -> (Fixture, impl Future<Output = ()>) {
+    let fixture = fill::fixture::Fixture::new(mood, &Settings::default().places(1));
+    let fill::fixture::Fixture { store, guarded, fill, coverage, .. } = fixture;
+    let instance = Instance::new(Clock::System);
     let warmth = Arc::new(Warmth::new(Instant::now()));
     let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
-    let secrets = Secrets::new(&ring, &[], false, ladder.clone(), Clock::System);
-    let probe = Probe::new(fill, secrets, ladder.clone(), warmth, coverage, EVERY, Clock::System);
-    (Bench { store, guarded, ladder }, probe.run())
+    let secrets = Secrets::new(&ring, &[], false, instance.clone(), Clock::System);
+    let probe = Probe::new(fill, secrets, instance.clone(), warmth, coverage, EVERY, Clock::System);
+    (Fixture { store, guarded, instance }, probe.run())
 }
 
-impl Bench {
+impl Fixture {
     fn state(&self) -> TierState {
-        self.ladder.standing().store
+        self.instance.standing().store
     }
 
     /// Checks that fail, until the breaker opens.
     async fn break_it(&self, kind: StoreErrorKind) {
         self.store.set(Mood::Fails(kind));
-        while let Ok(place) = self.guarded.enter(Instant::now() + EVERY).await {
-            place.find(&[NOBODY]).await.unwrap_err();
+        while let Ok(place) = self.guarded.acquire(Instant::now() + EVERY).await {
+            place.find(&[PROBE_DIGEST]).await.unwrap_err();
         }
     }
 
@@ -69,11 +69,11 @@ async fn beside(probe: impl Future<Output = ()>, test: impl Future<Output = ()>)
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_checks_found_broken_is_down_with_their_cause_though_the_probe_is_refused() {
-    let (bench, probe) = bench(Mood::Answers);
+    let (fixture, probe) = fixture(Mood::Answers);
     beside(probe, async {
-        bench.until(|bench| bench.state().is_up()).await;
-        bench.break_it(StoreErrorKind::Forbidden).await;
-        let took = bench.until(|bench| bench.is_down_by(StoreErrorKind::Forbidden)).await;
+        fixture.until(|fixture| fixture.state().is_up()).await;
+        fixture.break_it(StoreErrorKind::Forbidden).await;
+        let took = fixture.until(|fixture| fixture.is_down_by(StoreErrorKind::Forbidden)).await;
         assert!(took < EVERY * 3, "{took:?}");
     })
     .await;
@@ -82,15 +82,16 @@ async fn a_store_that_checks_found_broken_is_down_with_their_cause_though_the_pr
 #[tokio::test(start_paused = true)]
 async fn recovery_is_noticed_by_the_probe_alone_however_long_the_outage_was() {
     for outage in [1, 7, 60, 3600] {
-        let (bench, probe) = bench(Mood::Answers);
+        let (fixture, probe) = fixture(Mood::Answers);
         beside(probe, async {
-            bench.until(|bench| bench.state().is_up()).await;
-            bench.break_it(StoreErrorKind::Unreachable).await;
+            fixture.until(|fixture| fixture.state().is_up()).await;
+            fixture.break_it(StoreErrorKind::Unreachable).await;
             sleep(Duration::from_secs(outage)).await;
-            bench.store.set(Mood::Answers);
-            let took = bench
-                .until(|bench| {
-                    bench.state().is_up() && bench.guarded.breaker().state() == BreakerState::Closed
+            fixture.store.set(Mood::Answers);
+            let took = fixture
+                .until(|fixture| {
+                    fixture.state().is_up()
+                        && fixture.guarded.breaker().state() == BreakerState::Closed
                 })
                 .await;
             assert!(took < RECOVERY / 2, "{took:?} after an outage of {outage} s");
@@ -101,19 +102,20 @@ async fn recovery_is_noticed_by_the_probe_alone_however_long_the_outage_was() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_answers_one_probe_slowly_is_back_in_time_all_the_same() {
-    let (bench, probe) = bench(Mood::Answers);
+    let (fixture, probe) = fixture(Mood::Answers);
     beside(probe, async {
-        bench.until(|bench| bench.state().is_up()).await;
-        bench.break_it(StoreErrorKind::Unreachable).await;
+        fixture.until(|fixture| fixture.state().is_up()).await;
+        fixture.break_it(StoreErrorKind::Unreachable).await;
         sleep(Duration::from_mins(1)).await;
         // The first probe after the outage still meets a time-out.
-        let asked = bench.store.queries();
-        bench.store.set(Mood::Hangs);
-        let waited = bench.until(|bench| bench.store.queries() > asked).await;
+        let asked = fixture.store.queries();
+        fixture.store.set(Mood::Hangs);
+        let waited = fixture.until(|fixture| fixture.store.queries() > asked).await;
         sleep(GuardConfig::default().query_timeout * 2).await;
-        bench.store.set(Mood::Answers);
-        let took =
-            bench.until(|bench| bench.guarded.breaker().state() == BreakerState::Closed).await;
+        fixture.store.set(Mood::Answers);
+        let took = fixture
+            .until(|fixture| fixture.guarded.breaker().state() == BreakerState::Closed)
+            .await;
         assert!(waited + took < RECOVERY, "{waited:?} and {took:?}");
     })
     .await;
@@ -121,12 +123,12 @@ async fn a_store_that_answers_one_probe_slowly_is_back_in_time_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn while_the_breaker_is_open_the_probe_asks_nothing_and_afterwards_no_more_than_few() {
-    let (bench, probe) = bench(Mood::Answers);
+    let (fixture, probe) = fixture(Mood::Answers);
     beside(probe, async {
-        bench.break_it(StoreErrorKind::Unreachable).await;
-        let asked = bench.store.queries();
+        fixture.break_it(StoreErrorKind::Unreachable).await;
+        let asked = fixture.store.queries();
         sleep(Duration::from_mins(10)).await;
-        let asked = bench.store.queries() - asked;
+        let asked = fixture.store.queries() - asked;
         // One for each pause, which are 2 s ± 20 % once they have grown.
         assert!((240..=380).contains(&asked), "{asked}");
     })
@@ -135,26 +137,26 @@ async fn while_the_breaker_is_open_the_probe_asks_nothing_and_afterwards_no_more
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_finds_no_place_is_told_as_saturation() {
-    let (bench, probe) = bench(Mood::Answers);
-    let _held = bench.guarded.try_enter().unwrap();
+    let (fixture, probe) = fixture(Mood::Answers);
+    let _held = fixture.guarded.try_acquire().unwrap();
     beside(probe, async {
-        bench.until(|bench| bench.is_down_by(StoreErrorKind::Saturated)).await;
+        fixture.until(|fixture| fixture.is_down_by(StoreErrorKind::Saturated)).await;
     })
     .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_feed_the_probe_finds_a_store_whose_data_are_old() {
-    let (bench, probe) = bench(Mood::Answers);
-    TierWatch::new(Dependency::Feed, bench.ladder.clone(), Clock::System).absent();
+    let (fixture, probe) = fixture(Mood::Answers);
+    TierWatch::new(Dependency::Feed, fixture.instance.clone(), Clock::System).absent();
     beside(probe, async {
-        bench.until(|bench| bench.state().is_up()).await;
-        let lags = |bench: &Bench| bench.ladder.standing().doubts(Doubt::Lagging);
-        assert!(!lags(&bench));
-        bench.store.tune(|channel| channel.lags_since = Some(Instant::now()));
-        assert!(bench.until(lags).await < EVERY * 2);
-        bench.store.tune(|channel| channel.lags_since = None);
-        assert!(bench.until(|bench| !lags(bench)).await < EVERY * 2);
+        fixture.until(|fixture| fixture.state().is_up()).await;
+        let lags = |fixture: &Fixture| fixture.instance.standing().doubts(Doubt::Lagging);
+        assert!(!lags(&fixture));
+        fixture.store.tune(|channel| channel.lags_since = Some(Instant::now()));
+        assert!(fixture.until(lags).await < EVERY * 2);
+        fixture.store.tune(|channel| channel.lags_since = None);
+        assert!(fixture.until(|fixture| !lags(fixture)).await < EVERY * 2);
     })
     .await;
 }

@@ -6,15 +6,15 @@ use tokio::time::Instant;
 use super::Memory;
 use crate::{
     cache::{Tombstone, entry::Entry},
-    key::Digest,
-    store::{Change, Known, Profile},
+    key::{CompactKey, Digest, Profile},
+    store::Change,
 };
 
 /// One thing that outlives the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exported {
     /// A record, and the time when the store vouched for it.
-    Record(Digest, Known, Instant),
+    Record(Digest, CompactKey, Instant),
     /// What is known of a key that has ended.
     Tombstone(Digest, Tombstone),
 }
@@ -41,7 +41,13 @@ impl Memory {
     /// lie before the start of this process. Its profile is one that
     /// [`shared`](Self::shared) gave. For a memory that nobody else fills yet, before
     /// tombstones are put up in it.
-    pub fn restore(&self, digest: Digest, known: Known, validated_at: Instant, now: Timestamp) {
+    pub fn restore(
+        &self,
+        digest: Digest,
+        known: CompactKey,
+        validated_at: Instant,
+        now: Timestamp,
+    ) {
         let entry = Entry::new(known, validated_at.into());
         if entry.is_usable(now) {
             self.suspicion.introduce(digest);

@@ -19,13 +19,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const KEY: Digest = Digest::from_bytes([7; 32]);
 
 /// A memory with exact windows, as far as they are not spread.
-struct Bench {
+struct Fixture {
     memory: Memory,
     coverage: Arc<Coverage>,
     suspicion: Arc<Suspicion>,
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         Self::of(CacheConfig::default(), SuspectConfig::default())
     }
@@ -49,12 +49,12 @@ impl Bench {
 
     fn freshness(&self, digest: &Digest) -> Option<(Freshness, Serve)> {
         let held = self.memory.look(digest, Instant::now())?;
-        Some((held.sighting.freshness, held.serve))
+        Some((held.observation.freshness, held.serve))
     }
 
     fn is_absent(&self, digest: &Digest) -> bool {
         let held = self.memory.look(digest, Instant::now());
-        held.is_some_and(|held| matches!(held.sighting.answer, Answer::Absent(_)))
+        held.is_some_and(|held| matches!(held.observation.answer, Answer::Absent(_)))
     }
 }
 
@@ -80,23 +80,23 @@ fn count(count: usize) -> NonZeroUsize {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_goes_through_its_life() {
-    let bench = Bench::new();
-    bench.knows(KEY).await;
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    let fixture = Fixture::new();
+    fixture.knows(KEY).await;
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
     advance(34 * SECOND).await;
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::Revalidating, Serve::AndRefresh)));
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::Revalidating, Serve::AndRefresh)));
     advance(6 * 60 * SECOND).await;
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::StaleIfError, Serve::IfError)));
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::StaleIfError, Serve::IfError)));
     advance(3600 * SECOND).await;
-    assert_eq!(bench.freshness(&KEY), None);
+    assert_eq!(fixture.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_many_hits_one_in_a_tenth_of_a_second_asks_for_a_refresh() {
-    let bench = Bench::new();
-    bench.knows(KEY).await;
+    let fixture = Fixture::new();
+    fixture.knows(KEY).await;
     advance(34 * SECOND).await;
-    let serve = || bench.freshness(&KEY).unwrap().1;
+    let serve = || fixture.freshness(&KEY).unwrap().1;
     assert_eq!([serve(), serve(), serve()], [Serve::AndRefresh, Serve::AtOnce, Serve::AtOnce]);
     advance(SECOND / 10).await;
     assert_eq!([serve(), serve()], [Serve::AndRefresh, Serve::AtOnce]);
@@ -104,140 +104,140 @@ async fn of_many_hits_one_in_a_tenth_of_a_second_asks_for_a_refresh() {
 
 #[tokio::test(start_paused = true)]
 async fn a_healthy_feed_keeps_records_fresh_and_its_end_does_not() {
-    let bench = Bench::new();
-    bench.coverage.confirm(Instant::now());
-    bench.knows(KEY).await;
+    let fixture = Fixture::new();
+    fixture.coverage.confirm(Instant::now());
+    fixture.knows(KEY).await;
     advance(300 * SECOND).await;
-    bench.coverage.confirm(Instant::now());
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    fixture.coverage.confirm(Instant::now());
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
     advance(4 * SECOND).await;
-    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Revalidating);
-    bench.coverage.confirm(Instant::now());
+    assert_eq!(fixture.freshness(&KEY).unwrap().0, Freshness::Revalidating);
+    fixture.coverage.confirm(Instant::now());
     assert_eq!(
-        bench.freshness(&KEY),
+        fixture.freshness(&KEY),
         Some((Freshness::Fresh, Serve::AtOnce)),
         "nothing was missed"
     );
-    bench.coverage.begin_anew(Instant::now());
-    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Revalidating);
+    fixture.coverage.begin_anew(Instant::now());
+    assert_eq!(fixture.freshness(&KEY).unwrap().0, Freshness::Revalidating);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_took_long_is_not_fresh_for_longer() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let asked_at = Instant::now();
     let answer = answer(KEY, Some(record("acme", 1))).await;
     advance(34 * SECOND).await;
-    bench.memory.take(KEY, &answer, asked_at).unwrap();
-    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Revalidating);
+    fixture.memory.take(KEY, &answer, asked_at).unwrap();
+    assert_eq!(fixture.freshness(&KEY).unwrap().0, Freshness::Revalidating);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_absence_is_believed_for_its_window_and_never_served_stale() {
-    let bench = Bench::new();
-    bench.takes(KEY, None).await.unwrap();
-    assert!(bench.is_absent(&KEY));
+    let fixture = Fixture::new();
+    fixture.takes(KEY, None).await.unwrap();
+    assert!(fixture.is_absent(&KEY));
     advance(6 * SECOND).await;
-    assert_eq!(bench.freshness(&KEY), None);
+    assert_eq!(fixture.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_created_ends_its_absence() {
-    let bench = Bench::new();
-    bench.takes(KEY, None).await.unwrap();
-    assert!(!bench.memory.change(&change(1, KEY, ChangeKind::Created)), "no record was held");
-    assert_eq!(bench.freshness(&KEY), None);
+    let fixture = Fixture::new();
+    fixture.takes(KEY, None).await.unwrap();
+    assert!(!fixture.memory.change(&change(1, KEY, ChangeKind::Created)), "no record was held");
+    assert_eq!(fixture.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_drops_an_older_record_and_leaves_a_newer_one() {
-    let bench = Bench::new();
-    bench.coverage.confirm(Instant::now());
-    bench.takes(KEY, Some(record("acme", 5))).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.coverage.confirm(Instant::now());
+    fixture.takes(KEY, Some(record("acme", 5))).await.unwrap();
     for revision in [4, 5] {
-        assert!(!bench.memory.change(&change(revision, KEY, ChangeKind::Updated)));
+        assert!(!fixture.memory.change(&change(revision, KEY, ChangeKind::Updated)));
     }
-    assert!(bench.freshness(&KEY).is_some());
-    assert!(bench.memory.change(&change(6, KEY, ChangeKind::Updated)));
-    assert_eq!(bench.freshness(&KEY), None);
+    assert!(fixture.freshness(&KEY).is_some());
+    assert!(fixture.memory.change(&change(6, KEY, ChangeKind::Updated)));
+    assert_eq!(fixture.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn after_a_gap_a_change_with_an_old_number_counts() {
-    let bench = Bench::new();
-    bench.coverage.confirm(Instant::now());
-    bench.takes(KEY, Some(record("acme", 100))).await.unwrap();
+    let fixture = Fixture::new();
+    fixture.coverage.confirm(Instant::now());
+    fixture.takes(KEY, Some(record("acme", 100))).await.unwrap();
     advance(SECOND).await;
     // The store was restored, and gives its numbers out once more.
-    bench.coverage.begin_anew(Instant::now());
-    assert!(bench.memory.change(&change(90, KEY, ChangeKind::Updated)));
-    assert_eq!(bench.freshness(&KEY), None);
+    fixture.coverage.begin_anew(Instant::now());
+    assert!(fixture.memory.change(&change(90, KEY, ChangeKind::Updated)));
+    assert_eq!(fixture.freshness(&KEY), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_word_of_the_feed_no_record_is_taken_for_newer_than_a_change() {
-    let bench = Bench::new();
-    bench.takes(KEY, Some(record("acme", 100))).await.unwrap();
-    assert!(bench.memory.change(&change(90, KEY, ChangeKind::Updated)));
+    let fixture = Fixture::new();
+    fixture.takes(KEY, Some(record("acme", 100))).await.unwrap();
+    assert!(fixture.memory.change(&change(90, KEY, ChangeKind::Updated)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_is_older_than_a_change_that_was_told_is_not_taken() {
-    let bench = Bench::new();
-    bench.coverage.confirm(Instant::now());
-    assert!(!bench.memory.change(&change(7, KEY, ChangeKind::Updated)));
-    let lagging = bench.takes(KEY, Some(record("acme", 6))).await;
+    let fixture = Fixture::new();
+    fixture.coverage.confirm(Instant::now());
+    assert!(!fixture.memory.change(&change(7, KEY, ChangeKind::Updated)));
+    let lagging = fixture.takes(KEY, Some(record("acme", 6))).await;
     assert_eq!(lagging, Err(Unavailable::Suspect));
-    assert_eq!(bench.freshness(&KEY), None);
-    bench.takes(KEY, Some(record("acme", 7))).await.unwrap();
+    assert_eq!(fixture.freshness(&KEY), None);
+    fixture.takes(KEY, Some(record("acme", 7))).await.unwrap();
 
     // A store that was restored gives its numbers out again.
     advance(SECOND).await;
-    bench.coverage.begin_anew(Instant::now());
-    bench.takes(KEY, Some(record("acme", 3))).await.unwrap();
+    fixture.coverage.begin_anew(Instant::now());
+    fixture.takes(KEY, Some(record("acme", 3))).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn both_maps_are_bounded_apart() {
     let config =
         CacheConfig { max_entries: count(100), max_absent: count(50), ..CacheConfig::default() };
-    let bench = Bench::of(config, SuspectConfig::default());
+    let fixture = Fixture::of(config, SuspectConfig::default());
     let many = |from: u32| (from..from + 1000).map(|n| Digest::sha256_of(&n.to_be_bytes()));
     for digest in many(0) {
-        bench.knows(digest).await;
+        fixture.knows(digest).await;
     }
-    assert!((1..=100).contains(&bench.memory.len()), "{}", bench.memory.len());
-    let kept = bench.memory.len();
+    assert!((1..=100).contains(&fixture.memory.len()), "{}", fixture.memory.len());
+    let kept = fixture.memory.len();
     for digest in many(10_000) {
-        bench.takes(digest, None).await.unwrap();
+        fixture.takes(digest, None).await.unwrap();
     }
-    assert_eq!(bench.memory.len(), kept, "absences push no record out");
-    let absent = many(10_000).filter(|digest| bench.is_absent(digest)).count();
+    assert_eq!(fixture.memory.len(), kept, "absences push no record out");
+    let absent = many(10_000).filter(|digest| fixture.is_absent(digest)).count();
     assert!((1..=50).contains(&absent), "{absent}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn huge_records_count_as_several() {
     let config = CacheConfig { max_entries: count(1000), ..CacheConfig::default() };
-    let bench = Bench::of(config, SuspectConfig::default());
+    let fixture = Fixture::of(config, SuspectConfig::default());
     for n in 0..1000u32 {
         let mut huge = record("acme", 1);
         huge.rights.metadata = [("blob".to_owned(), "x".repeat(10 * 1024))].into();
-        bench.takes(Digest::sha256_of(&n.to_be_bytes()), Some(huge)).await.unwrap();
+        fixture.takes(Digest::sha256_of(&n.to_be_bytes()), Some(huge)).await.unwrap();
     }
-    assert!((16..=34).contains(&bench.memory.len()), "{}", bench.memory.len());
+    assert!((16..=34).contains(&fixture.memory.len()), "{}", fixture.memory.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peek_tells_whether_the_feed_vouches_for_a_record() {
-    let bench = Bench::new();
-    bench.knows(KEY).await;
-    let vouched = || match bench.memory.peek(&KEY, true, Instant::now()).held {
-        Some(Peeked::Record { vouched, .. }) => vouched,
+    let fixture = Fixture::new();
+    fixture.knows(KEY).await;
+    let vouched = || match fixture.memory.inspect(&KEY, true, Instant::now()).held {
+        Some(Remembered::Record { vouched, .. }) => vouched,
         other => panic!("it is remembered: {other:?}"),
     };
     assert!(!vouched(), "the feed has not said a word");
-    bench.coverage.confirm(Instant::now());
+    fixture.coverage.confirm(Instant::now());
     assert!(vouched());
     advance(4 * SECOND).await;
     assert!(!vouched(), "it is silent");
@@ -248,7 +248,7 @@ fn a_record_weighs_what_it_holds() {
     let weight = |change: &dyn Fn(&mut KeyRecord)| {
         let mut row = record("acme", 1);
         change(&mut row);
-        Entry::new(Known::from(&row), Instant::now().into()).weight()
+        Entry::new(CompactKey::from(&row), Instant::now().into()).weight()
     };
     assert_eq!(weight(&|_| ()), 1);
     let network = "10.0.0.0/8".parse().unwrap();
@@ -266,31 +266,31 @@ fn a_record_weighs_what_it_holds() {
 
 #[tokio::test(start_paused = true)]
 async fn records_that_were_read_together_are_not_due_together() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     for n in 0..100 {
-        bench.knows(Digest::sha256_of(&[n])).await;
+        fixture.knows(Digest::sha256_of(&[n])).await;
     }
     advance(30 * SECOND).await;
     let fresh = (0..100u8)
-        .filter(|n| bench.freshness(&Digest::sha256_of(&[*n])).unwrap().0 == Freshness::Fresh)
+        .filter(|n| fixture.freshness(&Digest::sha256_of(&[*n])).unwrap().0 == Freshness::Fresh)
         .count();
     assert!((20..=80).contains(&fresh), "{fresh}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_restored_is_as_old_as_it_was_and_not_fresh() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let now = Instant::now();
     let validated_at = now.checked_sub(10 * SECOND).unwrap();
-    bench.coverage.resume(validated_at, now);
-    let known = Known::from(&record("acme", 1));
-    bench.memory.restore(KEY, known.clone(), validated_at, Clock::System.wall());
-    let held = bench.memory.look(&KEY, now).unwrap();
-    assert_eq!(held.sighting.validated_at, validated_at);
-    assert_eq!(held.sighting.freshness, Freshness::Revalidating);
-    bench.coverage.confirm(now);
-    assert_eq!(bench.freshness(&KEY).unwrap().0, Freshness::Fresh);
-    let exported: Vec<_> = bench.memory.export().collect();
+    fixture.coverage.resume(validated_at, now);
+    let known = CompactKey::from(&record("acme", 1));
+    fixture.memory.restore(KEY, known.clone(), validated_at, Clock::System.wall());
+    let held = fixture.memory.look(&KEY, now).unwrap();
+    assert_eq!(held.observation.validated_at, validated_at);
+    assert_eq!(held.observation.freshness, Freshness::Revalidating);
+    fixture.coverage.confirm(now);
+    assert_eq!(fixture.freshness(&KEY).unwrap().0, Freshness::Fresh);
+    let exported: Vec<_> = fixture.memory.export().collect();
     assert_eq!(exported, [Exported::Record(KEY, known, validated_at)]);
 }
 
@@ -302,19 +302,20 @@ fn an_entry_takes_few_bytes_of_its_slot() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_with_the_same_rights_share_one_copy_of_them() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let scoped = |scope: &str, name: &str| {
         let mut row = record(name, 1);
         row.rights.scopes = vec![scope.to_owned()];
         row
     };
     for (key, row) in [(1, scoped("a", "x")), (2, scoped("a", "y")), (3, scoped("b", "y"))] {
-        bench.takes(nth(key), Some(row)).await.unwrap();
+        fixture.takes(nth(key), Some(row)).await.unwrap();
     }
-    let known = |key| match bench.memory.look(&nth(key), Instant::now()).unwrap().sighting.answer {
-        Answer::Found(known) => known,
-        Answer::Absent(_) => panic!("it is there"),
-    };
+    let known =
+        |key| match fixture.memory.look(&nth(key), Instant::now()).unwrap().observation.answer {
+            Answer::Found(known) => known,
+            Answer::Absent(_) => panic!("it is there"),
+        };
     assert!(known(1).profile().is(known(2).profile()));
     assert!(!known(1).profile().is(known(3).profile()));
     assert_eq!((known(1).principal(), known(2).principal()), ("x", "y"));
@@ -322,12 +323,12 @@ async fn keys_with_the_same_rights_share_one_copy_of_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_is_taken_in_once_more_starts_with_a_clean_slate() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let answer = answer(KEY, Some(record("acme", 1))).await;
-    bench.memory.take(KEY, &answer, Instant::now()).unwrap();
-    assert_eq!(bench.takes(KEY, None).await, Err(Unavailable::Suspect));
-    bench.memory.take(KEY, &answer, Instant::now()).unwrap();
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    fixture.memory.take(KEY, &answer, Instant::now()).unwrap();
+    assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect));
+    fixture.memory.take(KEY, &answer, Instant::now()).unwrap();
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
 }
 
 #[test]
@@ -335,43 +336,43 @@ fn an_expiry_ends_the_use_of_a_record_to_the_moment() {
     let mut expiring = record("acme", 1);
     let end: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
     expiring.rights.expires_at = Some(end);
-    let entry = Entry::new(Known::from(&expiring), Instant::now().into());
+    let entry = Entry::new(CompactKey::from(&expiring), Instant::now().into());
     assert!(entry.is_usable(end - SignedDuration::from_nanos(1)) && !entry.is_usable(end));
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_the_store_lags_nothing_is_fresh_and_nothing_absent() {
-    let bench = Bench::new();
-    bench.knows(KEY).await;
-    bench.takes(nth(70), None).await.unwrap();
-    assert!(bench.is_absent(&nth(70)));
-    bench.coverage.lags(true);
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::StaleIfError, Serve::AtOnce)));
-    assert!(!bench.is_absent(&nth(70)));
+    let fixture = Fixture::new();
+    fixture.knows(KEY).await;
+    fixture.takes(nth(70), None).await.unwrap();
+    assert!(fixture.is_absent(&nth(70)));
+    fixture.coverage.lags(true);
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::StaleIfError, Serve::AtOnce)));
+    assert!(!fixture.is_absent(&nth(70)));
     let lagging = Err(Unavailable::Store(StoreErrorKind::Lagging));
-    assert_eq!(bench.takes(nth(80), None).await, lagging);
-    bench.coverage.lags(false);
-    assert_eq!(bench.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
-    assert!(bench.is_absent(&nth(70)) && !bench.is_absent(&nth(80)));
+    assert_eq!(fixture.takes(nth(80), None).await, lagging);
+    fixture.coverage.lags(false);
+    assert_eq!(fixture.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
+    assert!(fixture.is_absent(&nth(70)) && !fixture.is_absent(&nth(80)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn older_record_of_a_standby_does_not_replace_a_newer_one() {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let before = Instant::now();
     tokio::time::advance(SECOND).await;
-    bench.takes(KEY, Some(record("acme", 6))).await.unwrap();
+    fixture.takes(KEY, Some(record("acme", 6))).await.unwrap();
     let older = answer(KEY, Some(record("acme", 5))).await;
-    assert_eq!(bench.memory.take(KEY, &older, before), Err(Unavailable::Suspect));
+    assert_eq!(fixture.memory.take(KEY, &older, before), Err(Unavailable::Suspect));
 }
 
 #[tokio::test(start_paused = true)]
 async fn record_that_was_read_from_another_server_is_outdated_by_any_change() {
-    let bench = Bench::new();
-    bench.coverage.confirm(Instant::now());
-    bench.takes(KEY, Some(record("acme", 9))).await.unwrap();
-    assert!(!bench.memory.change(&change(5, KEY, ChangeKind::Updated)));
+    let fixture = Fixture::new();
+    fixture.coverage.confirm(Instant::now());
+    fixture.takes(KEY, Some(record("acme", 9))).await.unwrap();
+    assert!(!fixture.memory.change(&change(5, KEY, ChangeKind::Updated)));
     tokio::time::advance(SECOND).await;
-    bench.coverage.new_history(Instant::now());
-    assert!(bench.memory.change(&change(5, KEY, ChangeKind::Updated)));
+    fixture.coverage.new_history(Instant::now());
+    assert!(fixture.memory.change(&change(5, KEY, ChangeKind::Updated)));
 }

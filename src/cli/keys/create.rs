@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    once::{self, NewKeyJson},
     options::{self, EnvironmentOption},
+    reveal::{self, NewKeyJson},
     session::Session,
     text,
 };
@@ -74,9 +74,9 @@ pub(super) async fn run(args: CreateArgs, options: &GlobalOptions) -> Result<(),
     let record = session.stored(key, None).await;
     if options.json {
         let json = NewKeyJson { key: minted.key.expose(), record: &record, more: () };
-        once::print_json(&minted, &json)
+        reveal::print_json(&minted, &json)
     } else {
-        once::print_text(&minted, &text::details(&record, by.at))
+        reveal::print_text(&minted, &text::details(&record, by.at))
     }
 }
 

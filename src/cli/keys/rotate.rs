@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    once::{self, NewKeyJson},
     options::{self, EnvironmentOption},
+    reveal::{self, NewKeyJson},
     session::Session,
     text,
 };
@@ -86,11 +86,11 @@ pub(super) async fn run(args: &RotateArgs, options: &GlobalOptions) -> Result<()
     let new = session.stored(successor.inherit(&before), Some(&id)).await;
     if options.json {
         let more = Replaces { replaces: &old };
-        once::print_json(&minted, &NewKeyJson { key: minted.key.expose(), record: &new, more })
+        reveal::print_json(&minted, &NewKeyJson { key: minted.key.expose(), record: &new, more })
     } else {
         let end = text::instant(old.rights.expires_at, "never");
         let details = text::details(&new, by.at);
-        once::print_text(&minted, &format!("{details}\nIt replaces {id}, which ends at {end}."))
+        reveal::print_text(&minted, &format!("{details}\nIt replaces {id}, which ends at {end}."))
     }
 }
 

@@ -1,15 +1,15 @@
 //! The measure of how soon a change arrives.
 
 use super::*;
-use crate::{ladder::Rung, store::CanaryError};
+use crate::{instance::InstanceState, store::CanaryError};
 
-impl Bench {
+impl Fixture {
     fn refuse_canaries(&self, how: CanaryError) {
         self.store.tune(|channel| channel.refuses_canaries = Some(how));
     }
 
     fn write_path(&self) -> &'static str {
-        self.ladder.standing().write_path.as_write_path()
+        self.instance.standing().write_path.as_write_path()
     }
 
     /// How many canaries have come back or were lost, and how many of them took
@@ -37,124 +37,127 @@ fn with_canaries(config: &mut FeedConfig) {
 
 #[tokio::test(start_paused = true)]
 async fn canaries_measure_how_long_a_change_takes() {
-    let bench = bench_with(with_canaries).await;
-    let key = bench.warm(1).await;
+    let fixture = bench_with(with_canaries).await;
+    let key = fixture.warm(1).await;
     sleep(Duration::from_secs(35)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (3, (3, 3)));
-    assert!(bench.has(&key), "a canary changes no key");
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (3, (3, 3)));
+    assert!(fixture.has(&key), "a canary changes no key");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_does_not_come_back_counts_as_a_minute() {
-    let bench = bench_with(|config| {
+    let fixture = bench_with(|config| {
         with_canaries(config);
         config.heartbeat_every = Duration::from_mins(1);
     })
     .await;
-    bench.store.tune(|channel| channel.loses_words = true);
+    fixture.store.tune(|channel| channel.loses_words = true);
     sleep(Duration::from_secs(20)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 0)));
-    bench.store.tune(|channel| channel.loses_words = false);
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (1, (1, 0)));
+    fixture.store.tune(|channel| channel.loses_words = false);
     sleep(Duration::from_secs(11)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (2, (2, 1)));
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (2, (2, 1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_canaries_is_asked_again_only_after_a_reconnect() {
-    let bench = bench_with(with_canaries).await;
-    bench.refuse_canaries(CanaryError::ReadOnly("as it was told".to_owned()));
+    let fixture = bench_with(with_canaries).await;
+    fixture.refuse_canaries(CanaryError::ReadOnly("as it was told".to_owned()));
     sleep(Duration::from_secs(15)).await;
-    assert_eq!(bench.ladder.standing().write_path, TierState::None);
-    bench.store.tune(|channel| channel.refuses_canaries = None);
+    assert_eq!(fixture.instance.standing().write_path, TierState::None);
+    fixture.store.tune(|channel| channel.refuses_canaries = None);
     sleep(Duration::from_mins(1)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (0, (0, 0)));
-    bench.store.cut();
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (0, (0, 0)));
+    fixture.store.cut();
     sleep(Duration::from_secs(15)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (1, (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn canaries_are_written_again_after_the_store_was_down() {
-    let bench = bench_with(with_canaries).await;
-    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    let fixture = bench_with(with_canaries).await;
+    fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(bench.measured(), (0, 0));
-    bench.store.set(Mood::Answers);
+    assert_eq!(fixture.measured(), (0, 0));
+    fixture.store.set(Mood::Answers);
     sleep(Duration::from_secs(15)).await;
-    assert!(bench.measured().0 >= 1);
+    assert!(fixture.measured().0 >= 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_canary_that_cannot_be_written_just_now_is_tried_again_soon() {
-    let bench = bench_with(with_canaries).await;
-    bench.refuse_canaries(failing(StoreErrorKind::Saturated));
+    let fixture = bench_with(with_canaries).await;
+    fixture.refuse_canaries(failing(StoreErrorKind::Saturated));
     sleep(Duration::from_secs(15)).await;
-    bench.store.tune(|channel| channel.refuses_canaries = None);
+    fixture.store.tune(|channel| channel.refuses_canaries = None);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (1, (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_canary_whose_writing_took_too_long_is_measured_if_it_comes_back() {
-    let bench = bench_with(with_canaries).await;
-    bench.refuse_canaries(failing(StoreErrorKind::Timeout));
+    let fixture = bench_with(with_canaries).await;
+    fixture.refuse_canaries(failing(StoreErrorKind::Timeout));
     sleep(Duration::from_secs(15)).await;
-    assert_eq!((bench.store.canaries(), bench.measured()), (1, (1, 1)));
+    assert_eq!((fixture.store.canaries(), fixture.measured()), (1, (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_is_held_is_noticed_within_two_canaries_and_so_is_its_end() {
-    let bench = bench_with(with_canaries).await;
-    TierWatch::new(Dependency::Store, bench.ladder.clone(), Clock::System).observe(Ok(()));
-    assert_eq!(bench.write_path(), "unknown");
+    let fixture = bench_with(with_canaries).await;
+    TierWatch::new(Dependency::Store, fixture.instance.clone(), Clock::System).observe(Ok(()));
+    assert_eq!(fixture.write_path(), "unknown");
     sleep(Duration::from_secs(12)).await;
-    assert_eq!(bench.write_path(), "ok");
+    assert_eq!(fixture.write_path(), "ok");
 
-    bench.refuse_canaries(failing(StoreErrorKind::Blocked));
+    fixture.refuse_canaries(failing(StoreErrorKind::Blocked));
     sleep(Duration::from_secs(13)).await;
-    let standing = bench.ladder.standing();
-    assert_eq!((bench.write_path(), standing.rung), ("blocked", Rung::Degraded));
-    assert!(!bench.guarded.in_doubt(), "lookups have nothing to do with it");
+    let standing = fixture.instance.standing();
+    assert_eq!((fixture.write_path(), standing.state), ("blocked", InstanceState::Degraded));
+    assert!(!fixture.guarded.in_doubt(), "lookups have nothing to do with it");
 
-    bench.store.tune(|channel| channel.refuses_canaries = None);
+    fixture.store.tune(|channel| channel.refuses_canaries = None);
     sleep(Duration::from_secs(2)).await;
-    assert_eq!((bench.write_path(), bench.ladder.standing().rung), ("ok", Rung::Normal));
+    assert_eq!(
+        (fixture.write_path(), fixture.instance.standing().state),
+        ("ok", InstanceState::Normal)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_lets_changes_of_others_through_is_not_in_the_way() {
-    let bench = bench_with(with_canaries).await;
+    let fixture = bench_with(with_canaries).await;
     sleep(Duration::from_secs(12)).await;
-    bench.refuse_canaries(failing(StoreErrorKind::Blocked));
+    fixture.refuse_canaries(failing(StoreErrorKind::Blocked));
     for number in 1..=60 {
-        bench.store.announce(100 + number, Digest::sha256_of(b"any"), ChangeKind::Created);
+        fixture.store.announce(100 + number, Digest::sha256_of(b"any"), ChangeKind::Created);
         sleep(Duration::from_millis(500)).await;
-        assert_eq!(bench.write_path(), "ok", "{number}");
+        assert_eq!(fixture.write_path(), "ok", "{number}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_takes_no_changes_is_failing_with_its_cause() {
-    let bench = bench_with(with_canaries).await;
-    bench.refuse_canaries(failing(StoreErrorKind::Unreachable));
+    let fixture = bench_with(with_canaries).await;
+    fixture.refuse_canaries(failing(StoreErrorKind::Unreachable));
     sleep(Duration::from_secs(13)).await;
-    let TierState::Down { cause, detail, .. } = bench.ladder.standing().write_path else {
-        panic!("{}", bench.write_path());
+    let TierState::Down { cause, detail, .. } = fixture.instance.standing().write_path else {
+        panic!("{}", fixture.write_path());
     };
-    assert_eq!((bench.write_path(), cause), ("failing", StoreErrorKind::Unreachable));
+    assert_eq!((fixture.write_path(), cause), ("failing", StoreErrorKind::Unreachable));
     assert_eq!(&*detail, "pid 123 (psql)");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_canary_waits_for_its_turn_at_a_busy_store() {
-    let bench = bench_with(with_canaries).await;
+    let fixture = bench_with(with_canaries).await;
     let mut places = Vec::new();
-    for _ in 0..bench.guarded.places() {
-        places.push(bench.guarded.enter(Instant::now()).await.unwrap());
+    for _ in 0..fixture.guarded.places() {
+        places.push(fixture.guarded.acquire(Instant::now()).await.unwrap());
     }
     sleep(Duration::from_secs(12)).await;
-    assert_eq!(bench.store.canaries(), 0);
+    assert_eq!(fixture.store.canaries(), 0);
     places.pop();
     sleep(AT_ONCE).await;
-    assert_eq!((bench.store.canaries(), bench.write_path()), (1, "ok"));
+    assert_eq!((fixture.store.canaries(), fixture.write_path()), (1, "ok"));
 }

@@ -5,21 +5,21 @@ use crate::store::Row;
 
 /// What is missed in a way that cannot be replayed: every entry stays, is no
 /// longer covered, and is asked for again; what comes after is followed.
-async fn is_a_gap(bench: &Bench, make: impl FnOnce(&FakeStore, Digest), next: i64) {
-    let (key, warmed) = (bench.warm(1).await, Instant::now());
+async fn is_a_gap(fixture: &Fixture, make: impl FnOnce(&FakeStore, Digest), next: i64) {
+    let (key, warmed) = (fixture.warm(1).await, Instant::now());
     sleep(A_BEAT).await;
-    assert!(bench.covers(warmed));
-    bench.store.put(key, record("another", 0));
-    make(&bench.store, key);
-    bench.store.cut();
+    assert!(fixture.covers(warmed));
+    fixture.store.put(key, record("another", 0));
+    make(&fixture.store, key);
+    fixture.store.cut();
     sleep(Duration::from_millis(400)).await;
-    assert!(bench.memory.knows(&key), "nothing is purged");
-    assert!(!bench.covers(warmed), "it is not known what happened to it");
-    assert!(bench.covers(Instant::now()), "what is read from now on is covered");
-    assert_eq!(bench.principal(&key), "another", "it was asked for again");
-    bench.store.announce(next, key, ChangeKind::Updated);
+    assert!(fixture.memory.knows(&key), "nothing is purged");
+    assert!(!fixture.covers(warmed), "it is not known what happened to it");
+    assert!(fixture.covers(Instant::now()), "what is read from now on is covered");
+    assert_eq!(fixture.principal(&key), "another", "it was asked for again");
+    fixture.store.announce(next, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
-    assert!(!bench.has(&key), "what follows the gap is followed");
+    assert!(!fixture.has(&key), "what follows the gap is followed");
 }
 
 /// Canaries of other instances.
@@ -31,90 +31,90 @@ async fn canaries(store: &FakeStore, count: u8) {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_lost_its_changes_is_a_gap() {
-    let bench = bench().await;
-    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
-    is_a_gap(&bench, |store, _| store.lose_changes(), 1).await;
+    let fixture = fixture().await;
+    fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
+    is_a_gap(&fixture, |store, _| store.lose_changes(), 1).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_gave_the_last_number_to_another_change_is_a_gap() {
-    let bench = bench().await;
-    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    let fixture = fixture().await;
+    fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     let take_over = |store: &FakeStore, key| {
         store.lose_changes();
         store.announce(100, key, ChangeKind::Created);
         store.announce(101, UNKNOWN, ChangeKind::Created);
     };
-    is_a_gap(&bench, take_over, 102).await;
+    is_a_gap(&fixture, take_over, 102).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_know_the_last_change_is_a_gap() {
-    let bench = bench().await;
-    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    let fixture = fixture().await;
+    fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     let take_over = |store: &FakeStore, _| {
         store.lose_changes();
         store.announce(133, UNKNOWN, ChangeKind::Created);
     };
-    is_a_gap(&bench, take_over, 134).await;
+    is_a_gap(&fixture, take_over, 134).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_that_was_given_the_number_of_a_lost_canary_is_read() {
-    let bench = bench().await;
-    let (key, warmed) = (bench.warm(1).await, Instant::now());
-    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
-    canaries(&bench.store, 3).await;
+    let fixture = fixture().await;
+    let (key, warmed) = (fixture.warm(1).await, Instant::now());
+    fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
+    canaries(&fixture.store, 3).await;
     sleep(AT_ONCE).await;
-    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    bench.store.cut();
-    bench.store.lose_changes();
-    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
-    bench.store.announce(2, key, ChangeKind::Updated);
-    bench.store.set(Mood::Answers);
-    canaries(&bench.store, 3).await;
+    fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    fixture.store.cut();
+    fixture.store.lose_changes();
+    fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
+    fixture.store.announce(2, key, ChangeKind::Updated);
+    fixture.store.set(Mood::Answers);
+    canaries(&fixture.store, 3).await;
     sleep(Duration::from_millis(400)).await;
-    assert!(!bench.has(&key));
-    assert!(bench.coverage.since().unwrap() <= warmed, "nothing was missed");
+    assert!(!fixture.has(&key));
+    assert!(fixture.coverage.since().unwrap() <= warmed, "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn canaries_that_were_seen_do_not_count_as_changes_to_replay() {
-    let bench = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+    let fixture = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
     let warmed = Instant::now();
-    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     for _ in 0..10 {
-        canaries(&bench.store, 2).await;
+        canaries(&fixture.store, 2).await;
         sleep(AT_ONCE).await;
     }
-    bench.store.cut();
+    fixture.store.cut();
     sleep(Duration::from_millis(400)).await;
-    assert!(bench.coverage.since().unwrap() <= warmed, "nothing was missed");
+    assert!(fixture.coverage.since().unwrap() <= warmed, "nothing was missed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_store_is_noticed_where_no_change_came_since_the_start() {
     for is_a_canary in [false, true] {
-        let mut bench = still(|_| (), None);
+        let mut fixture = still(|_| (), None);
         if is_a_canary {
-            canaries(&bench.store, 3).await;
+            canaries(&fixture.store, 3).await;
         } else {
-            bench.store.announce(3, UNKNOWN, ChangeKind::Created);
+            fixture.store.announce(3, UNKNOWN, ChangeKind::Created);
         }
-        bench.begin().await;
+        fixture.begin().await;
         let take_over = |store: &FakeStore, key| {
             store.lose_changes();
             store.announce(3, key, ChangeKind::Updated);
             store.announce(4, UNKNOWN, ChangeKind::Created);
         };
-        is_a_gap(&bench, take_over, 5).await;
+        is_a_gap(&fixture, take_over, 5).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_store_is_noticed_where_no_change_came_since_a_gap() {
-    let bench = bench().await;
-    bench.store.announce(100, UNKNOWN, ChangeKind::Created);
+    let fixture = fixture().await;
+    fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     let take_over = |n| {
         move |store: &FakeStore, key| {
             store.lose_changes();
@@ -124,43 +124,43 @@ async fn another_store_is_noticed_where_no_change_came_since_a_gap() {
     };
     let warmed = Instant::now();
     sleep(AT_ONCE).await;
-    take_over(99)(&bench.store, UNKNOWN);
-    bench.store.cut();
+    take_over(99)(&fixture.store, UNKNOWN);
+    fixture.store.cut();
     sleep(Duration::from_millis(400)).await;
-    assert!(!bench.covers(warmed));
+    assert!(!fixture.covers(warmed));
     let again = |store: &FakeStore, key| {
         store.lose_changes();
         store.announce(101, key, ChangeKind::Created);
     };
-    is_a_gap(&bench, again, 102).await;
+    is_a_gap(&fixture, again, 102).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_canary_by_which_the_store_was_known_and_that_is_gone_is_a_gap() {
-    let mut bench = still(|_| (), None);
-    canaries(&bench.store, 3).await;
-    bench.begin().await;
+    let mut fixture = still(|_| (), None);
+    canaries(&fixture.store, 3).await;
+    fixture.begin().await;
     let take_over = |store: &FakeStore, _| {
         store.lose_changes();
         store.announce(4, UNKNOWN, ChangeKind::Created);
     };
-    is_a_gap(&bench, take_over, 5).await;
+    is_a_gap(&fixture, take_over, 5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn another_store_than_the_one_that_was_written_down_is_a_gap() {
     let known = Row { revision: Revision(90), digest: UNKNOWN, kind: Some(ChangeKind::Created) };
     let covers_after = async |digest| {
-        let mut bench = still(|_| (), Some(100));
+        let mut fixture = still(|_| (), Some(100));
         let warmed = Instant::now();
-        bench.coverage.resume(warmed, warmed);
+        fixture.coverage.resume(warmed, warmed);
         sleep(AT_ONCE).await;
-        let (_, resume, _) = bench.parts.as_mut().unwrap();
+        let (_, resume, _) = fixture.parts.as_mut().unwrap();
         resume.as_mut().unwrap().landmark = Some(known);
-        bench.store.announce(90, digest, ChangeKind::Created);
-        bench.store.announce(101, UNKNOWN, ChangeKind::Created);
-        bench.begin().await;
-        bench.coverage.since() == Some(warmed)
+        fixture.store.announce(90, digest, ChangeKind::Created);
+        fixture.store.announce(101, UNKNOWN, ChangeKind::Created);
+        fixture.begin().await;
+        fixture.coverage.since() == Some(warmed)
     };
     assert!(covers_after(UNKNOWN).await);
     assert!(!covers_after(Digest::from_bytes([8; Digest::LEN])).await);
@@ -168,8 +168,8 @@ async fn another_store_than_the_one_that_was_written_down_is_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn changes_that_were_deleted_before_they_were_read_are_a_gap() {
-    let bench = bench().await;
-    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    let fixture = fixture().await;
+    fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     let prune = |store: &FakeStore, key| {
         store.set(Mood::Fails(StoreErrorKind::Unreachable));
         store.announce(2, key, ChangeKind::Updated);
@@ -177,12 +177,12 @@ async fn changes_that_were_deleted_before_they_were_read_are_a_gap() {
         store.prune(2);
         store.set(Mood::Answers);
     };
-    is_a_gap(&bench, prune, 4).await;
+    is_a_gap(&fixture, prune, 4).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn more_changes_than_are_replayed_are_a_gap() {
-    let bench = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+    let fixture = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
     let import = |store: &FakeStore, _| {
         store.set(Mood::Fails(StoreErrorKind::Unreachable));
         for n in 1..=11 {
@@ -190,52 +190,52 @@ async fn more_changes_than_are_replayed_are_a_gap() {
         }
         store.set(Mood::Answers);
     };
-    is_a_gap(&bench, import, 12).await;
+    is_a_gap(&fixture, import, 12).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn as_many_changes_as_are_replayed_are_no_gap() {
-    let bench = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
-    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
+    let fixture = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+    fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     sleep(AT_ONCE).await;
     let warmed = Instant::now();
-    bench.store.set(Mood::Fails(StoreErrorKind::Unreachable));
-    bench.store.cut();
+    fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
+    fixture.store.cut();
     for n in 2..=11 {
-        bench.store.announce(n, UNKNOWN, ChangeKind::Created);
+        fixture.store.announce(n, UNKNOWN, ChangeKind::Created);
     }
-    bench.store.set(Mood::Answers);
+    fixture.store.set(Mood::Answers);
     sleep(Duration::from_millis(400)).await;
-    assert!(bench.coverage.since().unwrap() <= warmed);
+    assert!(fixture.coverage.since().unwrap() <= warmed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn numbers_that_were_never_given_out_are_no_gap() {
-    let bench = bench().await;
-    let (key, warmed) = (bench.warm(1).await, Instant::now());
-    bench.store.announce(7, UNKNOWN, ChangeKind::Created);
+    let fixture = fixture().await;
+    let (key, warmed) = (fixture.warm(1).await, Instant::now());
+    fixture.store.announce(7, UNKNOWN, ChangeKind::Created);
     sleep(AT_ONCE).await;
-    bench.store.cut();
-    bench.store.announce(50, key, ChangeKind::Created);
+    fixture.store.cut();
+    fixture.store.announce(50, key, ChangeKind::Created);
     sleep(Duration::from_millis(400)).await;
-    assert!(!bench.has(&key));
-    assert!(bench.coverage.since().unwrap() <= warmed);
+    assert!(!fixture.has(&key));
+    assert!(fixture.coverage.since().unwrap() <= warmed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn old_changes_that_were_read_may_be_deleted() {
-    let bench = bench().await;
-    bench.store.announce(1, UNKNOWN, ChangeKind::Created);
-    bench.store.announce(2, UNKNOWN, ChangeKind::Created);
-    let (key, warmed) = (bench.warm(1).await, Instant::now());
+    let fixture = fixture().await;
+    fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
+    fixture.store.announce(2, UNKNOWN, ChangeKind::Created);
+    let (key, warmed) = (fixture.warm(1).await, Instant::now());
     sleep(AT_ONCE).await;
-    bench.store.prune(1);
-    bench.store.cut();
+    fixture.store.prune(1);
+    fixture.store.cut();
     sleep(Duration::from_millis(400)).await;
-    bench.store.prune(2);
-    bench.store.announce(3, key, ChangeKind::Updated);
-    bench.store.cut();
+    fixture.store.prune(2);
+    fixture.store.announce(3, key, ChangeKind::Updated);
+    fixture.store.cut();
     sleep(Duration::from_millis(400)).await;
-    assert!(!bench.has(&key));
-    assert!(bench.coverage.since().unwrap() <= warmed, "nothing was missed");
+    assert!(!fixture.has(&key));
+    assert!(fixture.coverage.since().unwrap() <= warmed, "nothing was missed");
 }

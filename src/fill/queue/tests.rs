@@ -11,19 +11,25 @@ fn nth(n: u8) -> Digest {
 }
 
 /// A queue, and the time by milliseconds.
-struct Bench {
+struct Fixture {
     queue: Queue,
     start: Instant,
 }
 
-impl Bench {
+impl Fixture {
     fn new(max_queued: usize) -> Self {
         Self { queue: Queue::new(max_queued), start: Instant::now() }
     }
 
-    fn order(&self, n: u8, answer_by: u32) -> Order {
+    fn order(&self, n: u8, answer_by: u32) -> LookupRequest {
         let answer_by = self.start + answer_by * MS;
-        Order { digest: nth(n), lane: Lane::Known, ours: true, answer_by, behind: false }
+        LookupRequest {
+            digest: nth(n),
+            lane: Lane::Known,
+            ours: true,
+            answer_by,
+            background: false,
+        }
     }
 
     /// Somebody asks for a key now, and wants the answer then.
@@ -40,44 +46,44 @@ impl Bench {
 
 #[test]
 fn the_oldest_are_taken_first_and_no_more_than_were_asked_for() {
-    let mut bench = Bench::new(10);
-    let _callers: Vec<_> = (0..5).map(|n| bench.push(n, 0, 150)).collect();
-    assert_eq!(bench.take(3, 1), (vec![nth(0), nth(1), nth(2)], 0));
-    assert_eq!(bench.take(3, 1), (vec![nth(3), nth(4)], 0));
-    assert_eq!(bench.take(3, 1), (vec![], 0));
+    let mut fixture = Fixture::new(10);
+    let _callers: Vec<_> = (0..5).map(|n| fixture.push(n, 0, 150)).collect();
+    assert_eq!(fixture.take(3, 1), (vec![nth(0), nth(1), nth(2)], 0));
+    assert_eq!(fixture.take(3, 1), (vec![nth(3), nth(4)], 0));
+    assert_eq!(fixture.take(3, 1), (vec![], 0));
 }
 
 #[test]
 fn in_a_burst_in_time_is_who_can_wait_for_a_query_as_they_are() {
-    let mut bench = Bench::new(10);
-    let _callers = [bench.push(0, 0, 90), bench.push(1, 0, 89), bench.push(2, 0, 150)];
-    assert_eq!(bench.take(9, 80), (vec![nth(0), nth(2)], 1));
+    let mut fixture = Fixture::new(10);
+    let _callers = [fixture.push(0, 0, 90), fixture.push(1, 0, 89), fixture.push(2, 0, 150)];
+    assert_eq!(fixture.take(9, 80), (vec![nth(0), nth(2)], 1));
 }
 
 #[test]
 fn in_a_lane_that_has_not_been_empty_in_time_is_who_can_wait_for_the_longest_query() {
-    let mut bench = Bench::new(10);
-    let _callers = [bench.push(0, 0, 199), bench.push(1, 1, 200), bench.push(2, 2, 300)];
-    assert_eq!(bench.take(2, 100), (vec![nth(1), nth(2)], 1));
+    let mut fixture = Fixture::new(10);
+    let _callers = [fixture.push(0, 0, 199), fixture.push(1, 1, 200), fixture.push(2, 2, 300)];
+    assert_eq!(fixture.take(2, 100), (vec![nth(1), nth(2)], 1));
     // It was empty, so that this is a burst again.
-    let _caller = bench.push(3, 101, 120);
-    assert_eq!(bench.take(9, 110), (vec![nth(3)], 0));
+    let _caller = fixture.push(3, 101, 120);
+    assert_eq!(fixture.take(9, 110), (vec![nth(3)], 0));
 }
 
 #[test]
 fn a_lane_is_a_burst_until_it_has_stood_for_the_whole_interval() {
-    let mut bench = Bench::new(10);
-    let _callers = [bench.push(0, 0, 150), bench.push(1, 0, 150)];
-    assert_eq!(bench.take(1, 99), (vec![nth(0)], 0));
-    assert_eq!(bench.take(1, 100), (vec![], 1));
+    let mut fixture = Fixture::new(10);
+    let _callers = [fixture.push(0, 0, 150), fixture.push(1, 0, 150)];
+    assert_eq!(fixture.take(1, 99), (vec![nth(0)], 0));
+    assert_eq!(fixture.take(1, 100), (vec![], 1));
 }
 
 #[test]
 fn who_is_late_is_told_and_who_has_gone_is_not_counted() {
-    let mut bench = Bench::new(10);
-    drop(bench.push(0, 0, 150));
-    let mut late = bench.push(1, 0, 5);
-    let batch = bench.queue.take(Lane::Known, 9, bench.start, TIME);
+    let mut fixture = Fixture::new(10);
+    drop(fixture.push(0, 0, 150));
+    let mut late = fixture.push(1, 0, 5);
+    let batch = fixture.queue.take(Lane::Known, 9, fixture.start, TIME);
     assert!(batch.taken.is_empty());
     let saturated = Err(Unavailable::Store(StoreErrorKind::Saturated));
     for stage in batch.late {
@@ -85,144 +91,147 @@ fn who_is_late_is_told_and_who_has_gone_is_not_counted() {
     }
     let told = matches!(&*late.borrow_and_update(), Stage::Done(outcome) if *outcome == saturated);
     assert!(told);
-    assert_eq!(bench.queue.under_way(), 0);
+    assert_eq!(fixture.queue.under_way(), 0);
 }
 
 #[test]
 fn who_joins_wants_the_answer_as_late_as_the_most_patient() {
-    let mut bench = Bench::new(10);
-    let _first = bench.push(0, 0, 20);
-    let order = bench.order(0, 90);
-    let _second = bench.queue.join(&order, bench.start).unwrap();
-    let order = bench.order(0, 30);
-    let _third = bench.queue.join(&order, bench.start).unwrap();
-    assert_eq!(bench.take(9, 80), (vec![nth(0)], 0));
+    let mut fixture = Fixture::new(10);
+    let _first = fixture.push(0, 0, 20);
+    let order = fixture.order(0, 90);
+    let _second = fixture.queue.join(&order, fixture.start).unwrap();
+    let order = fixture.order(0, 30);
+    let _third = fixture.queue.join(&order, fixture.start).unwrap();
+    assert_eq!(fixture.take(9, 80), (vec![nth(0)], 0));
 }
 
 #[test]
 fn what_is_asked_for_behind_is_taken_although_nobody_waits() {
-    let mut bench = Bench::new(10);
-    let order = Order { behind: true, ..bench.order(0, 150) };
-    drop(bench.queue.push(&order, bench.start).unwrap());
-    drop(bench.push(1, 0, 150));
-    let order = Order { behind: true, ..bench.order(1, 150) };
-    drop(bench.queue.join(&order, bench.start).unwrap());
-    let batch = bench.queue.take(Lane::Known, 9, bench.start, TIME);
+    let mut fixture = Fixture::new(10);
+    let order = LookupRequest { background: true, ..fixture.order(0, 150) };
+    drop(fixture.queue.push(&order, fixture.start).unwrap());
+    drop(fixture.push(1, 0, 150));
+    let order = LookupRequest { background: true, ..fixture.order(1, 150) };
+    drop(fixture.queue.join(&order, fixture.start).unwrap());
+    let batch = fixture.queue.take(Lane::Known, 9, fixture.start, TIME);
     let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.called)).collect();
     assert_eq!(called, [(nth(1), true), (nth(0), false)]);
 }
 
 #[test]
 fn those_that_nobody_waits_for_come_last_until_somebody_joins() {
-    let mut bench = Bench::new(10);
+    let mut fixture = Fixture::new(10);
     for n in 0..3 {
-        let order = Order { behind: true, ..bench.order(n, 150) };
-        drop(bench.queue.push(&order, bench.start).unwrap());
+        let order = LookupRequest { background: true, ..fixture.order(n, 150) };
+        drop(fixture.queue.push(&order, fixture.start).unwrap());
     }
-    let _caller = bench.push(3, 0, 150);
-    let order = bench.order(2, 150);
-    let _joined = bench.queue.join(&order, bench.start).unwrap();
-    assert_eq!(bench.take(2, 0), (vec![nth(3), nth(2)], 0));
-    assert_eq!(bench.take(9, 0), (vec![nth(0), nth(1)], 0));
-    assert_eq!(bench.queue.waiting(Lane::Known), 0);
+    let _caller = fixture.push(3, 0, 150);
+    let order = fixture.order(2, 150);
+    let _joined = fixture.queue.join(&order, fixture.start).unwrap();
+    assert_eq!(fixture.take(2, 0), (vec![nth(3), nth(2)], 0));
+    assert_eq!(fixture.take(9, 0), (vec![nth(0), nth(1)], 0));
+    assert_eq!(fixture.queue.waiting(Lane::Known), 0);
 }
 
 #[test]
 fn who_joins_takes_no_place_in_line() {
-    let mut bench = Bench::new(10);
-    let _caller = bench.push(0, 0, 150);
-    let order = bench.order(0, 150);
-    let _joined = [(); 3].map(|()| bench.queue.join(&order, bench.start).unwrap());
-    let behind = Order { behind: true, ..bench.order(1, 150) };
-    drop(bench.queue.push(&behind, bench.start).unwrap());
-    drop(bench.queue.join(&behind, bench.start).unwrap());
-    assert_eq!(bench.queue.waiting(Lane::Known), 2);
-    let batch = bench.queue.take(Lane::Known, 9, bench.start, TIME);
+    let mut fixture = Fixture::new(10);
+    let _caller = fixture.push(0, 0, 150);
+    let order = fixture.order(0, 150);
+    let _joined = [(); 3].map(|()| fixture.queue.join(&order, fixture.start).unwrap());
+    let background = LookupRequest { background: true, ..fixture.order(1, 150) };
+    drop(fixture.queue.push(&background, fixture.start).unwrap());
+    drop(fixture.queue.join(&background, fixture.start).unwrap());
+    assert_eq!(fixture.queue.waiting(Lane::Known), 2);
+    let batch = fixture.queue.take(Lane::Known, 9, fixture.start, TIME);
     let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.called)).collect();
     assert_eq!(called, [(nth(0), true), (nth(1), false)]);
 }
 
 #[test]
 fn what_was_taken_in_another_lane_makes_room() {
-    let mut bench = Bench::new(1);
-    let behind = Order { behind: true, ..bench.order(0, 150) };
-    drop(bench.queue.push(&behind, bench.start).unwrap());
-    let never_seen = |order| Order { lane: Lane::NeverSeen, ..order };
-    let joins = never_seen(bench.order(0, 150));
-    let _joined = bench.queue.join(&joins, bench.start).unwrap();
-    assert_eq!(bench.take(9, 0), (vec![nth(0)], 0));
-    let other = never_seen(bench.order(1, 150));
-    assert!(bench.queue.push(&other, bench.start).is_ok());
-    assert_eq!(bench.queue.under_way(), 2, "what is at the store is still under way");
+    let mut fixture = Fixture::new(1);
+    let background = LookupRequest { background: true, ..fixture.order(0, 150) };
+    drop(fixture.queue.push(&background, fixture.start).unwrap());
+    let never_seen = |order| LookupRequest { lane: Lane::NeverSeen, ..order };
+    let joins = never_seen(fixture.order(0, 150));
+    let _joined = fixture.queue.join(&joins, fixture.start).unwrap();
+    assert_eq!(fixture.take(9, 0), (vec![nth(0)], 0));
+    let other = never_seen(fixture.order(1, 150));
+    assert!(fixture.queue.push(&other, fixture.start).is_ok());
+    assert_eq!(fixture.queue.under_way(), 2, "what is at the store is still under way");
 }
 
 #[test]
 fn a_full_lane_has_room_again_when_callers_have_gone() {
-    let mut bench = Bench::new(2);
-    let (stays, goes) = (bench.push(0, 0, 150), bench.push(1, 0, 150));
+    let mut fixture = Fixture::new(2);
+    let (stays, goes) = (fixture.push(0, 0, 150), fixture.push(1, 0, 150));
     drop(goes);
-    let _new = bench.push(2, 0, 150);
-    let order = bench.order(1, 150);
-    assert!(bench.queue.join(&order, bench.start).is_none(), "it is not waited for in vain");
-    assert_eq!(bench.take(9, 0), (vec![nth(0), nth(2)], 0));
+    let _new = fixture.push(2, 0, 150);
+    let order = fixture.order(1, 150);
+    assert!(fixture.queue.join(&order, fixture.start).is_none(), "it is not waited for in vain");
+    assert_eq!(fixture.take(9, 0), (vec![nth(0), nth(2)], 0));
     drop(stays);
 }
 
 #[test]
 fn a_lane_that_is_full_refuses_and_the_other_one_does_not() {
-    let mut bench = Bench::new(2);
-    let _callers = [bench.push(0, 0, 150), bench.push(1, 0, 150)];
-    let order = bench.order(2, 150);
-    let refused = bench.queue.push(&order, bench.start).map(drop);
+    let mut fixture = Fixture::new(2);
+    let _callers = [fixture.push(0, 0, 150), fixture.push(1, 0, 150)];
+    let order = fixture.order(2, 150);
+    let refused = fixture.queue.push(&order, fixture.start).map(drop);
     assert_eq!(refused, Err(Unavailable::Overloaded));
-    let order = Order { lane: Lane::NeverSeen, ..order };
-    bench.queue.push(&order, bench.start).unwrap();
-    assert_eq!((bench.queue.waiting(Lane::Known), bench.queue.waiting(Lane::NeverSeen)), (2, 1));
+    let order = LookupRequest { lane: Lane::NeverSeen, ..order };
+    fixture.queue.push(&order, fixture.start).unwrap();
+    assert_eq!(
+        (fixture.queue.waiting(Lane::Known), fixture.queue.waiting(Lane::NeverSeen)),
+        (2, 1)
+    );
 }
 
 #[test]
 fn a_lookup_at_the_store_is_not_that_of_its_key_any_more_once_that_has_changed() {
-    let mut bench = Bench::new(10);
-    let _first = bench.push(0, 0, 150);
-    bench.queue.fence(&nth(0), Revision(1));
-    let order = bench.order(0, 150);
-    assert!(bench.queue.join(&order, bench.start).is_some(), "what waits has read nothing yet");
-    let first = bench.queue.take(Lane::Known, 9, bench.start, TIME).taken.pop().unwrap();
-    bench.queue.fence(&nth(0), Revision(2));
-    assert!(bench.queue.join(&order, bench.start).is_none());
-    let _second = bench.push(0, 0, 150);
-    let second = bench.queue.take(Lane::Known, 9, bench.start, TIME).taken.pop().unwrap();
-    assert_eq!(bench.queue.finish(&nth(0), first.ticket), Some(Revision(2)));
-    assert_eq!(bench.queue.finish(&nth(0), second.ticket), None);
-    assert_eq!((bench.queue.under_way(), bench.queue.fences.len()), (0, 0));
+    let mut fixture = Fixture::new(10);
+    let _first = fixture.push(0, 0, 150);
+    fixture.queue.fence(&nth(0), Revision(1));
+    let order = fixture.order(0, 150);
+    assert!(fixture.queue.join(&order, fixture.start).is_some(), "what waits has read nothing yet");
+    let first = fixture.queue.take(Lane::Known, 9, fixture.start, TIME).taken.pop().unwrap();
+    fixture.queue.fence(&nth(0), Revision(2));
+    assert!(fixture.queue.join(&order, fixture.start).is_none());
+    let _second = fixture.push(0, 0, 150);
+    let second = fixture.queue.take(Lane::Known, 9, fixture.start, TIME).taken.pop().unwrap();
+    assert_eq!(fixture.queue.finish(&nth(0), first.ticket), Some(Revision(2)));
+    assert_eq!(fixture.queue.finish(&nth(0), second.ticket), None);
+    assert_eq!((fixture.queue.under_way(), fixture.queue.fences.len()), (0, 0));
 }
 
 #[test]
 fn every_lookup_that_began_before_a_change_is_held_against_the_last_one() {
-    let mut bench = Bench::new(10);
+    let mut fixture = Fixture::new(10);
     let mut tickets = Vec::new();
     for revision in 1..=3 {
-        let _caller = bench.push(0, 0, 150);
-        tickets.push(bench.queue.take(Lane::Known, 9, bench.start, TIME).taken[0].ticket);
-        bench.queue.fence(&nth(0), Revision(revision));
+        let _caller = fixture.push(0, 0, 150);
+        tickets.push(fixture.queue.take(Lane::Known, 9, fixture.start, TIME).taken[0].ticket);
+        fixture.queue.fence(&nth(0), Revision(revision));
     }
-    bench.queue.fence(&nth(0), Revision(4));
+    fixture.queue.fence(&nth(0), Revision(4));
     for ticket in tickets {
-        assert_eq!(bench.queue.finish(&nth(0), ticket), Some(Revision(4)));
+        assert_eq!(fixture.queue.finish(&nth(0), ticket), Some(Revision(4)));
     }
-    assert!(bench.queue.fences.is_empty());
+    assert!(fixture.queue.fences.is_empty());
 }
 
 #[test]
 fn workers_are_hired_while_somebody_waits_and_up_to_the_bound() {
-    let mut bench = Bench::new(10);
-    assert!(!bench.queue.hire(Lane::Known, 2), "nobody waits");
-    let _caller = bench.push(0, 0, 150);
-    let hired = [(); 3].map(|()| bench.queue.hire(Lane::Known, 2));
-    assert_eq!(hired, [true, true, false]);
-    assert!(!bench.queue.dismiss_if_idle(Lane::Known), "somebody waits");
-    bench.take(9, 0);
-    assert!(bench.queue.dismiss_if_idle(Lane::Known));
-    let _caller = bench.push(1, 0, 150);
-    assert!(bench.queue.hire(Lane::Known, 2));
+    let mut fixture = Fixture::new(10);
+    assert!(!fixture.queue.add_worker(Lane::Known, 2), "nobody waits");
+    let _caller = fixture.push(0, 0, 150);
+    let added = [(); 3].map(|()| fixture.queue.add_worker(Lane::Known, 2));
+    assert_eq!(added, [true, true, false]);
+    assert!(!fixture.queue.dismiss_if_idle(Lane::Known), "somebody waits");
+    fixture.take(9, 0);
+    assert!(fixture.queue.dismiss_if_idle(Lane::Known));
+    let _caller = fixture.push(1, 0, 150);
+    assert!(fixture.queue.add_worker(Lane::Known, 2));
 }

@@ -4,85 +4,85 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_that_began_before_a_change_cannot_bring_the_old_record_back() {
-    let bench = bench(Mood::Hangs, 8, 10);
-    let old = bench.fill.find(ours(KEY), soon());
+    let fixture = fixture(Mood::Hangs, 8, 10);
+    let old = fixture.fill.find(ours(KEY), soon());
     let change = async {
-        until(|| bench.store.queries() == 1).await;
-        bench.store.put(KEY, record("changed", 2));
-        bench.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
+        until(|| fixture.store.queries() == 1).await;
+        fixture.store.put(KEY, record("changed", 2));
+        fixture.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
         // Who asks after the change must not be told what was before.
-        let new = bench.fill.find(ours(KEY), soon());
+        let new = fixture.fill.find(ours(KEY), soon());
         let release = async {
-            until(|| bench.store.queries() == 2).await;
-            bench.store.set(Mood::Answers);
+            until(|| fixture.store.queries() == 2).await;
+            fixture.store.set(Mood::Answers);
         };
         tokio::join!(new, release).0
     };
     let (old, new) = tokio::join!(old, change);
     assert_eq!(principal(old), "acme");
     assert_eq!(principal(new), "changed");
-    assert_eq!(principal(remembered(&bench, &KEY).ok_or(Unavailable::Internal)), "changed");
+    assert_eq!(principal(remembered(&fixture, &KEY).ok_or(Unavailable::Internal)), "changed");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_that_brings_what_is_as_new_as_a_change_is_remembered() {
     for (revision, remembered_at_once) in [(2, true), (1, false)] {
-        let bench = bench(Mood::Hangs, 8, 10);
-        bench.coverage.confirm(Instant::now());
-        bench.store.put(KEY, record("acme", revision));
-        let asked = bench.fill.find(ours(KEY), soon());
+        let fixture = fixture(Mood::Hangs, 8, 10);
+        fixture.coverage.confirm(Instant::now());
+        fixture.store.put(KEY, record("acme", revision));
+        let asked = fixture.fill.find(ours(KEY), soon());
         let change = async {
-            until(|| bench.store.queries() == 1).await;
-            bench.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
-            bench.store.set(Mood::Answers);
+            until(|| fixture.store.queries() == 1).await;
+            fixture.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
+            fixture.store.set(Mood::Answers);
         };
         let (asked, ()) = tokio::join!(asked, change);
         asked.unwrap();
-        assert_eq!(remembered(&bench, &KEY).is_some(), remembered_at_once, "{revision}");
+        assert_eq!(remembered(&fixture, &KEY).is_some(), remembered_at_once, "{revision}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_known_key_that_changes_is_asked_for_again_at_once() {
-    let bench = bench(Mood::Answers, 8, 10);
-    bench.fill.find(ours(KEY), soon()).await.unwrap();
-    bench.store.put(KEY, record("changed", 2));
-    bench.fill.apply(&[
+    let fixture = fixture(Mood::Answers, 8, 10);
+    fixture.fill.find(ours(KEY), soon()).await.unwrap();
+    fixture.store.put(KEY, record("changed", 2));
+    fixture.fill.apply(&[
         change(2, KEY, ChangeKind::Updated),
         change(3, nth(1), ChangeKind::Updated),
         change(4, nth(2), ChangeKind::Created),
     ]);
-    assert_eq!(remembered(&bench, &KEY), None, "what is outdated is not served meanwhile");
-    until(|| remembered(&bench, &KEY).is_some()).await;
-    assert_eq!(principal(remembered(&bench, &KEY).ok_or(Unavailable::Internal)), "changed");
-    assert_eq!(bench.store.queries(), 2);
+    assert_eq!(remembered(&fixture, &KEY), None, "what is outdated is not served meanwhile");
+    until(|| remembered(&fixture, &KEY).is_some()).await;
+    assert_eq!(principal(remembered(&fixture, &KEY).ok_or(Unavailable::Internal)), "changed");
+    assert_eq!(fixture.store.queries(), 2);
     for n in [1, 2] {
-        assert_eq!(remembered(&bench, &nth(n)), None, "nobody asks for keys that nobody knows");
+        assert_eq!(remembered(&fixture, &nth(n)), None, "nobody asks for keys that nobody knows");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_creation_of_a_key_that_was_just_read_costs_nothing() {
-    let bench = bench(Mood::Answers, 8, 10);
-    bench.coverage.confirm(Instant::now());
-    bench.fill.find(ours(KEY), soon()).await.unwrap();
-    bench.fill.apply(&[change(1, KEY, ChangeKind::Created)]);
-    assert!(remembered(&bench, &KEY).is_some());
-    assert_eq!(bench.store.queries(), 1);
+    let fixture = fixture(Mood::Answers, 8, 10);
+    fixture.coverage.confirm(Instant::now());
+    fixture.fill.find(ours(KEY), soon()).await.unwrap();
+    fixture.fill.apply(&[change(1, KEY, ChangeKind::Created)]);
+    assert!(remembered(&fixture, &KEY).is_some());
+    assert_eq!(fixture.store.queries(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_lagging_standby_says_is_stale_and_what_it_lacks_is_not_absent() {
-    let bench = bench(Mood::Answers, 8, 10);
+    let fixture = fixture(Mood::Answers, 8, 10);
     let as_of = Instant::now();
-    bench.store.tune(|channel| channel.lags_since = Some(as_of));
+    fixture.store.tune(|channel| channel.lags_since = Some(as_of));
     tokio::time::advance(Duration::from_secs(10)).await;
-    let found = bench.fill.find(ours(KEY), soon()).await.unwrap();
+    let found = fixture.fill.find(ours(KEY), soon()).await.unwrap();
     assert_eq!(found.freshness, crate::tier::Freshness::StaleIfError);
     assert_eq!(found.validated_at, as_of);
     let lagging = Err(Unavailable::Store(StoreErrorKind::Lagging));
-    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, lagging);
-    assert!(remembered(&bench, &nth(1)).is_none());
+    assert_eq!(fixture.fill.find(ours(nth(1)), soon()).await, lagging);
+    assert!(remembered(&fixture, &nth(1)).is_none());
     tokio::time::advance(crate::cache::CacheConfig::default().stale_if_error_for).await;
-    assert_eq!(bench.fill.find(ours(KEY), soon()).await, lagging, "it is too old to be served");
+    assert_eq!(fixture.fill.find(ours(KEY), soon()).await, lagging, "it is too old to be served");
 }

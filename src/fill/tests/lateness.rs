@@ -6,21 +6,21 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_that_could_no_longer_be_answered_in_time_is_refused_and_not_asked() {
-    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     for _ in 0..40 {
-        bench.fill.0.pace.took(Duration::from_millis(60), 1, Instant::now());
+        fixture.fill.0.pace.took(Duration::from_millis(60), 1, Instant::now());
     }
     let began = Instant::now();
-    let first = bench.fill.find(ours(KEY), soon());
-    let late = bench.fill.find(ours(nth(1)), soon());
+    let first = fixture.fill.find(ours(KEY), soon());
+    let late = fixture.fill.find(ours(nth(1)), soon());
     let slow = async {
         sleep(Duration::from_millis(95)).await;
-        bench.store.set(Mood::Answers);
+        fixture.store.set(Mood::Answers);
     };
     let (first, late, ()) = tokio::join!(first, late, slow);
     assert_eq!(principal(first), "acme");
     assert_eq!(late, Err(Unavailable::Store(StoreErrorKind::Saturated)));
-    assert_eq!(bench.store.queries(), 1);
+    assert_eq!(fixture.store.queries(), 1);
     assert_eq!(began.elapsed(), Duration::from_millis(95), "it was told as soon as it was known");
 }
 
@@ -28,29 +28,29 @@ async fn a_lookup_that_could_no_longer_be_answered_in_time_is_refused_and_not_as
 async fn who_waits_is_told_at_once_when_the_breaker_opens() {
     let mut settings = Settings::default().places(1).batch_max(1);
     settings.guard.breaker.min_calls = NonZeroU32::MIN;
-    let bench = of(Mood::Hangs, &settings);
+    let fixture = of(Mood::Hangs, &settings);
     let began = Instant::now();
     let answer_by = began + 10 * TIMEOUT;
     let (first, second) = tokio::join!(
-        bench.fill.find(ours(KEY), answer_by),
-        bench.fill.find(ours(nth(1)), answer_by)
+        fixture.fill.find(ours(KEY), answer_by),
+        fixture.fill.find(ours(nth(1)), answer_by)
     );
     assert_eq!(first, Err(Unavailable::Store(StoreErrorKind::Timeout)));
     assert_eq!(second, Err(Unavailable::BreakerOpen));
-    assert_eq!(began.elapsed(), bench.guarded.query_timeout());
-    assert_eq!(bench.store.queries(), 1);
+    assert_eq!(began.elapsed(), fixture.guarded.query_timeout());
+    assert_eq!(fixture.store.queries(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn callers_with_little_time_are_answered_again_when_the_store_is_quick_again() {
-    let bench = bench(Mood::Hangs, 8, 10);
+    let fixture = fixture(Mood::Hangs, 8, 10);
     let impatient = || Instant::now() + Duration::from_millis(50);
     for n in 0..40 {
-        let _ = bench.fill.find(ours(nth(n)), soon()).await;
+        let _ = fixture.fill.find(ours(nth(n)), soon()).await;
     }
-    bench.store.set(Mood::Answers);
+    fixture.store.set(Mood::Answers);
     let began = Instant::now();
-    while bench.fill.find(ours(KEY), impatient()).await.is_err() {
+    while fixture.fill.find(ours(KEY), impatient()).await.is_err() {
         assert!(began.elapsed() < Duration::from_secs(10));
         sleep(Duration::from_millis(100)).await;
     }
@@ -58,15 +58,15 @@ async fn callers_with_little_time_are_answered_again_when_the_store_is_quick_aga
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_joins_late_keeps_a_lookup_in_time() {
-    let bench = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
-    let mut at_the_store = Box::pin(bench.fill.find(ours(nth(1)), soon()));
+    let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
+    let mut at_the_store = Box::pin(fixture.fill.find(ours(nth(1)), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
-    until(|| bench.store.queries() == 1).await;
-    let impatient = bench.fill.find(ours(KEY), Instant::now() + Duration::from_millis(10));
-    let patient = bench.fill.find(ours(KEY), soon() + TIMEOUT);
+    until(|| fixture.store.queries() == 1).await;
+    let impatient = fixture.fill.find(ours(KEY), Instant::now() + Duration::from_millis(10));
+    let patient = fixture.fill.find(ours(KEY), soon() + TIMEOUT);
     let release = async {
         sleep(Duration::from_millis(20)).await;
-        bench.store.set(Mood::Answers);
+        fixture.store.set(Mood::Answers);
     };
     let (impatient, patient, ()) = tokio::join!(impatient, patient, release);
     assert_eq!(impatient, Err(Unavailable::Store(StoreErrorKind::Saturated)));

@@ -5,84 +5,84 @@ use crate::store::History;
 
 #[tokio::test(start_paused = true)]
 async fn an_emptied_store_is_not_believed_about_a_key_that_nobody_knows() {
-    let bench = bench(Mood::Answers, 8, 10);
-    assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");
-    bench.fill.find(ours(KEY), soon()).await.unwrap();
-    assert_eq!(principal(bench.fill.find(ours(nth(2)), soon()).await), "nobody");
-    bench.store.remove(&KEY);
-    let unknown = bench.fill.find(ours(nth(3)), soon()).await;
+    let fixture = fixture(Mood::Answers, 8, 10);
+    assert_eq!(principal(fixture.fill.find(ours(nth(1)), soon()).await), "nobody");
+    fixture.fill.find(ours(KEY), soon()).await.unwrap();
+    assert_eq!(principal(fixture.fill.find(ours(nth(2)), soon()).await), "nobody");
+    fixture.store.remove(&KEY);
+    let unknown = fixture.fill.find(ours(nth(3)), soon()).await;
     assert_eq!(unknown, Err(Unavailable::Suspect), "the witness is missing as well");
-    let freshness = remembered(&bench, &KEY).unwrap().freshness;
+    let freshness = remembered(&fixture, &KEY).unwrap().freshness;
     assert_eq!(freshness, crate::tier::Freshness::StaleIfError, "and goes on");
     // There is no other witness, and a single missing key is no suspicion.
-    assert_eq!(principal(bench.fill.find(ours(nth(4)), soon()).await), "nobody");
+    assert_eq!(principal(fixture.fill.find(ours(nth(4)), soon()).await), "nobody");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_finds_a_store_that_was_emptied() {
-    let bench = bench(Mood::Answers, 8, 100);
+    let fixture = fixture(Mood::Answers, 8, 100);
     for n in 0..8 {
-        bench.store.put(nth(n), record("acme", 1));
-        bench.fill.find(ours(nth(n)), soon()).await.unwrap();
+        fixture.store.put(nth(n), record("acme", 1));
+        fixture.fill.find(ours(nth(n)), soon()).await.unwrap();
     }
-    bench.fill.probe(soon()).await.unwrap().unwrap();
-    assert!(!bench.fill.is_suspect());
+    fixture.fill.probe(soon()).await.unwrap().unwrap();
+    assert!(!fixture.fill.is_suspect());
     for n in 0..8 {
-        bench.store.remove(&nth(n));
+        fixture.store.remove(&nth(n));
     }
-    bench.fill.probe(soon()).await.unwrap().unwrap();
-    assert!(bench.fill.is_suspect());
-    assert_eq!(bench.fill.find(ours(nth(99)), soon()).await, Err(Unavailable::Suspect));
+    fixture.fill.probe(soon()).await.unwrap().unwrap();
+    assert!(fixture.fill.is_suspect());
+    assert_eq!(fixture.fill.find(ours(nth(99)), soon()).await, Err(Unavailable::Suspect));
     for n in 0..8 {
-        bench.store.put(nth(n), record("acme", 1));
+        fixture.store.put(nth(n), record("acme", 1));
     }
-    bench.fill.probe(soon()).await.unwrap().unwrap();
-    assert!(!bench.fill.is_suspect());
-    assert_eq!(principal(bench.fill.find(ours(nth(99)), soon()).await), "nobody");
+    fixture.fill.probe(soon()).await.unwrap().unwrap();
+    assert!(!fixture.fill.is_suspect());
+    assert_eq!(principal(fixture.fill.find(ours(nth(99)), soon()).await), "nobody");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_witness_that_is_asked_for_anyhow_is_a_witness_all_the_same() {
-    let bench = bench(Mood::Answers, 8, 10);
-    bench.fill.find(ours(KEY), soon()).await.unwrap();
-    bench.store.remove(&KEY);
-    bench.fill.refresh(KEY).unwrap();
-    let unknown = bench.fill.find(ours(nth(1)), soon()).await;
+    let fixture = fixture(Mood::Answers, 8, 10);
+    fixture.fill.find(ours(KEY), soon()).await.unwrap();
+    fixture.store.remove(&KEY);
+    fixture.fill.refresh(KEY).unwrap();
+    let unknown = fixture.fill.find(ours(nth(1)), soon()).await;
     assert_eq!(unknown, Err(Unavailable::Suspect));
-    assert_eq!(bench.store.queries(), 2, "one query asked for both");
+    assert_eq!(fixture.store.queries(), 2, "one query asked for both");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_whose_history_speaks_against_it_is_believed_about_recorded_deletions_alone() {
-    let bench = bench(Mood::Answers, 8, 10);
+    let fixture = fixture(Mood::Answers, 8, 10);
     let (expected, deleted) = (10, vec![nth(7)]);
-    bench.store.recall(History { expected, found: 5, any: true, deleted: deleted.clone() });
-    bench.fill.recall(soon()).await.unwrap().unwrap();
-    assert!(bench.fill.is_suspect());
-    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
-    assert_eq!(principal(bench.fill.find(ours(nth(7)), soon()).await), "nobody");
-    bench.fill.apply(&[Change {
+    fixture.store.recall(History { expected, found: 5, any: true, deleted: deleted.clone() });
+    fixture.fill.recall(soon()).await.unwrap().unwrap();
+    assert!(fixture.fill.is_suspect());
+    assert_eq!(fixture.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
+    assert_eq!(principal(fixture.fill.find(ours(nth(7)), soon()).await), "nobody");
+    fixture.fill.apply(&[Change {
         revision: Revision(9),
         digest: nth(8),
         kind: ChangeKind::Deleted,
     }]);
-    assert_eq!(principal(bench.fill.find(ours(nth(8)), soon()).await), "nobody");
-    bench.store.recall(History { expected, found: 10, any: true, deleted });
-    bench.fill.recall(soon()).await.unwrap().unwrap();
-    assert!(!bench.fill.is_suspect());
-    assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");
+    assert_eq!(principal(fixture.fill.find(ours(nth(8)), soon()).await), "nobody");
+    fixture.store.recall(History { expected, found: 10, any: true, deleted });
+    fixture.fill.recall(soon()).await.unwrap().unwrap();
+    assert!(!fixture.fill.is_suspect());
+    assert_eq!(principal(fixture.fill.find(ours(nth(1)), soon()).await), "nobody");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_holds_nothing_is_believed_about_keys_of_others_alone() {
-    let bench = bench(Mood::Answers, 8, 10);
-    bench.store.recall(History::default());
-    bench.fill.recall(soon()).await.unwrap().unwrap();
-    assert_eq!(principal(bench.fill.find(Credential::Foreign(nth(2)), soon()).await), "nobody");
-    assert!(!bench.fill.is_suspect());
-    assert_eq!(bench.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
-    assert!(bench.fill.is_suspect());
-    bench.store.put(nth(3), record("acme", 1));
-    bench.fill.find(ours(nth(3)), soon()).await.unwrap();
-    assert_eq!(principal(bench.fill.find(ours(nth(1)), soon()).await), "nobody");
+    let fixture = fixture(Mood::Answers, 8, 10);
+    fixture.store.recall(History::default());
+    fixture.fill.recall(soon()).await.unwrap().unwrap();
+    assert_eq!(principal(fixture.fill.find(Credential::Foreign(nth(2)), soon()).await), "nobody");
+    assert!(!fixture.fill.is_suspect());
+    assert_eq!(fixture.fill.find(ours(nth(1)), soon()).await, Err(Unavailable::Suspect));
+    assert!(fixture.fill.is_suspect());
+    fixture.store.put(nth(3), record("acme", 1));
+    fixture.fill.find(ours(nth(3)), soon()).await.unwrap();
+    assert_eq!(principal(fixture.fill.find(ours(nth(1)), soon()).await), "nobody");
 }

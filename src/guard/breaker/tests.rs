@@ -13,7 +13,7 @@ const PROBES: usize = 3;
 const PLACES: usize = 8;
 
 /// A breaker and a clock that is set by hand.
-struct Bench {
+struct Fixture {
     breaker: Breaker,
     now: Instant,
 }
@@ -48,7 +48,7 @@ fn unreachable() -> Outcome {
     failed(StoreErrorKind::Unreachable)
 }
 
-impl Bench {
+impl Fixture {
     fn new() -> Self {
         Self::with(|pause| pause)
     }
@@ -60,19 +60,19 @@ impl Bench {
 
     /// A breaker that has just opened for the first time.
     fn opened() -> Self {
-        let mut bench = Self::new();
-        bench.calls(10, &unreachable());
-        assert_eq!(bench.breaker.state(), BreakerState::Open);
-        bench
+        let mut fixture = Self::new();
+        fixture.calls(10, &unreachable());
+        assert_eq!(fixture.breaker.state(), BreakerState::Open);
+        fixture
     }
 
     /// A breaker that has just closed after one opening.
     fn closed_again() -> Self {
-        let mut bench = Self::opened();
-        bench.pass(500);
-        bench.calls(PROBES, &answered(FAST));
-        assert_eq!(bench.breaker.state(), BreakerState::Closed);
-        bench
+        let mut fixture = Self::opened();
+        fixture.pass(500);
+        fixture.calls(PROBES, &answered(FAST));
+        assert_eq!(fixture.breaker.state(), BreakerState::Closed);
+        fixture
     }
 
     fn pass(&mut self, millis: u64) {
@@ -114,28 +114,28 @@ impl Bench {
 
 #[test]
 fn closed_every_call_is_admitted() {
-    let mut bench = Bench::new();
+    let mut fixture = Fixture::new();
     for _ in 0..1000 {
-        assert!(bench.admit().is_some());
+        assert!(fixture.admit().is_some());
     }
 }
 
 #[test]
 fn fewer_calls_than_are_judged_never_open_it() {
-    let mut bench = Bench::new();
-    bench.calls(9, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Closed);
-    bench.calls(1, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Open);
+    let mut fixture = Fixture::new();
+    fixture.calls(9, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Closed);
+    fixture.calls(1, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Open);
 }
 
 #[test]
 fn it_opens_when_the_ratio_of_failures_is_reached_and_not_before() {
-    let mut bench = Bench::new();
-    bench.calls(10, &answered(FAST));
-    bench.calls(9, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Closed, "9 of 19");
-    let opened = bench.calls(1, &failed(StoreErrorKind::Schema));
+    let mut fixture = Fixture::new();
+    fixture.calls(10, &answered(FAST));
+    fixture.calls(9, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Closed, "9 of 19");
+    let opened = fixture.calls(1, &failed(StoreErrorKind::Schema));
     let count = Count { calls: 20, failed: 10, slow: 0 };
     let why = Why::Failures(StoreErrorKind::Schema, count);
     let pause = Duration::from_millis(500);
@@ -144,11 +144,11 @@ fn it_opens_when_the_ratio_of_failures_is_reached_and_not_before() {
 
 #[test]
 fn it_opens_when_the_ratio_of_slow_calls_is_reached_and_not_before() {
-    let mut bench = Bench::new();
-    bench.calls(2, &answered(SLOW.checked_sub(Duration::from_nanos(1)).unwrap()));
-    bench.calls(7, &answered(SLOW));
-    assert_eq!(bench.state(), BreakerState::Closed, "too few");
-    let Some(Transition::Opened { why, .. }) = bench.calls(1, &answered(SLOW)) else {
+    let mut fixture = Fixture::new();
+    fixture.calls(2, &answered(SLOW.checked_sub(Duration::from_nanos(1)).unwrap()));
+    fixture.calls(7, &answered(SLOW));
+    assert_eq!(fixture.state(), BreakerState::Closed, "too few");
+    let Some(Transition::Opened { why, .. }) = fixture.calls(1, &answered(SLOW)) else {
         panic!("8 of 10 were slow");
     };
     assert_eq!(why, Why::Slowness(Count { calls: 10, failed: 0, slow: 8 }));
@@ -156,9 +156,10 @@ fn it_opens_when_the_ratio_of_slow_calls_is_reached_and_not_before() {
 
 #[test]
 fn failures_that_are_slow_count_as_both() {
-    let mut bench = Bench::new();
+    let mut fixture = Fixture::new();
     let timeout: Result<(), _> = Err(StoreError::new(StoreErrorKind::Timeout, ""));
-    let Some(Transition::Opened { why, .. }) = bench.calls(10, &Outcome::of(&timeout, SLOW)) else {
+    let Some(Transition::Opened { why, .. }) = fixture.calls(10, &Outcome::of(&timeout, SLOW))
+    else {
         panic!("all failed");
     };
     let count = Count { calls: 10, failed: 10, slow: 10 };
@@ -167,75 +168,79 @@ fn failures_that_are_slow_count_as_both() {
 
 #[test]
 fn a_call_that_went_well_never_opens_it() {
-    let mut bench = Bench::new();
-    bench.calls(5, &unreachable());
-    bench.calls(5, &answered(FAST));
-    assert_eq!(bench.state(), BreakerState::Closed, "half of the ten failed, but the last did not");
-    bench.calls(1, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Open);
+    let mut fixture = Fixture::new();
+    fixture.calls(5, &unreachable());
+    fixture.calls(5, &answered(FAST));
+    assert_eq!(
+        fixture.state(),
+        BreakerState::Closed,
+        "half of the ten failed, but the last did not"
+    );
+    fixture.calls(1, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Open);
 }
 
 #[test]
 fn calls_that_ended_before_the_window_are_forgotten() {
     for (millis, forgotten) in [(4400, false), (5000, true), (60_000, true)] {
-        let mut bench = Bench::new();
-        bench.calls(9, &unreachable());
-        bench.pass(millis);
-        bench.calls(1, &unreachable());
+        let mut fixture = Fixture::new();
+        fixture.calls(9, &unreachable());
+        fixture.pass(millis);
+        fixture.calls(1, &unreachable());
         let expected = if forgotten { BreakerState::Closed } else { BreakerState::Open };
-        assert_eq!(bench.state(), expected, "after {millis} ms");
+        assert_eq!(fixture.state(), expected, "after {millis} ms");
     }
 }
 
 #[test]
 fn a_steady_rate_of_failures_below_the_minimum_never_opens_it() {
-    let mut bench = Bench::new();
+    let mut fixture = Fixture::new();
     for _ in 0..1000 {
-        bench.calls(1, &unreachable());
-        bench.pass(600);
+        fixture.calls(1, &unreachable());
+        fixture.pass(600);
     }
-    assert_eq!(bench.state(), BreakerState::Closed);
+    assert_eq!(fixture.state(), BreakerState::Closed);
 }
 
 #[test]
 fn open_no_call_is_admitted_until_its_time_has_passed() {
-    let mut bench = Bench::opened();
-    assert!(!bench.breaker.admits(bench.now) && bench.admit().is_none());
-    bench.pass(499);
-    assert!(!bench.breaker.admits(bench.now) && bench.admit().is_none());
-    assert_eq!(bench.breaker.tries_in(bench.now), Some(Duration::from_millis(1)));
-    bench.pass(1);
-    assert!(bench.breaker.admits(bench.now) && bench.admit().is_some());
+    let mut fixture = Fixture::opened();
+    assert!(!fixture.breaker.admits(fixture.now) && fixture.admit().is_none());
+    fixture.pass(499);
+    assert!(!fixture.breaker.admits(fixture.now) && fixture.admit().is_none());
+    assert_eq!(fixture.breaker.tries_in(fixture.now), Some(Duration::from_millis(1)));
+    fixture.pass(1);
+    assert!(fixture.breaker.admits(fixture.now) && fixture.admit().is_some());
 }
 
 #[test]
 fn the_first_trip_after_a_long_uptime_stays_open_for_the_full_time() {
-    let mut bench = Bench::new();
-    bench.pass(1000 * 60 * 60 * 24 * 365);
-    bench.calls(10, &unreachable());
-    bench.pass(499);
-    assert!(bench.admit().is_none());
+    let mut fixture = Fixture::new();
+    fixture.pass(1000 * 60 * 60 * 24 * 365);
+    fixture.calls(10, &unreachable());
+    fixture.pass(499);
+    assert!(fixture.admit().is_none());
 }
 
 #[test]
 fn the_pause_is_spread_by_the_jitter() {
-    let mut bench = Bench::with(|pause| pause * 6 / 5);
-    let opened = bench.calls(10, &unreachable());
+    let mut fixture = Fixture::with(|pause| pause * 6 / 5);
+    let opened = fixture.calls(10, &unreachable());
     let Some(Transition::Opened { pause, .. }) = opened else { panic!("{opened:?}") };
     assert_eq!(pause, Duration::from_millis(600));
-    bench.pass(599);
-    assert!(bench.admit().is_none());
-    bench.pass(1);
-    assert!(bench.admit().is_some());
+    fixture.pass(599);
+    assert!(fixture.admit().is_none());
+    fixture.pass(1);
+    assert!(fixture.admit().is_some());
 }
 
 #[test]
 fn what_counts_as_a_failure_of_the_store() {
     for kind in StoreErrorKind::ALL {
-        let mut bench = Bench::new();
+        let mut fixture = Fixture::new();
         for _ in 0..100 {
-            let Some(ticket) = bench.admit() else { break };
-            bench.end(ticket, &failed(kind));
+            let Some(ticket) = fixture.admit() else { break };
+            fixture.end(ticket, &failed(kind));
         }
         let counts = match kind {
             StoreErrorKind::Unreachable
@@ -247,15 +252,15 @@ fn what_counts_as_a_failure_of_the_store() {
             | StoreErrorKind::Lagging
             | StoreErrorKind::Blocked => false,
         };
-        assert_eq!(bench.state() == BreakerState::Open, counts, "{kind}");
+        assert_eq!(fixture.state() == BreakerState::Open, counts, "{kind}");
     }
 }
 
 #[test]
 fn a_call_that_found_the_store_saturated_is_not_even_counted() {
-    let mut bench = Bench::new();
-    bench.calls(9, &unreachable());
-    bench.calls(100, &failed(StoreErrorKind::Saturated));
-    bench.calls(1, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Open);
+    let mut fixture = Fixture::new();
+    fixture.calls(9, &unreachable());
+    fixture.calls(100, &failed(StoreErrorKind::Saturated));
+    fixture.calls(1, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Open);
 }

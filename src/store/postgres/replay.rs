@@ -126,12 +126,12 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MAX_LAG: Duration = Duration::from_secs(5);
 
-    struct Bench {
+    struct Fixture {
         start: Instant,
         replay: Replay,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new() -> Self {
             Self { start: Instant::now() + 1000 * SECOND, replay: Replay::new(MAX_LAG) }
         }
@@ -149,55 +149,59 @@ mod tests {
 
     #[test]
     fn idle_primary_leaves_the_data_current() {
-        let mut bench = Bench::new();
-        assert_eq!([0, 1, 100, 10_000].map(|at| bench.age(at, 7, 7, Some(1))), [0; 4]);
+        let mut fixture = Fixture::new();
+        assert_eq!([0, 1, 100, 10_000].map(|at| fixture.age(at, 7, 7, Some(1))), [0; 4]);
     }
 
     #[test]
     fn paused_replay_makes_the_data_grow_old_until_it_has_caught_up() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.age(0, 10, 10, Some(1)), 0);
-        let ages = [1, 2, 9].map(|at| bench.age(at, 10 + i64::from(at), 10, Some(1)));
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.age(0, 10, 10, Some(1)), 0);
+        let ages = [1, 2, 9].map(|at| fixture.age(at, 10 + i64::from(at), 10, Some(1)));
         assert_eq!(ages, [1, 2, 9]);
-        assert_eq!(bench.age(10, 20, 12, Some(1)), 8, "as of the second at which 12 was received");
-        assert_eq!(bench.age(11, 20, 20, Some(1)), 0);
+        assert_eq!(
+            fixture.age(10, 20, 12, Some(1)),
+            8,
+            "as of the second at which 12 was received"
+        );
+        assert_eq!(fixture.age(11, 20, 20, Some(1)), 0);
     }
 
     #[test]
     fn delayed_replay_is_as_old_as_its_delay() {
-        let mut bench = Bench::new();
+        let mut fixture = Fixture::new();
         for second in 0..10 {
-            bench.age(second, i64::from(second), 0, Some(1));
+            fixture.age(second, i64::from(second), 0, Some(1));
         }
         for second in 10..30 {
             let received = i64::from(second);
-            assert_eq!(bench.age(second, received, received - 8, Some(1)), 8);
+            assert_eq!(fixture.age(second, received, received - 8, Some(1)), 8);
         }
     }
 
     #[test]
     fn receiver_that_is_gone_makes_the_data_grow_old_though_all_is_replayed() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.age(0, 10, 10, Some(1)), 0);
-        assert_eq!([1, 6].map(|at| bench.age(at, 10, 10, None)), [1, 6]);
-        assert_eq!(bench.age(7, 10, 10, Some(2)), 7, "it has only just begun to receive");
-        assert_eq!(bench.age(8, 10, 10, Some(2)), 0);
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.age(0, 10, 10, Some(1)), 0);
+        assert_eq!([1, 6].map(|at| fixture.age(at, 10, 10, None)), [1, 6]);
+        assert_eq!(fixture.age(7, 10, 10, Some(2)), 7, "it has only just begun to receive");
+        assert_eq!(fixture.age(8, 10, 10, Some(2)), 0);
     }
 
     #[test]
     fn before_anything_is_measured_the_last_commit_tells_the_age() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.age(0, 10, 5, Some(1)), 1);
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.age(0, 10, 5, Some(1)), 1);
         let unknown = Standby { received: 10, replayed: 5, stream: None, replayed_ago: None };
-        assert!(Replay::new(MAX_LAG).observe(&unknown, bench.start).age.is_lagging());
+        assert!(Replay::new(MAX_LAG).observe(&unknown, fixture.start).age.is_lagging());
     }
 
     #[test]
     fn samples_are_bounded() {
-        let mut bench = Bench::new();
+        let mut fixture = Fixture::new();
         for second in 0..10_000 {
-            bench.age(second, i64::from(second) + 1, 0, Some(1));
+            fixture.age(second, i64::from(second) + 1, 0, Some(1));
         }
-        assert_eq!(bench.replay.samples.len(), MAX_SAMPLES);
+        assert_eq!(fixture.replay.samples.len(), MAX_SAMPLES);
     }
 }

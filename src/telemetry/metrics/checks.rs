@@ -13,7 +13,7 @@ use opentelemetry::{
 
 use super::{
     Metrics, duration,
-    local::{Durations, Tally},
+    local::{BufferedHistogram, ShardedCounters},
 };
 
 /// The checks of all surfaces.
@@ -30,10 +30,10 @@ pub struct SurfaceMetrics {
     name: &'static str,
     announced: Vec<Outcome>,
     /// One for each that was announced.
-    counts: Tally,
+    counts: ShardedCounters,
     /// Those that were not announced: none, as a rule.
     others: Mutex<HashMap<Outcome, u64>>,
-    durations: Durations,
+    durations: BufferedHistogram,
 }
 
 /// A status code and a reason, by their names.
@@ -102,10 +102,10 @@ impl Metrics {
         let labels = [KeyValue::new("surface", name)];
         let surface = Arc::new(SurfaceMetrics {
             name,
-            counts: Tally::new(announced.len()),
+            counts: ShardedCounters::new(announced.len()),
             announced,
             others: Mutex::default(),
-            durations: Durations::new(self.checks.duration.bind(&labels)),
+            durations: BufferedHistogram::new(self.checks.duration.bind(&labels)),
         });
         lock(&self.checks.surfaces).push(Arc::clone(&surface));
         surface

@@ -17,9 +17,9 @@ pub enum ConnectionEnd {
     /// The service stops.
     Drain,
     /// The client did not let go when it was asked to.
-    Clinging,
+    DrainTimedOut,
     /// The client said nothing, or not HTTP.
-    Mute,
+    NoPreface,
     /// It broke, or did not keep to the protocol.
     Broken,
     /// More calls were given up at once than may be under way.
@@ -39,8 +39,8 @@ impl ConnectionEnd {
         Self::Closed,
         Self::Age,
         Self::Drain,
-        Self::Clinging,
-        Self::Mute,
+        Self::DrainTimedOut,
+        Self::NoPreface,
         Self::Broken,
         Self::Resets,
         Self::Flood,
@@ -56,8 +56,8 @@ impl ConnectionEnd {
             Self::Closed => "closed",
             Self::Age => "age",
             Self::Drain => "drain",
-            Self::Clinging => "clinging",
-            Self::Mute => "mute",
+            Self::DrainTimedOut => "drain_timed_out",
+            Self::NoPreface => "no_preface",
             Self::Broken => "broken",
             Self::Resets => "resets",
             Self::Flood => "flood",

@@ -7,7 +7,7 @@ use opentelemetry::metrics::{Histogram, Meter, MeterProvider};
 use super::Metrics;
 use crate::{
     cache::Coverage,
-    ladder::{Ladder, TierState},
+    instance::{Instance, TierState},
     time::Clock,
 };
 
@@ -38,9 +38,9 @@ impl Metrics {
 
     /// Shows how the feed fares, read whenever the metrics are. The lag counts
     /// from now until the feed's first word; without a feed there is none.
-    pub fn observe_feed(&self, ladder: Ladder, coverage: Arc<Coverage>, clock: Clock) {
+    pub fn observe_feed(&self, instance: Instance, coverage: Arc<Coverage>, clock: Clock) {
         let meter = self.provider.meter("keystead");
-        let feed = ladder.clone();
+        let feed = instance.clone();
         meter
             .u64_observable_gauge("keystead_feed_connected")
             .with_description("1 while changes of keys reach this instance.")
@@ -54,7 +54,7 @@ impl Metrics {
             .with_description("Age of the moment up to which all changes have been applied here.")
             .with_unit("s")
             .with_callback(move |gauge| {
-                if ladder.standing().feed != TierState::None {
+                if instance.standing().feed != TierState::None {
                     let until = coverage.until().unwrap_or(start);
                     let lag = clock.monotonic().saturating_duration_since(until);
                     gauge.observe(lag.as_secs_f64(), &[]);
@@ -67,7 +67,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ladder::{Dependency, TierWatch};
+    use crate::instance::{Dependency, TierWatch};
 
     fn shown(exposition: &crate::telemetry::Exposition, series: &str) -> Option<f64> {
         let text = String::from_utf8(exposition.text().unwrap()).unwrap();
@@ -78,9 +78,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn lag_counts_from_the_start_and_then_from_the_last_word_of_the_feed() {
         let (metrics, exposition) = Metrics::new().unwrap();
-        let ladder = Ladder::new(Clock::System);
+        let instance = Instance::new(Clock::System);
         let coverage = Arc::new(Coverage::new(Duration::from_secs(3)));
-        metrics.observe_feed(ladder.clone(), Arc::clone(&coverage), Clock::System);
+        metrics.observe_feed(instance.clone(), Arc::clone(&coverage), Clock::System);
         let lag = || shown(&exposition, "keystead_feed_lag_seconds");
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(lag(), Some(2.0));
@@ -88,7 +88,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(500)).await;
         assert_eq!(lag(), Some(0.5));
         assert_eq!(shown(&exposition, "keystead_feed_connected"), Some(0.0));
-        TierWatch::new(Dependency::Feed, ladder, Clock::System).absent();
+        TierWatch::new(Dependency::Feed, instance, Clock::System).absent();
         assert_eq!(lag(), None);
     }
 

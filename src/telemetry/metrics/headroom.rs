@@ -9,7 +9,7 @@ use std::{
 use opentelemetry::metrics::MeterProvider;
 use tokio::time::Instant;
 
-use super::{Metrics, local::Tally};
+use super::{Metrics, local::ShardedCounters};
 
 /// Over how long the rate of checks is taken: long enough not to be moved by a
 /// burst, short enough for the next scrape to show a change.
@@ -18,7 +18,7 @@ const SAMPLE: Duration = Duration::from_secs(10);
 /// How often something happens that is counted: made into a rate when it is read.
 #[derive(Debug)]
 pub(super) struct Rate {
-    counted: Arc<Tally>,
+    counted: Arc<ShardedCounters>,
     last: Mutex<Sample>,
 }
 
@@ -31,7 +31,7 @@ struct Sample {
 
 impl Rate {
     /// The rate of all that `counted` counts.
-    pub(super) fn new(counted: Arc<Tally>, now: Instant) -> Self {
+    pub(super) fn new(counted: Arc<ShardedCounters>, now: Instant) -> Self {
         let last = Mutex::new(Sample { at: now, count: counted.sum(), per_second: 0.0 });
         Self { counted, last }
     }
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_rate_is_taken_over_ten_seconds_and_kept_until_the_next() {
         let start = Instant::now();
-        let counted = Arc::new(Tally::new(2));
+        let counted = Arc::new(ShardedCounters::new(2));
         let rate = Rate::new(Arc::clone(&counted), start);
         (0..200).for_each(|number| counted.count(number % 2));
         let at = |second| rate.per_second(start + Duration::from_secs(second)).to_string();

@@ -29,15 +29,15 @@ const GATHERED: usize = 64;
 /// Processors fetch lines in pairs, so that it takes two of 64 bytes.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// One thing for each thread.
 #[derive(Debug)]
-struct Local<T>(Box<[Apart<T>]>);
+struct Local<T>(Box<[CachePadded<T>]>);
 
 impl<T> Local<T> {
     fn new(make: impl Fn() -> T) -> Self {
-        Self((0..PLACES).map(|_| Apart(make())).collect())
+        Self((0..PLACES).map(|_| CachePadded(make())).collect())
     }
 
     /// That of this thread.
@@ -46,7 +46,7 @@ impl<T> Local<T> {
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().map(|Apart(one)| one)
+        self.0.iter().map(|CachePadded(one)| one)
     }
 }
 
@@ -67,9 +67,9 @@ fn place() -> usize {
 
 /// Counters, told apart by their index.
 #[derive(Debug)]
-pub(super) struct Tally(Local<Box<[AtomicU64]>>);
+pub(super) struct ShardedCounters(Local<Box<[AtomicU64]>>);
 
-impl Tally {
+impl ShardedCounters {
     /// So many counters at zero.
     pub(super) fn new(counters: usize) -> Self {
         Self(Local::new(|| (0..counters).map(|_| AtomicU64::new(0)).collect()))
@@ -91,19 +91,19 @@ impl Tally {
     }
 }
 
-/// Durations on their way into a histogram.
-pub(super) struct Durations {
+/// BufferedHistogram on their way into a histogram.
+pub(super) struct BufferedHistogram {
     gathered: Local<Mutex<Vec<f64>>>,
     histogram: BoundHistogram<f64>,
 }
 
-impl Durations {
+impl BufferedHistogram {
     pub(super) fn new(histogram: BoundHistogram<f64>) -> Self {
         Self { gathered: Local::new(|| Mutex::new(Vec::with_capacity(GATHERED))), histogram }
     }
 
     /// Notes a duration, in seconds, which is in the histogram from the next
-    /// [`Durations::flush`] on at the latest.
+    /// [`BufferedHistogram::flush`] on at the latest.
     pub(super) fn record(&self, took: Duration) {
         let mut gathered = lock(self.gathered.mine());
         gathered.push(took.as_secs_f64());
@@ -126,9 +126,9 @@ impl Durations {
     }
 }
 
-impl fmt::Debug for Durations {
+impl fmt::Debug for BufferedHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Durations").finish_non_exhaustive()
+        f.debug_struct("BufferedHistogram").finish_non_exhaustive()
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn nothing_that_any_thread_counts_is_lost() {
-        let tally = Tally::new(3);
+        let tally = ShardedCounters::new(3);
         thread::scope(|scope| {
             for _ in 0..2 * PLACES {
                 scope.spawn(|| (0..100).for_each(|_| tally.count(1)));
@@ -165,6 +165,6 @@ mod tests {
         // Other tests start threads too: some places may be shared when their
         // number has gone round.
         assert!(local.all().filter(|one| one.load(Ordering::Relaxed) > 0).count() > 1);
-        assert_eq!(align_of::<Apart<u8>>(), 128);
+        assert_eq!(align_of::<CachePadded<u8>>(), 128);
     }
 }

@@ -5,7 +5,7 @@ use prost_types::Timestamp;
 
 use crate::{
     check::Grant,
-    store::{PreparedFor, Profile},
+    key::{PreparedFor, Profile},
     tier::Freshness,
     transport::{
         pb::{self, CheckResponse},
@@ -89,10 +89,7 @@ mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
-    use crate::{
-        key::Revision,
-        store::{Known, fake::record},
-    };
+    use crate::{key::CompactKey, key::Revision, store::fake::record};
 
     proptest! {
         #[test]
@@ -130,7 +127,7 @@ mod tests {
                 }),
             };
             let grant = Grant {
-                record: Known::from(&record),
+                record: CompactKey::from(&record),
                 freshness: Freshness::Revalidating,
                 age: Duration::new(age_seconds.into(), age_nanos),
             };

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::{
-    cache::{Life, Peeked},
+    cache::{EntryState, Remembered},
     check::{Decision, Denial},
-    explain::{self, Asked, Doubts, Explanation, Seen},
-    key::Reading,
+    explain::{self, Doubts, Explanation, Seen, StoreReply},
+    key::{CompactKey, Reading},
     outage::Unavailable,
-    store::{Answer, Known},
+    store::Answer,
     time::Moment,
     transport::{
         authz::{self, timestamp},
@@ -86,7 +86,7 @@ fn memory(seen: &Seen) -> ExplainedMemory {
         None => {
             ExplainedMemory { state: MemoryState::Nothing.into(), ..ExplainedMemory::default() }
         }
-        Some(Peeked::Absence { validated_at, until, believed, .. }) => {
+        Some(Remembered::Absence { validated_at, until, believed, .. }) => {
             let state =
                 if *believed { MemoryState::Absent } else { MemoryState::AbsentNotBelieved };
             ExplainedMemory {
@@ -96,8 +96,14 @@ fn memory(seen: &Seen) -> ExplainedMemory {
                 ..ExplainedMemory::default()
             }
         }
-        Some(Peeked::Record {
-            known, validated_at, life, windows, vouched, missing_since, ..
+        Some(Remembered::Record {
+            known,
+            validated_at,
+            life,
+            windows,
+            vouched,
+            missing_since,
+            ..
         }) => ExplainedMemory {
             state: state(*life, missing_since.is_some()).into(),
             age: since(*at, *validated_at),
@@ -111,18 +117,18 @@ fn memory(seen: &Seen) -> ExplainedMemory {
     }
 }
 
-const fn state(life: Life, missing: bool) -> MemoryState {
+const fn state(life: EntryState, missing: bool) -> MemoryState {
     match life {
-        Life::Expired => MemoryState::Expired,
-        Life::Fresh | Life::Revalidating if missing => MemoryState::StaleIfError,
-        Life::Fresh => MemoryState::Fresh,
-        Life::Revalidating => MemoryState::Revalidating,
-        Life::Stale => MemoryState::StaleIfError,
+        EntryState::Expired => MemoryState::Expired,
+        EntryState::Fresh | EntryState::Revalidating if missing => MemoryState::StaleIfError,
+        EntryState::Fresh => MemoryState::Fresh,
+        EntryState::Revalidating => MemoryState::Revalidating,
+        EntryState::Stale => MemoryState::StaleIfError,
     }
 }
 
 fn store(seen: &Seen, alone: Option<&Decision>) -> ExplainedStore {
-    let Asked { answer, took, .. } = &seen.store;
+    let StoreReply { answer, took, .. } = &seen.store;
     let (said, known) = match answer {
         Ok(Answer::Found(known)) => (StoreAnswer::Found, Some(known)),
         Ok(Answer::Absent(_)) => (StoreAnswer::Absent, None),
@@ -170,7 +176,7 @@ fn doubts(doubts: &Doubts) -> ExplainedDoubts {
     }
 }
 
-fn record(known: &Known) -> ExplainedRecord {
+fn record(known: &CompactKey) -> ExplainedRecord {
     ExplainedRecord {
         key_id: known.id().to_owned(),
         revision: known.revision().0,

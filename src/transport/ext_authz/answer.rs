@@ -6,13 +6,13 @@ use prost::Message;
 use tonic::{Code, body::Body};
 
 use crate::transport::{
-    edge::{Form, HttpRefusal},
     envoy_pb::{
         CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus,
         header_value_option::HeaderAppendAction,
     },
-    refused::Early,
-    unary::{self, Frame},
+    proxied::{Form, HttpRefusal},
+    rejection::Rejection,
+    unary::{self, EncodedMessage},
 };
 
 /// Refuses a request; `as_error` if Envoy may count it as an error of ours, and
@@ -38,21 +38,21 @@ pub(super) fn refused(told: HttpRefusal, as_error: bool) -> CheckResponse {
 /// Refuses a request whose message no service has seen. It is an answer like any
 /// other: Envoy would take a failed call for an error of ours, which a client could
 /// bring about at will where `failure_mode_allow` lets requests through then.
-pub(super) fn unread(early: Early) -> Response<Body> {
-    if early.refusal.code != Code::InvalidArgument {
+pub(super) fn unread(rejection: Rejection) -> Response<Body> {
+    if rejection.refusal.code != Code::InvalidArgument {
         // Another method, or a compression that we do not offer: not from a client.
-        return early.into_http();
+        return rejection.into_http();
     }
-    let mut told = HttpRefusal::new(&early.refusal, Form::Json);
-    if early.is_too_large {
+    let mut told = HttpRefusal::new(&rejection.refusal, Form::Json);
+    if rejection.is_too_large {
         told.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     }
     unary::answered(frame(&refused(told, false)))
 }
 
 /// A message in its frame.
-pub(super) fn frame(message: &CheckResponse) -> Frame {
-    Frame::of(|to| message.encode_raw(to))
+pub(super) fn frame(message: &CheckResponse) -> EncodedMessage {
+    EncodedMessage::of(|to| message.encode_raw(to))
 }
 
 /// A header that takes the place of any of its name.

@@ -14,10 +14,10 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 
 use super::answer::header_of;
 use crate::{
-    store::{Known, PreparedFor, Profile},
+    key::{CompactKey, PreparedFor, Profile},
     transport::{
-        edge::{Removal, identity},
         envoy_pb::{HeaderValueOption, OkHttpResponse, header_value_option::HeaderAppendAction},
+        proxied::{Removal, identity},
         wire::{PutFields, field_len, varint_field_len},
     },
 };
@@ -46,7 +46,7 @@ pub(super) fn for_one(removal: Removal<'_>) -> Vec<u8> {
 
 /// Writes a `CheckResponse` that lets a request through; with `parts` of its
 /// `OkHttpResponse` that have nothing to do with the key.
-pub(super) fn write(key: &Known, parts: [&[u8]; 2], to: &mut impl PutFields) {
+pub(super) fn write(key: &CompactKey, parts: [&[u8]; 2], to: &mut impl PutFields) {
     let (id, principal) = (identity::value(key.id()), identity::value(key.principal()));
     let shared = Shared::of(key.profile());
 
@@ -181,7 +181,7 @@ mod tests {
     use crate::{store::fake::record, transport::envoy_pb::CheckResponse};
 
     /// The same, as generated code has it.
-    fn expected(key: &Known, removed: &[&'static str]) -> CheckResponse {
+    fn expected(key: &CompactKey, removed: &[&'static str]) -> CheckResponse {
         let mut ok = OkHttpResponse::default();
         ok.headers_to_remove.extend(removed.iter().map(|name| Bytes::from_static(name.as_bytes())));
         for (name, value) in identity::all(key) {
@@ -219,7 +219,7 @@ mod tests {
             record.rights.principal = principal;
             record.rights.scopes = scopes;
             record.rights.metadata = metadata.into_iter().collect();
-            let key = Known::from(&record);
+            let key = CompactKey::from(&record);
             let always = ["x_a", "x_b"];
             let removal = Removal { headers: vec!["authorization"], ..Removal::default() };
             let parts = [&*for_all(always.map(str::to_owned).into_iter()), &for_one(removal)];

@@ -19,8 +19,8 @@
 use std::net::IpAddr;
 
 use crate::transport::{
-    edge::Proxied,
     needs,
+    proxied::Proxied,
     status::Refusal,
     wire::{Fields, Malformed, Value},
 };
@@ -38,14 +38,14 @@ const HEADERS: usize = 32;
 /// What Envoy asks about. It may hold a key, and is never shown.
 #[derive(Default)]
 pub(super) struct Message<'a> {
-    http: Option<Asked<'a>>,
+    http: Option<HttpRequestView<'a>>,
     source: Source<'a>,
     extensions: Vec<Pair<'a>>,
 }
 
 /// The request that Envoy asks about.
 #[derive(Default)]
-pub(super) struct Asked<'a> {
+pub(super) struct HttpRequestView<'a> {
     /// Envoy writes these, or those of a `header_map`.
     joined: Vec<Pair<'a>>,
     raw: Vec<Pair<'a>>,
@@ -107,7 +107,7 @@ impl<'a> Message<'a> {
     }
 
     /// `None` if there is no HTTP request in the message.
-    pub(super) const fn asked(&self) -> Option<&Asked<'a>> {
+    pub(super) const fn asked(&self) -> Option<&HttpRequestView<'a>> {
         self.http.as_ref()
     }
 
@@ -141,7 +141,7 @@ impl<'a> Message<'a> {
     }
 }
 
-impl<'a> Asked<'a> {
+impl<'a> HttpRequestView<'a> {
     fn read(&mut self, http: &'a [u8]) -> Result<(), Malformed> {
         each(http, |number, value| {
             match number {
@@ -165,7 +165,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-impl Proxied for Asked<'_> {
+impl Proxied for HttpRequestView<'_> {
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         let named = |it: &&Pair<'_>| it.key.eq_ignore_ascii_case(name.as_bytes());
         self.headers().iter().filter(named).map(|it| it.value)

@@ -17,15 +17,14 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
-    AGE_JITTER, Broken, GOODBYE, PREFACE, Serves,
+    AGE_JITTER, Broken, MAX_DRAIN, PREFACE, Serves, await_preface,
     bodies::{AnswerBody, RequestBody},
-    calls::Calls,
-    first_words,
     gate::{Gate, not_grpc},
     http1,
+    inline_executor::InlineExecutor,
     meter::Meter,
     metered::Metered,
-    whole::Whole,
+    non_vectored::NonVectored,
 };
 use crate::{telemetry::ConnectionEnd, time::jittered, transport::GrpcConfig};
 
@@ -49,24 +48,24 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// call is made to wait: all that an answer has.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 
-pub(super) async fn converse<S: Serves>(
+pub(super) async fn serve_connection<S: Serves>(
     config: GrpcConfig,
     (stream, peer): (TcpStream, SocketAddr),
     service: S,
     meter: &Arc<Meter>,
-    goodbye: CancellationToken,
+    draining: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
     let mut words = [0; PREFACE.len()];
     tokio::select! {
-        said = first_words(&stream, &mut words) => said?,
-        () = goodbye.cancelled() => return Ok(ConnectionEnd::Drain),
+        said = await_preface(&stream, &mut words) => said?,
+        () = draining.cancelled() => return Ok(ConnectionEnd::Drain),
     }
     let service = Gate { refuse: not_grpc, service };
     let age = jittered(config.max_connection_age, AGE_JITTER);
     if words != *PREFACE {
         // All that is not HTTP/2 is refused, in words that its sender can read.
         let bounds = (age, config.max_header_bytes);
-        return http1::converse(bounds, (stream, peer), service, meter, goodbye).await;
+        return http1::serve_connection(bounds, (stream, peer), service, meter, draining).await;
     }
     let (asked, answered) = (Arc::clone(meter), Arc::clone(meter));
     let service = service
@@ -74,7 +73,7 @@ pub(super) async fn converse<S: Serves>(
         .map_response(move |response: Response<_>| {
             response.map(|body| AnswerBody::of(body, Arc::clone(&answered)))
         });
-    let calls = Calls::new(Arc::clone(meter));
+    let calls = InlineExecutor::new(Arc::clone(meter));
     let streams = config.max_concurrent_streams.get();
     let resets = usize::try_from(streams).unwrap_or(usize::MAX);
     let connection = http2::Builder::new(calls.clone())
@@ -92,7 +91,7 @@ pub(super) async fn converse<S: Serves>(
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .serve_connection(
-            Whole(TokioIo::new(Metered::new(stream, Arc::clone(meter)))),
+            NonVectored(TokioIo::new(Metered::new(stream, Arc::clone(meter)))),
             TowerToHyperService::new(service),
         );
     let mut connection = pin!(connection);
@@ -103,12 +102,12 @@ pub(super) async fn converse<S: Serves>(
         }
         () = unread.as_mut() => return Err(Broken::Unread),
         () = sleep(age) => ConnectionEnd::Age,
-        () = goodbye.cancelled() => ConnectionEnd::Drain,
+        () = draining.cancelled() => ConnectionEnd::Drain,
     };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
-        ended = timeout(GOODBYE, calls.answered_in(connection)) => {
-            ended.map_err(|_| Broken::Clinging)??;
+        ended = timeout(MAX_DRAIN, calls.answered_in(connection)) => {
+            ended.map_err(|_| Broken::DrainTimedOut)??;
             Ok(end)
         }
         () = unread => Err(Broken::Unread),

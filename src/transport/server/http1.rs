@@ -28,9 +28,8 @@ use tower::ServiceExt;
 
 use self::lingering::Lingering;
 use super::{
-    Broken, FIRST_WORDS, GOODBYE, Peer, Serves,
+    Broken, FIRST_WORDS, MAX_DRAIN, Peer, Serves, await_preface,
     bodies::{AnswerBody, RequestBody},
-    first_words,
     gate::{Gate, not_one_host},
     meter::Meter,
 };
@@ -44,18 +43,18 @@ const BEYOND_HEADERS: usize = 8192;
 /// A connection that is `age` old is closed with the next answer: on one that
 /// has nothing under way a client could just be sending. One on which nothing
 /// comes for [`FIRST_WORDS`] is closed by hyper.
-pub(super) async fn converse<S: Serves>(
+pub(super) async fn serve_connection<S: Serves>(
     (age, max_header_bytes): (Duration, NonZeroU32),
     (stream, peer): (TcpStream, SocketAddr),
     service: S,
     meter: &Arc<Meter>,
-    goodbye: CancellationToken,
+    draining: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
     // hyper would hold on to one that has said nothing yet.
     let mut word = [0];
     tokio::select! {
-        said = first_words(&stream, &mut word) => said?,
-        () = goodbye.cancelled() => return Ok(ConnectionEnd::Drain),
+        said = await_preface(&stream, &mut word) => said?,
+        () = draining.cancelled() => return Ok(ConnectionEnd::Drain),
     }
     let last = AtomicBool::new(false);
     let service = Gate { refuse: not_one_host, service };
@@ -85,16 +84,16 @@ pub(super) async fn converse<S: Serves>(
     let end = tokio::select! {
         ended = connection.as_mut() => return Ok(ended.map(|()| ConnectionEnd::Closed)?),
         () = sleep(age) => ConnectionEnd::Age,
-        () = goodbye.cancelled() => ConnectionEnd::Drain,
+        () = draining.cancelled() => ConnectionEnd::Drain,
     };
     last.store(true, Ordering::Relaxed);
     tokio::select! {
         ended = connection.as_mut() => return Ok(ended.map(|()| end)?),
-        () = sleep(GOODBYE) => {}
-        () = goodbye.cancelled() => {}
+        () = sleep(MAX_DRAIN) => {}
+        () = draining.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
-    timeout(GOODBYE, connection).await.map_err(|_| Broken::Clinging)??;
+    timeout(MAX_DRAIN, connection).await.map_err(|_| Broken::DrainTimedOut)??;
     Ok(end)
 }
 

@@ -13,8 +13,9 @@ use keystead::{
     check::Checker,
     fill::{Fill, Parts},
     guard::Guarded,
+    instance::Warmth,
     key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor},
-    ladder::Warmth,
+    snapshot::Journal,
     store::{
         AnyFollower, AnyStore, CanaryError, History, Lookup, Page, Provenance, SecretUse, Store,
         StoreError, StoredKey, WriteError,
@@ -27,7 +28,6 @@ use keystead::{
         Admission, AuthzService, Budget, Listener, Protocol, Serves, Workers, auth_routes,
     },
     usage::use_log,
-    warm::Journal,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{

@@ -10,7 +10,7 @@ use super::refused;
 use crate::harness::{
     app::presenting,
     backend::{Backend, Embedded, on_both_stores},
-    bench::Bench,
+    fixture::Fixture,
     keys::{from_now, of_acme},
 };
 
@@ -26,14 +26,14 @@ on_both_stores! {
 
 #[tokio::test]
 async fn missing_credential_is_told_so() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = (Unauthenticated, "CREDENTIAL_MISSING");
     refused(service, CheckRequest::default(), row, &[]).await;
 }
 
 #[tokio::test]
 async fn whatever_is_not_of_the_form_of_a_key_is_malformed_and_costs_no_query() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await.text;
     let (body, tag) = key.split_at(key.len() - 8);
     let (head, _) = key.split_at("ks_live_".len());
@@ -75,8 +75,9 @@ async fn whatever_is_not_of_the_form_of_a_key_is_malformed_and_costs_no_query() 
 
 #[tokio::test]
 async fn foreign_key_is_malformed_where_no_imported_keys_are_accepted() {
-    let bench = Bench::with(Embedded::start().await, |config| config.keys.accept_imported = false);
-    let Bench { service, keys, .. } = &bench.await;
+    let fixture =
+        Fixture::with(Embedded::start().await, |config| config.keys.accept_imported = false);
+    let Fixture { service, keys, .. } = &fixture.await;
     keys.import("sk-legacy", of_acme()).await;
     for text in ["sk-legacy", "sk-other", "KS_live_0"] {
         refused(service, presenting(text), (Unauthenticated, "CREDENTIAL_MALFORMED"), &[]).await;
@@ -84,7 +85,7 @@ async fn foreign_key_is_malformed_where_no_imported_keys_are_accepted() {
 }
 
 async fn key_that_the_store_does_not_know_is_unknown(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     service.check_key(&keys.create(of_acme()).await).await.unwrap();
     let minted = keys.draw();
     for text in ["sk-nobody-has-this", "KS_live_0", minted.key.expose()] {
@@ -96,7 +97,7 @@ async fn key_that_the_store_does_not_know_is_unknown(backend: impl Backend) {
 }
 
 async fn revoked_key_is_told_so(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(of_acme()).await;
     keys.act(&key, Action::Revoke).await;
     for _ in 0..2 {
@@ -106,7 +107,7 @@ async fn revoked_key_is_told_so(backend: impl Backend) {
 }
 
 async fn disabled_key_is_told_so(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(of_acme()).await;
     keys.act(&key, Action::Disable).await;
     let facts = [("key_id", key.id.as_str())];
@@ -114,7 +115,7 @@ async fn disabled_key_is_told_so(backend: impl Backend) {
 }
 
 async fn key_is_refused_outside_of_its_time(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let expired = Rights { expires_at: Some(from_now(-1)), ..of_acme() };
     let early = Rights { not_before: Some(from_now(3600)), ..of_acme() };
     for (rights, reason) in [(expired, "KEY_EXPIRED"), (early, "KEY_NOT_YET_VALID")] {
@@ -125,7 +126,7 @@ async fn key_is_refused_outside_of_its_time(backend: impl Backend) {
 }
 
 async fn key_is_refused_without_each_scope_that_is_needed(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(Rights { scopes: vec!["read".to_owned()], ..of_acme() }).await;
     let needing = |scopes: &[&str]| CheckRequest {
         required_scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
@@ -147,7 +148,7 @@ async fn key_is_refused_without_each_scope_that_is_needed(backend: impl Backend)
 }
 
 async fn key_is_refused_from_outside_of_its_networks(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let allowed_networks = vec!["10.0.0.0/8".parse().unwrap()];
     let key = keys.create(Rights { allowed_networks, ..of_acme() }).await;
     let from = |ip: &str| CheckRequest { client_ip: ip.to_owned(), ..presenting(&key.text) };
@@ -163,7 +164,7 @@ async fn key_is_refused_from_outside_of_its_networks(backend: impl Backend) {
 }
 
 async fn key_is_refused_for_other_audiences(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(Rights { audiences: vec!["orders".to_owned()], ..of_acme() }).await;
     let asking = |who: &str| CheckRequest { audience: who.to_owned(), ..presenting(&key.text) };
     service.check(asking("orders")).await.unwrap();

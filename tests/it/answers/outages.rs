@@ -10,8 +10,8 @@ use super::{is_row, refused};
 use crate::harness::{
     app::{Service, check_over, presenting},
     backend::{Backend, on_both_stores},
-    bench::{Bench, without_background},
     beside, eventually,
+    fixture::{Fixture, without_background},
     keys::of_acme,
     refusal::Refusal,
 };
@@ -31,67 +31,67 @@ const ONE: NonZeroUsize = NonZeroUsize::MIN;
 const QUERIES: &str = "keystead_store_queries_total";
 
 async fn store_that_cannot_be_reached_is_told_so(backend: impl Backend) {
-    let mut bench = Bench::new(backend).await;
-    let keys = bench.keys.create_many(3).await;
+    let mut fixture = Fixture::new(backend).await;
+    let keys = fixture.keys.create_many(3).await;
     // There is an idle connection when it happens. What is read while the news
     // of its creation arrives is not kept.
     eventually("the key is in memory", async || {
-        let before = bench.service.admin.metric(QUERIES).await;
-        bench.service.check_key(&keys[0]).await.unwrap();
-        (bench.service.admin.metric(QUERIES).await < before + 0.5).then_some(())
+        let before = fixture.service.admin.metric(QUERIES).await;
+        fixture.service.check_key(&keys[0]).await.unwrap();
+        (fixture.service.admin.metric(QUERIES).await < before + 0.5).then_some(())
     })
     .await;
-    bench.backend.vanish().await;
+    fixture.backend.vanish().await;
     let row = (Unavailable, "STORE_UNREACHABLE");
     for _ in 0..3 {
         let request = presenting(&keys[1].text);
-        refused(&bench.service, request, row, &[("cause", "unreachable")]).await;
+        refused(&fixture.service, request, row, &[("cause", "unreachable")]).await;
     }
-    bench.service.check_key(&keys[0]).await.expect("it is in memory");
-    bench.backend.come_back().await;
+    fixture.service.check_key(&keys[0]).await.expect("it is in memory");
+    fixture.backend.come_back().await;
     let answered = eventually("the store answers again", async || {
-        bench.service.check_key(&keys[1]).await.ok()
+        fixture.service.check_key(&keys[1]).await.ok()
     });
     assert_eq!(answered.await.key_id, keys[1].id.as_str());
 }
 
 async fn store_without_its_table_is_told_so<B: Backend>(backend: B) {
-    let bench = Bench::new(backend).await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.sql(&format!("ALTER TABLE {} RENAME TO elsewhere", B::API_KEYS)).await;
+    let fixture = Fixture::new(backend).await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.sql(&format!("ALTER TABLE {} RENAME TO elsewhere", B::API_KEYS)).await;
     let row = (Unavailable, "STORE_UNREACHABLE");
-    refused(&bench.service, presenting(&key.text), row, &[("cause", "schema")]).await;
+    refused(&fixture.service, presenting(&key.text), row, &[("cause", "schema")]).await;
 }
 
 async fn store_that_does_not_answer_in_time_is_told_so(backend: impl Backend) {
-    let mut bench = Bench::with(backend, |config| {
+    let mut fixture = Fixture::with(backend, |config| {
         config.store.guard.query_timeout = Duration::from_millis(300);
     })
     .await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.hang().await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.hang().await;
     let row = (Unavailable, "STORE_TIMEOUT");
-    refused(&bench.service, presenting(&key.text), row, &[("cause", "timeout")]).await;
+    refused(&fixture.service, presenting(&key.text), row, &[("cause", "timeout")]).await;
 }
 
 async fn check_that_finds_no_place_at_the_store_is_told_so(backend: impl Backend) {
-    let mut bench = Bench::with(backend, |config| {
+    let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.store.guard.max_in_flight = ONE;
         config.check.timeout = Duration::from_millis(300);
     })
     .await;
-    let keys = bench.keys.create_many(2).await;
-    bench.backend.hang().await;
-    bench.service.occupy_the_store(&keys[0]).await;
+    let keys = fixture.keys.create_many(2).await;
+    fixture.backend.hang().await;
+    fixture.service.occupy_the_store(&keys[0]).await;
     // The first check has told its own reason by then.
     eventually("the first check has ended", async || {
-        let waited = checks(&bench.service, "STORE_TIMEOUT").await;
+        let waited = checks(&fixture.service, "STORE_TIMEOUT").await;
         (waited > 0.5).then_some(())
     })
     .await;
     let row = (Unavailable, "STORE_SATURATED");
-    refused(&bench.service, presenting(&keys[1].text), row, &[("cause", "saturated")]).await;
+    refused(&fixture.service, presenting(&keys[1].text), row, &[("cause", "saturated")]).await;
 }
 
 async fn checks(service: &Service, reason: &str) -> f64 {
@@ -100,52 +100,52 @@ async fn checks(service: &Service, reason: &str) -> f64 {
 }
 
 async fn check_beyond_those_that_may_wait_is_refused_at_once(backend: impl Backend) {
-    let mut bench = Bench::with(backend, |config| {
+    let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.check.max_waiting = ONE;
     })
     .await;
-    let keys = bench.keys.create_many(3).await;
-    bench.service.check_key(&keys[2]).await.unwrap();
-    bench.backend.hang().await;
-    bench.service.occupy_the_store(&keys[0]).await;
+    let keys = fixture.keys.create_many(3).await;
+    fixture.service.check_key(&keys[2]).await.unwrap();
+    fixture.backend.hang().await;
+    fixture.service.occupy_the_store(&keys[0]).await;
     for key in &keys[..2] {
-        refused(&bench.service, presenting(&key.text), (Unavailable, "OVERLOADED"), &[]).await;
+        refused(&fixture.service, presenting(&key.text), (Unavailable, "OVERLOADED"), &[]).await;
     }
-    bench.service.check_key(&keys[2]).await.expect("what is in memory does not wait");
+    fixture.service.check_key(&keys[2]).await.expect("what is in memory does not wait");
 }
 
 async fn lookup_beyond_those_that_may_queue_is_refused_at_once(backend: impl Backend) {
-    let mut bench = Bench::with(backend, |config| {
+    let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.store.guard.max_in_flight = ONE;
         config.fill.max_queued = ONE;
     })
     .await;
-    let keys = bench.keys.create_many(4).await;
-    bench.service.check_key(&keys[2]).await.unwrap();
-    bench.backend.hang().await;
-    bench.service.occupy_the_store(&keys[0]).await;
+    let keys = fixture.keys.create_many(4).await;
+    fixture.service.check_key(&keys[2]).await.unwrap();
+    fixture.backend.hang().await;
+    fixture.service.occupy_the_store(&keys[0]).await;
     // One of them may wait, whichever comes first.
-    let both = [&keys[1], &keys[3]].map(|key| Box::pin(bench.service.check_key(key)));
+    let both = [&keys[1], &keys[3]].map(|key| Box::pin(fixture.service.check_key(key)));
     let (first, _, _) = select_all(both).await;
     is_row(&Refusal::of(&first.unwrap_err()), (Unavailable, "OVERLOADED"), &[]);
-    bench.service.check_key(&keys[2]).await.expect("what is in memory needs no lookup");
+    fixture.service.check_key(&keys[2]).await.expect("what is in memory needs no lookup");
 }
 
 async fn check_that_waits_when_the_drain_ends_is_told_so(backend: impl Backend) {
-    let mut bench = Bench::with(backend, |config| {
+    let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.drain.delay = Duration::from_millis(100);
         config.drain.timeout = Duration::from_millis(600);
     })
     .await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.hang().await;
-    let waiting = beside(check_over(bench.service.channel(), presenting(&key.text)));
-    bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
-    bench.service.stop(Stop::AfterDelay);
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.hang().await;
+    let waiting = beside(check_over(fixture.service.channel(), presenting(&key.text)));
+    fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    fixture.service.stop(Stop::AfterDelay);
     let status = waiting.await.unwrap().unwrap_err();
     is_row(&Refusal::of(&status), (Unavailable, "DRAINING"), &[]);
-    bench.service.ended().await;
+    fixture.service.ended().await;
 }

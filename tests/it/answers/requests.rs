@@ -10,7 +10,7 @@ use super::{counted_once, is_row, refused};
 use crate::harness::{
     app::{Service, presenting},
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
     keys::of_acme,
     refusal::Refusal,
     wire::{CHECK, Wire, framed},
@@ -24,7 +24,7 @@ async fn send(service: &Service, path: &str, encoding: &str, bytes: Vec<u8>) -> 
 
 #[tokio::test]
 async fn request_that_makes_no_sense_is_invalid_whatever_the_key() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let valid = presenting(&key.text);
     let scopes = |scopes: Vec<String>| CheckRequest { required_scopes: scopes, ..valid.clone() };
@@ -49,7 +49,7 @@ async fn request_that_makes_no_sense_is_invalid_whatever_the_key() {
 
 #[tokio::test]
 async fn message_over_the_limit_is_invalid_and_one_at_the_limit_is_not() {
-    let Bench { service, config, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, config, .. } = &Fixture::new(Embedded::start().await).await;
     let limit = config.grpc.max_message_bytes.get();
     assert_eq!(limit, 64 * 1024);
     // A field of this length has a header of four bytes.
@@ -63,7 +63,7 @@ async fn message_over_the_limit_is_invalid_and_one_at_the_limit_is_not() {
 
 #[tokio::test]
 async fn bytes_that_are_no_request_are_invalid() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let bodies = [
         // A text that ends before its length says, a number where a text
         // belongs, a text that is not UTF-8, and noise.
@@ -88,7 +88,7 @@ async fn bytes_that_are_no_request_are_invalid() {
 
 #[tokio::test]
 async fn what_the_service_does_not_offer_is_unimplemented_with_details() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let calls = [("/keystead.v1.Authz/Guess", "identity"), (CHECK, "gzip")];
     for (path, encoding) in calls {
         let before = service.admin.scrape().await;

@@ -11,7 +11,7 @@ use tonic::Code;
 use super::counted_once;
 use crate::harness::{
     backend::{Backend, on_both_stores},
-    bench::Bench,
+    fixture::Fixture,
     keys::{Key, from_now, of_acme},
 };
 
@@ -27,7 +27,7 @@ fn age(answer: &CheckResponse) -> Duration {
 }
 
 async fn valid_key_is_answered_with_all_that_is_stored_of_it(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let expires_at = from_now(3600);
     let rights = Rights {
         principal: "acme".to_owned(),
@@ -73,7 +73,7 @@ async fn valid_key_is_answered_with_all_that_is_stored_of_it(backend: impl Backe
 }
 
 async fn key_without_rights_or_expiry_is_answered_without_them(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(of_acme()).await;
     let answer = service.check_key(&key).await.unwrap();
     let evidence = answer.evidence;
@@ -87,7 +87,7 @@ async fn key_without_rights_or_expiry_is_answered_without_them(backend: impl Bac
 }
 
 async fn imported_key_is_accepted(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     for text in ["sk-legacy-0123456789", "a", &"x".repeat(512)] {
         let key: Key = keys.import(text, of_acme()).await;
         let answer = service.check_key(&key).await.unwrap();

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use jiff::Timestamp;
 use keystead::{
-    key::{NewKey, Rights, State},
-    store::{Answer, Known, Page, Store},
+    key::{CompactKey, NewKey, Rights, State},
+    store::{Answer, Page, Store},
 };
 
 use super::{
@@ -106,7 +106,7 @@ pub(super) async fn found_and_absent_are_told_in_one_lookup(fixture: impl Fixtur
         let Some(Answer::Found(found)) = lookup.get(&digest(number)) else {
             panic!("{number} is stored");
         };
-        assert_eq!(*found, Known::from(&record(&fixture, number).await));
+        assert_eq!(*found, CompactKey::from(&record(&fixture, number).await));
     }
     assert!(matches!(lookup.get(&digest(9)), Some(Answer::Absent(_))));
 }

@@ -4,8 +4,10 @@ use std::num::NonZeroU32;
 
 use jiff::{SignedDuration, Timestamp};
 use keystead::{
-    key::{Digest, KeyId, KeyRecord, Lifetime, NewKey, Revision, Rights, State, Successor},
-    store::{Answer, Change, ChangeKind, Known, Page, Provenance, Store, StoredKey},
+    key::{
+        CompactKey, Digest, KeyId, KeyRecord, Lifetime, NewKey, Revision, Rights, State, Successor,
+    },
+    store::{Answer, Change, ChangeKind, Page, Provenance, Store, StoredKey},
 };
 
 use super::{AuditEntry, Fixture};
@@ -79,7 +81,7 @@ pub(super) async fn lookup(fixture: &impl Fixture, digest: Digest) -> Option<Key
     match lookup.get(&digest).unwrap() {
         Answer::Found(known) => {
             let record = fixture.store().get(&known.key_id()).await.unwrap();
-            assert_eq!(record.as_ref().map(Known::from).as_ref(), Some(known));
+            assert_eq!(record.as_ref().map(CompactKey::from).as_ref(), Some(known));
             record
         }
         Answer::Absent(_) => None,

@@ -24,7 +24,7 @@ async fn is_refused<B: Backend>(
     caller: Option<&str>,
     (code, reason): (Code, &str),
 ) -> Refusal {
-    let admin = control.bench.service.admin;
+    let admin = control.fixture.service.admin;
     let before = admin.scrape().await;
     let asked = control.explain_as(caller, presenting(&control.admin.text)).await;
     let refusal = Refusal::of(&asked.unwrap_err());
@@ -43,12 +43,12 @@ async fn caller_without_a_valid_key_and_its_scope_is_refused_with_the_reason(
     backend: impl Backend,
 ) {
     let control = &Control::new(backend).await;
-    let keys = &control.bench.keys;
+    let keys = &control.fixture.keys;
     is_refused(control, None, (Unauthenticated, "CREDENTIAL_MISSING")).await;
     is_refused(control, Some(""), (Unauthenticated, "CREDENTIAL_MISSING")).await;
     let forged = control.admin.text.replacen("live", "test", 1);
     is_refused(control, Some(&forged), (Unauthenticated, "CREDENTIAL_MALFORMED")).await;
-    control.bench.service.check_key(&keys.create(of_acme()).await).await.unwrap();
+    control.fixture.service.check_key(&keys.create(of_acme()).await).await.unwrap();
     let unknown = keys.draw().key.expose().to_owned();
     is_refused(control, Some(&unknown), (Unauthenticated, "KEY_UNKNOWN")).await;
     let mut rights = of_acme();
@@ -66,7 +66,7 @@ async fn caller_without_a_valid_key_and_its_scope_is_refused_with_the_reason(
 async fn revoked_administrator_is_refused(backend: impl Backend) {
     let control = &Control::new(backend).await;
     control.explain_as(Some(&control.admin.text), presenting("")).await.unwrap();
-    control.bench.keys.act(&control.admin, Action::Revoke).await;
+    control.fixture.keys.act(&control.admin, Action::Revoke).await;
     eventually("the revocation is noticed", async || {
         control.explain_as(Some(&control.admin.text), presenting("")).await.err()
     })
@@ -78,9 +78,9 @@ async fn warm_administrator_is_let_in_during_an_outage_and_a_cold_one_is_told_of
     backend: impl Backend,
 ) {
     let mut control = Control::new(backend).await;
-    let cold = control.bench.keys.create(administrator()).await;
+    let cold = control.fixture.keys.create(administrator()).await;
     control.explain(presenting("")).await;
-    control.bench.backend.vanish().await;
+    control.fixture.backend.vanish().await;
     control.explain(presenting("")).await;
     let asked = control.explain_as(Some(&cold.text), presenting("")).await;
     let refusal = Refusal::of(&asked.unwrap_err());

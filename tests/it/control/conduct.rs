@@ -17,8 +17,8 @@ use super::{Control, ask, decision, explain_over, memory};
 use crate::harness::{
     app::{check_over, presenting},
     backend::{Backend, Embedded, Server, on_both_stores},
-    bench::{Bench, without_background},
     beside, eventually,
+    fixture::{Fixture, without_background},
     keys::of_acme,
     keystead::{Keystead, Ran},
     observer::Observer,
@@ -32,16 +32,16 @@ on_both_stores! {
 
 async fn explaining_changes_nothing(backend: impl Backend) {
     let control = Control::with(backend, without_background).await;
-    let keys = control.bench.keys.create_many(3).await;
-    control.bench.service.check_key(&keys[0]).await.unwrap();
+    let keys = control.fixture.keys.create_many(3).await;
+    control.fixture.service.check_key(&keys[0]).await.unwrap();
     control.explain(presenting("")).await;
-    let admin = control.bench.service.admin;
+    let admin = control.fixture.service.admin;
     let before = admin.scrape().await;
     for _ in 0..3 {
         for key in &keys {
             control.explain_key(key).await;
         }
-        let unknown = control.bench.keys.draw().key.expose().to_owned();
+        let unknown = control.fixture.keys.draw().key.expose().to_owned();
         assert_eq!(decision(&control.explain(presenting(&unknown)).await).reason, "KEY_UNKNOWN");
     }
     let after = admin.scrape().await;
@@ -73,30 +73,30 @@ async fn explanation_that_waits_when_the_drain_ends_is_told_so(backend: impl Bac
         config.drain.timeout = Duration::from_millis(600);
     })
     .await;
-    let key = control.bench.keys.create(of_acme()).await;
+    let key = control.fixture.keys.create(of_acme()).await;
     control.explain(presenting("")).await;
-    control.bench.backend.hang().await;
+    control.fixture.backend.hang().await;
     let (channel, admin) = (control.channel.clone(), control.admin.text.clone());
     let request = presenting(&key.text);
     let waiting = beside(async move { explain_over(channel, Some(&admin), request).await });
     // The key of the caller has been looked up by then.
     control
-        .bench
+        .fixture
         .service
         .admin
         .until_metric(r#"keystead_cache_lookups_total{result="fresh"}"#, 1.0)
         .await;
-    control.bench.service.stop(Stop::AtOnce);
+    control.fixture.service.stop(Stop::AtOnce);
     let refusal = Refusal::of(&waiting.await.unwrap().unwrap_err());
     refusal.is_honest();
     assert_eq!((refusal.code, refusal.reason.as_str()), (Unavailable, "DRAINING"));
-    control.bench.service.ended().await;
+    control.fixture.service.ended().await;
 }
 
 #[tokio::test]
 async fn each_method_is_served_on_one_listener_alone() {
     let control = &Control::new(Embedded::start().await).await;
-    let (data, channel) = (control.bench.service.channel(), control.channel.clone());
+    let (data, channel) = (control.fixture.service.channel(), control.channel.clone());
     let admin = Some(control.admin.text.as_str());
     let request = presenting(&control.admin.text);
     let on_data = explain_over(data.clone(), admin, request.clone()).await.unwrap_err();
@@ -144,7 +144,7 @@ async fn request_that_makes_no_sense_is_told_so_to_who_may_ask() {
 
 #[tokio::test]
 async fn there_is_no_control_listener_unless_it_is_configured() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     assert_eq!(service.control, None);
     let key = keys.create(of_acme()).await;
     let request = presenting(&key.text);
@@ -157,12 +157,12 @@ async fn there_is_no_control_listener_unless_it_is_configured() {
 #[tokio::test]
 async fn explanations_take_two_connections_however_many_wait() {
     let mut control = Control::with(Server::start().await, without_background).await;
-    let key = control.bench.keys.create(of_acme()).await;
-    control.bench.service.check_key(&key).await.unwrap();
+    let key = control.fixture.keys.create(of_acme()).await;
+    control.fixture.service.check_key(&key).await.unwrap();
     control.explain(presenting("")).await;
-    let before = control.bench.backend.postgres.backends().await.len();
-    control.bench.backend.hang().await;
-    let observer = Observer::of(&control.bench.backend.postgres);
+    let before = control.fixture.backend.postgres.backends().await.len();
+    control.fixture.backend.hang().await;
+    let observer = Observer::of(&control.fixture.backend.postgres);
     let explanations = (0..20).map(|_| {
         let (channel, admin) = (control.channel.clone(), control.admin.text.clone());
         let request = presenting(&key.text);
@@ -173,8 +173,8 @@ async fn explanations_take_two_connections_however_many_wait() {
         (observer.most().lookups == 2).then_some(())
     })
     .await;
-    control.bench.service.check_key(&key).await.expect("checks go on");
-    control.bench.backend.go_on().await;
+    control.fixture.service.check_key(&key).await.expect("checks go on");
+    control.fixture.backend.go_on().await;
     for explained in join_all(explanations).await {
         let explained = explained.unwrap().unwrap();
         assert_eq!(decision(&explained).code, "OK");

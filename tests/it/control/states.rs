@@ -14,8 +14,8 @@ use super::{Control, decision, memory, store};
 use crate::harness::{
     app::presenting,
     backend::{Backend, Embedded, Server, on_both_stores},
-    bench::without_background,
     eventually,
+    fixture::without_background,
     keys::{from_now, of_acme},
 };
 
@@ -27,9 +27,9 @@ on_both_stores! {
 
 async fn credential_is_explained_by_how_it_was_read(backend: impl Backend) {
     let control = &Control::new(backend).await;
-    let keys = &control.bench.keys;
+    let keys = &control.fixture.keys;
     let key = keys.create(of_acme()).await;
-    control.bench.service.check_key(&key).await.unwrap();
+    control.fixture.service.check_key(&key).await.unwrap();
     let unknown = keys.draw();
     let imported = keys.import("legacy-0123456789abcdef", of_acme()).await;
     for (text, kind, code) in [
@@ -55,7 +55,7 @@ async fn credential_is_explained_by_how_it_was_read(backend: impl Backend) {
 
 async fn key_is_explained_by_the_rule_that_decided(backend: impl Backend) {
     let control = &Control::new(backend).await;
-    let keys = &control.bench.keys;
+    let keys = &control.fixture.keys;
     let revoked = keys.create(of_acme()).await;
     keys.act(&revoked, Action::Revoke).await;
     let mut rights = of_acme();
@@ -102,9 +102,9 @@ async fn key_is_explained_by_the_rule_that_decided(backend: impl Backend) {
 async fn change_that_has_not_arrived_is_told() {
     // Changes of the embedded store are polled, and here they are not.
     let control = &Control::with(Embedded::start().await, without_background).await;
-    let key = control.bench.keys.create(of_acme()).await;
-    control.bench.service.check_key(&key).await.unwrap();
-    control.bench.keys.act(&key, Action::Disable).await;
+    let key = control.fixture.keys.create(of_acme()).await;
+    control.fixture.service.check_key(&key).await.unwrap();
+    control.fixture.keys.act(&key, Action::Disable).await;
     let explained = control.agrees(presenting(&key.text)).await;
     assert_eq!(decision(&explained).code, "OK");
     assert_eq!(store(&explained).agreement(), Agreement::StoreIsNewer);
@@ -124,14 +124,14 @@ fn stale_at_once(config: &mut Config) {
 
 async fn record_that_outlives_an_outage_is_explained(backend: impl Backend) {
     let mut control = Control::with(backend, stale_at_once).await;
-    let key = control.bench.keys.create(of_acme()).await;
-    let never_seen = control.bench.keys.create(of_acme()).await;
-    control.bench.service.check_key(&key).await.unwrap();
+    let key = control.fixture.keys.create(of_acme()).await;
+    let never_seen = control.fixture.keys.create(of_acme()).await;
+    control.fixture.service.check_key(&key).await.unwrap();
     let explained = control.explain_key(&key).await;
     assert_eq!(memory(&explained).state(), MemoryState::StaleIfError);
     assert_eq!(decision(&explained).basis(), Basis::Store, "{explained:?}");
 
-    control.bench.backend.vanish().await;
+    control.fixture.backend.vanish().await;
     let explained = control.agrees(presenting(&key.text)).await;
     let (held, asked) = (memory(&explained), store(&explained));
     assert_eq!(decision(&explained).basis(), Basis::Memory);
@@ -147,7 +147,7 @@ async fn record_that_outlives_an_outage_is_explained(backend: impl Backend) {
     assert_eq!(memory(&explained).state(), MemoryState::Nothing);
     assert!(explained.doubts.unwrap().in_doubt);
 
-    control.bench.backend.come_back().await;
+    control.fixture.backend.come_back().await;
     let explained = eventually("the store answers again", async || {
         let explained = control.explain_key(&never_seen).await;
         (decision(&explained).code == "OK").then_some(explained)
@@ -163,13 +163,13 @@ async fn emptied_store_is_explained_as_suspect_and_not_as_unknown_keys() {
         config.cache.feed_fresh_for = Duration::from_millis(100);
     })
     .await;
-    let keys = control.bench.keys.create_many(10).await;
+    let keys = control.fixture.keys.create_many(10).await;
     let (seen, unseen) = keys.split_at(8);
     for key in seen {
-        control.bench.service.check_key(key).await.unwrap();
+        control.fixture.service.check_key(key).await.unwrap();
     }
     control.explain_key(&seen[0]).await;
-    control.bench.backend.sql("TRUNCATE keystead.api_keys").await;
+    control.fixture.backend.sql("TRUNCATE keystead.api_keys").await;
     let explained = control.explain_key(&unseen[0]).await;
     assert_eq!(decision(&explained).reason, "STORE_SUSPECT", "{explained:?}");
     let explained = eventually("the probe finds it", async || {
@@ -186,7 +186,7 @@ async fn emptied_store_is_explained_as_suspect_and_not_as_unknown_keys() {
     assert!(explained.notes.iter().any(|note| note.contains("the store is suspect")));
     control.agrees(presenting(&unseen[1].text)).await;
     let explained = eventually("a check has missed the row", async || {
-        control.bench.service.check_key(&seen[0]).await.expect("known keys go on");
+        control.fixture.service.check_key(&seen[0]).await.expect("known keys go on");
         let explained = control.explain_key(&seen[0]).await;
         memory(&explained).missing_for.is_some().then_some(explained)
     })

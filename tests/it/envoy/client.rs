@@ -22,8 +22,8 @@ fn only_from(network: &str) -> Rights {
 
 async fn address_is_that_of_the_connection_whatever_a_client_claims(version: Version) {
     let site = Site::new(version).await;
-    let here = site.bench.keys.create(only_from("127.0.0.0/8")).await;
-    let there = site.bench.keys.create(only_from("10.0.0.0/8")).await;
+    let here = site.fixture.keys.create(only_from("127.0.0.0/8")).await;
+    let there = site.fixture.keys.create(only_from("10.0.0.0/8")).await;
     for claim in ["10.1.2.3", "10.1.2.3, 10.1.2.3", "127.0.0.1, 10.1.2.3"] {
         let [here, there] = [&here, &there].map(|key| bearer(&key.text));
         let claiming =
@@ -47,7 +47,7 @@ async fn address_is_found_behind_balancers_where_keystead_is_told_of_them(versio
         |shown| shown.with("xff_num_trusted_hops: 0", "xff_num_trusted_hops: 1"),
     )
     .await;
-    let key = site.bench.keys.create(only_from("10.0.0.0/8")).await;
+    let key = site.fixture.keys.create(only_from("10.0.0.0/8")).await;
     let presented = bearer(&key.text);
     for (forwarded, allowed) in
         [("10.1.2.3", true), ("11.1.1.1, 10.1.2.3", true), ("10.1.2.3, 11.1.1.1", false)]
@@ -70,7 +70,7 @@ async fn address_that_envoy_finds_is_not_told_to_keystead(version: Version) {
         |shown| shown.with("xff_num_trusted_hops: 0", "xff_num_trusted_hops: 1"),
     )
     .await;
-    let key = site.bench.keys.create(only_from("10.0.0.0/8")).await;
+    let key = site.fixture.keys.create(only_from("10.0.0.0/8")).await;
     let presented = bearer(&key.text);
     let headers = [("authorization", presented.as_str()), ("x-forwarded-for", "10.1.2.3")];
     refuses(&site.get("/", &headers).await, OUTSIDE);

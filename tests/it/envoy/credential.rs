@@ -36,7 +36,7 @@ async fn spoofed_identity_header_never_reaches_the_service(version: Version) {
     let strips = "- remove_on_match: { key_matcher: { prefix: x-keystead- } }";
     for line in [strips, "- remove: x-unrelated"] {
         let site = Site::with(version, |_| (), |shown| shown.with(strips, line)).await;
-        let key = site.bench.keys.create(of_acme()).await;
+        let key = site.fixture.keys.create(of_acme()).await;
         let presented = bearer(&key.text);
         let headers = [
             ("authorization", presented.as_str()),
@@ -55,7 +55,7 @@ async fn spoofed_identity_header_never_reaches_the_service(version: Version) {
 async fn key_that_was_sent_twice_is_malformed_however_headers_are_encoded(version: Version) {
     for change in [|shown| shown, unencoded] {
         let site = Site::with(version, |_| (), change).await;
-        let [key, other] = [of_acme(), of_acme()].map(|rights| site.bench.keys.create(rights));
+        let [key, other] = [of_acme(), of_acme()].map(|rights| site.fixture.keys.create(rights));
         let (key, other) = (key.await.text, other.await.text);
         let (first, second) = (bearer(&key), bearer(&other));
         for twice in [
@@ -75,7 +75,7 @@ async fn key_that_was_sent_twice_is_malformed_however_headers_are_encoded(versio
 
 async fn key_is_taken_out_of_every_place_it_may_be_in(version: Version) {
     let site = Site::with(version, everywhere, with_cookies).await;
-    let key = site.bench.keys.create(of_acme()).await.text;
+    let key = site.fixture.keys.create(of_acme()).await.text;
     let presented = bearer(&key);
     let cookies = format!("a=1; key={key}; b=2");
     let path = format!("/x?a=1&key={key}&b=2");
@@ -104,7 +104,7 @@ async fn key_is_taken_out_of_every_place_it_may_be_in(version: Version) {
 async fn header_that_is_no_text_is_passed_on_and_no_obstacle(version: Version) {
     for change in [|shown| shown, unencoded] {
         let site = Site::with(version, |_| (), change).await;
-        let key = site.bench.keys.create(of_acme()).await;
+        let key = site.fixture.keys.create(of_acme()).await;
         let bytes = http::HeaderValue::from_bytes(b"caf\xe9 \xff").unwrap();
         for name in ["x-other", "accept", "x-forwarded-for"] {
             let presented = bearer(&key.text);

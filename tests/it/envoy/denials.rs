@@ -23,7 +23,7 @@ async fn valid_key_reaches_the_service_with_its_identity_and_is_named_in_the_acc
     let site = Site::new(version).await;
     let scopes = ["orders:read", "orders:list"].map(str::to_owned).to_vec();
     let audiences = vec!["orders".to_owned()];
-    let key = site.bench.keys.create(Rights { scopes, audiences, ..of_acme() }).await;
+    let key = site.fixture.keys.create(Rights { scopes, audiences, ..of_acme() }).await;
     let answer = site.present("/orders/1?page=2", &key.text).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(identity(&answer.headers), [None, None, None], "the client learns nothing");
@@ -45,7 +45,7 @@ async fn valid_key_reaches_the_service_with_its_identity_and_is_named_in_the_acc
 
 async fn denials_reach_the_client_with_status_challenge_and_reason(version: Version) {
     let site = Site::new(version).await;
-    let keys = &site.bench.keys;
+    let keys = &site.fixture.keys;
     let [revoked, disabled] = [keys.create(of_acme()).await, keys.create(of_acme()).await];
     keys.act(&revoked, Action::Revoke).await;
     keys.act(&disabled, Action::Disable).await;
@@ -79,7 +79,7 @@ async fn denials_reach_the_client_with_status_challenge_and_reason(version: Vers
 
 async fn denials_of_rights_reach_the_client(version: Version) {
     let site = Site::new(version).await;
-    let keys = &site.bench.keys;
+    let keys = &site.fixture.keys;
     let scoped = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let all = || scoped(&["orders:read", "orders:list"]);
     let lacking = Rights { scopes: scoped(&["orders:read"]), ..of_acme() };
@@ -107,7 +107,7 @@ async fn needs_that_make_no_sense_are_a_400(version: Version) {
         |shown| shown.with("keystead.scopes: orders:read orders:list", &scopes),
     )
     .await;
-    let key = site.bench.keys.create(of_acme()).await;
+    let key = site.fixture.keys.create(of_acme()).await;
     let answer = site.present("/orders", &key.text).await;
     refuses(&answer, (400, "INVALID_ARGUMENT", "REQUEST_INVALID"));
     assert_eq!(site.counted().await, [0, 1, 0, 0]);

@@ -91,7 +91,8 @@ async fn store_outage_fails_no_request_of_a_warm_key(version: Version) {
     traffic.goes_on().await;
     fleet.database.postgres.kill();
     eventually("both know of the outage", async || {
-        (fleet.ladder(0).await == "degraded" && fleet.ladder(1).await == "degraded").then_some(())
+        (fleet.instance(0).await == "degraded" && fleet.instance(1).await == "degraded")
+            .then_some(())
     })
     .await;
     // Envoy goes on to hold them healthy, and they go on to answer.
@@ -100,7 +101,7 @@ async fn store_outage_fails_no_request_of_a_warm_key(version: Version) {
     fleet.envoy.until_healthy(2).await;
     fleet.database.postgres.start().await;
     eventually("both are well again", async || {
-        (fleet.ladder(0).await == "normal" && fleet.ladder(1).await == "normal").then_some(())
+        (fleet.instance(0).await == "normal" && fleet.instance(1).await == "normal").then_some(())
     })
     .await;
     traffic.stop().await.all_succeeded();

@@ -53,7 +53,7 @@ async fn grpc_client_is_answered_denied_and_told_of_an_outage_as_if_keystead_spo
 ) {
     let behind = service().await;
     let mut site = Site::with(version, |_| (), |shown| shown.with_grpc(behind)).await;
-    let [known, unseen] = [of_acme(), of_acme()].map(|rights| site.bench.keys.create(rights));
+    let [known, unseen] = [of_acme(), of_acme()].map(|rights| site.fixture.keys.create(rights));
     let (known, unseen) = (known.await.text, unseen.await.text);
     assert_eq!(ask(&site, Some(&known)).await.unwrap().status, ServingStatus::Serving as i32);
 
@@ -72,7 +72,7 @@ async fn grpc_client_is_answered_denied_and_told_of_an_outage_as_if_keystead_spo
         assert_eq!(refusal.message, message);
     }
 
-    site.bench.backend.vanish().await;
+    site.fixture.backend.vanish().await;
     ask(&site, Some(&known)).await.expect("it is in memory");
     let refusal = Refusal::of(&ask(&site, Some(&unseen)).await.unwrap_err());
     // With RetryInfo and the pushback.

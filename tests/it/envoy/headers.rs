@@ -26,7 +26,7 @@ fn long(bytes: usize) -> String {
 
 async fn headers_as_long_as_envoy_takes_are_answered_and_longer_ones_are_a_431(version: Version) {
     let site = Site::new(version).await;
-    let key = site.bench.keys.create(of_acme()).await;
+    let key = site.fixture.keys.create(of_acme()).await;
     let presented = bearer(&key.text);
     let authorization = ("authorization", presented.as_str());
     // Whatever it is that is long.
@@ -47,7 +47,7 @@ async fn headers_as_long_as_envoy_takes_are_answered_and_longer_ones_are_a_431(v
 /// Where Envoy is set to take more than by default.
 async fn headers_of_96_kib_are_answered_without_a_setting_of_keystead(version: Version) {
     let site = Site::with(version, |_| (), wide).await;
-    let key = site.bench.keys.create(of_acme()).await;
+    let key = site.fixture.keys.create(of_acme()).await;
     let presented = bearer(&key.text);
     let filler = long(96 * KIB);
     for name in ["x-other", "accept"] {
@@ -71,7 +71,7 @@ async fn headers_longer_than_keystead_takes_are_a_431_and_never_let_through(vers
             },
         )
         .await;
-        let key = site.bench.keys.create(of_acme()).await;
+        let key = site.fixture.keys.create(of_acme()).await;
         let presented = bearer(&key.text);
         let authorization = ("authorization", presented.as_str());
         let filler = long(257 * KIB);
@@ -88,7 +88,7 @@ async fn longer_headers_are_answered_where_keystead_takes_as_many(version: Versi
         config.grpc.max_message_bytes = NonZeroUsize::new(400 * KIB).unwrap();
     };
     let site = Site::with(version, roomy, wide).await;
-    let key = site.bench.keys.create(of_acme()).await;
+    let key = site.fixture.keys.create(of_acme()).await;
     let presented = bearer(&key.text);
     let filler = long(300 * KIB);
     let headers = [("authorization", presented.as_str()), ("accept", &filler)];
@@ -103,7 +103,7 @@ async fn identity_longer_than_envoy_takes_is_a_500_and_never_let_through(version
             |shown| shown.with("failure_mode_allow: false", &format!("failure_mode_allow: {open}")),
         )
         .await;
-        let key = site.bench.keys.create(of_many_scopes()).await;
+        let key = site.fixture.keys.create(of_many_scopes()).await;
         let answer = site.present("/", &key.text).await;
         assert_eq!((answer.status, answer.body.as_str()), (500, ""), "{answer:?}");
         assert!(site.upstream.received().is_empty());
@@ -113,7 +113,7 @@ async fn identity_longer_than_envoy_takes_is_a_500_and_never_let_through(version
         assert_eq!(site.counted().await[1..], [0, 0, 0], "nothing else tells of it");
     }
     let site = Site::with(version, |_| (), wide).await;
-    let key = site.bench.keys.create(of_many_scopes()).await;
+    let key = site.fixture.keys.create(of_many_scopes()).await;
     assert_eq!(site.present("/", &key.text).await.status, 200);
 }
 

@@ -12,9 +12,9 @@ use super::site::{Site, bearer, refuses};
 use crate::harness::{
     app::{check_over, presenting},
     backend::Backend,
-    bench::without_background,
     beside,
     envoy::{Version, on_both_envoys},
+    fixture::without_background,
     http::{Answer, get, send},
     keys::of_acme,
 };
@@ -45,8 +45,8 @@ async fn during_an_outage(version: Version, told: OnOutage, open: bool) -> (Answ
         shown.with("failure_mode_allow: false", &format!("failure_mode_allow: {open}"))
     })
     .await;
-    let key = site.bench.keys.create(of_acme()).await;
-    site.bench.backend.vanish().await;
+    let key = site.fixture.keys.create(of_acme()).await;
+    site.fixture.backend.vanish().await;
     let answer = site.present("/", &key.text).await;
     let reached = site.upstream.received();
     assert_eq!(reached.len(), usize::from(answer.status == 200));
@@ -114,14 +114,14 @@ async fn reason_of_an_outage_reaches_the_client(version: Version) {
         |shown| shown,
     )
     .await;
-    let keys = site.bench.keys.create_many(3).await;
+    let keys = site.fixture.keys.create_many(3).await;
     assert_eq!(site.present("/", &keys[2].text).await.status, 200);
-    site.bench.backend.hang().await;
+    site.fixture.backend.hang().await;
     let address = site.envoy.address;
     let waiting = bearer(&keys[0].text);
     let waiting =
         beside(async move { send(address, get("/", &[("authorization", &waiting)])).await });
-    site.bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    site.fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
     let refused = site.present("/", &keys[1].text).await;
     refuses(&refused, (503, "UNAVAILABLE", "OVERLOADED"));
     assert_eq!(refused.header("retry-after"), Some("1"));
@@ -140,8 +140,8 @@ async fn store_without_a_place_left_is_told_so(version: Version) {
         |shown| shown,
     )
     .await;
-    let keys = site.bench.keys.create_many(2).await;
-    site.bench.backend.hang().await;
+    let keys = site.fixture.keys.create_many(2).await;
+    site.fixture.backend.hang().await;
     // The first goes on to hold its place.
     for (key, reason) in keys.iter().zip(["STORE_TIMEOUT", "STORE_SATURATED"]) {
         refuses(&site.present("/", &key.text).await, (503, "UNAVAILABLE", reason));
@@ -155,8 +155,8 @@ async fn replica_that_is_not_serving_is_asked_where_there_is_no_other(version: V
         config.drain.timeout = Duration::from_mins(2);
     };
     let mut site = Site::with(version, long, |shown| shown).await;
-    let key = site.bench.keys.create(of_acme()).await;
-    site.bench.service.stop(Stop::AfterDelay);
+    let key = site.fixture.keys.create(of_acme()).await;
+    site.fixture.service.stop(Stop::AfterDelay);
     site.envoy.until_healthy(0).await;
     assert_eq!(site.present("/", &key.text).await.status, 200);
 }
@@ -172,18 +172,18 @@ async fn instance_that_stops_says_that_it_drains(version: Version) {
         |shown| shown,
     )
     .await;
-    let key = site.bench.keys.create(of_acme()).await;
-    site.bench.backend.hang().await;
+    let key = site.fixture.keys.create(of_acme()).await;
+    site.fixture.backend.hang().await;
     let address = site.envoy.address;
     let presented = bearer(&key.text);
     let waiting =
         beside(async move { send(address, get("/", &[("authorization", &presented)])).await });
-    site.bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
-    site.bench.service.stop(Stop::AtOnce);
+    site.fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    site.fixture.service.stop(Stop::AtOnce);
     refuses(&waiting.await.unwrap(), (503, "UNAVAILABLE", "DRAINING"));
-    site.bench.service.ended().await;
+    site.fixture.service.ended().await;
     // Nobody is there any more.
-    let checked = check_over(site.bench.service.channel(), presenting(&key.text)).await;
+    let checked = check_over(site.fixture.service.channel(), presenting(&key.text)).await;
     checked.unwrap_err();
     assert_eq!(site.present("/", &key.text).await.status, 503);
 }

@@ -15,7 +15,7 @@ on_both_envoys! {
 /// Any valid key may do what is not `/orders`.
 async fn path_in_another_spelling_needs_the_same_scopes(version: Version) {
     let site = Site::new(version).await;
-    let key = site.bench.keys.create(of_acme()).await.text;
+    let key = site.fixture.keys.create(of_acme()).await.text;
     for path in ["/orders", "/orders/1", "/ORDERS/1", "/Orders", "/orders?a=b", "/orders/"] {
         refuses(&site.present(path, &key).await, (403, "PERMISSION_DENIED", "SCOPE_MISSING"));
     }

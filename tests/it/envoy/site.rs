@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
     envoy::{Envoy, EnvoyConfig, Version},
+    fixture::Fixture,
     http::{Answer, get, send},
     keys::Key,
     upstream::{Received, Upstream},
@@ -15,7 +15,7 @@ use crate::harness::{
 
 /// Everything that one test needs.
 pub(super) struct Site {
-    pub(super) bench: Bench<Embedded>,
+    pub(super) fixture: Fixture<Embedded>,
     pub(super) upstream: Upstream,
     pub(super) envoy: Envoy,
 }
@@ -31,12 +31,12 @@ impl Site {
         tune: impl FnOnce(&mut Config),
         change: impl FnOnce(EnvoyConfig) -> EnvoyConfig,
     ) -> Self {
-        let bench = Bench::with(Embedded::start().await, tune).await;
+        let fixture = Fixture::with(Embedded::start().await, tune).await;
         let upstream = Upstream::start().await;
-        let shown = EnvoyConfig::new(&[bench.service.grpc], upstream.address).patient();
+        let shown = EnvoyConfig::new(&[fixture.service.grpc], upstream.address).patient();
         let envoy = Envoy::start(version, &change(shown)).await;
         envoy.until_healthy(1).await;
-        Self { bench, upstream, envoy }
+        Self { fixture, upstream, envoy }
     }
 
     pub(super) async fn send(&self, request: Request<axum::body::Body>) -> Answer {

@@ -10,9 +10,9 @@ use super::site::bearer;
 use crate::harness::{
     DEADLINE,
     backend::{Backend, Embedded},
-    bench::Bench,
     beside,
     envoy::{Envoy, EnvoyConfig, Version, on_both_envoys},
+    fixture::Fixture,
     keys::of_acme,
 };
 
@@ -28,10 +28,11 @@ const HELLO_MASKED: [u8; 11] = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 
 const HELLO: [u8; 7] = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
 
 async fn websocket_is_opened_with_a_key_and_refused_without(version: Version) {
-    let bench = Bench::new(Embedded::start().await).await;
-    let key = bench.keys.create(of_acme()).await;
+    let fixture = Fixture::new(Embedded::start().await).await;
+    let key = fixture.keys.create(of_acme()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config = EnvoyConfig::new(&[bench.service.grpc], listener.local_addr().unwrap()).patient();
+    let config =
+        EnvoyConfig::new(&[fixture.service.grpc], listener.local_addr().unwrap()).patient();
     let serving = beside(serve_one(listener));
     let envoy = Envoy::start(version, &config).await;
     envoy.until_healthy(1).await;

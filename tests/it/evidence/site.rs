@@ -80,7 +80,7 @@ impl Running {
         self.admin().until_metric(gauge, 1.0).await;
         eventually("it is degraded", async || {
             let status = self.admin().status().await;
-            (status["ladder"] == "degraded" && status.to_string().contains(cause)).then_some(())
+            (status["state"] == "degraded" && status.to_string().contains(cause)).then_some(())
         })
         .await;
         eventually("the log tells", async || (!self.lines("WARN", text).is_empty()).then_some(()))
@@ -94,7 +94,7 @@ impl Running {
     pub(super) async fn until_well(&self, gauge: &str) {
         self.admin().until_metric(gauge, 0.0).await;
         eventually("it is normal", async || {
-            (self.admin().status().await["ladder"] == "normal").then_some(())
+            (self.admin().status().await["state"] == "normal").then_some(())
         })
         .await;
     }

@@ -14,7 +14,7 @@ use keystead::{
     store::StoreErrorKind,
     tasks::Tasks,
     telemetry::Metrics,
-    tier::{Sighting, Tier},
+    tier::{Observation, Tier},
     time::Clock,
     transport::{
         Admission, Budget, CredentialSources, ExtAuthzConfig, ExtAuthzService, Listener, OnOutage,
@@ -45,7 +45,7 @@ impl Failing {
 }
 
 impl Tier for Failing {
-    async fn find(&self, _: Credential, _: Instant) -> Result<Sighting, Unavailable> {
+    async fn find(&self, _: Credential, _: Instant) -> Result<Observation, Unavailable> {
         let outage = *self.0.lock().unwrap();
         Err(outage.expect("as it was told"))
     }

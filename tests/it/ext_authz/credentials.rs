@@ -5,15 +5,15 @@ use tonic::Code::Unauthenticated;
 use super::{Ask, refused};
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
     keys::of_acme,
 };
 
 const ALL: [&str; 5] =
     ["authorization:Bearer", "header:x-api-key", "query:key", "cookie:key", "cookie:old"];
 
-async fn removing(remove: bool) -> Bench<Embedded> {
-    Bench::with(Embedded::start().await, |config| {
+async fn removing(remove: bool) -> Fixture<Embedded> {
+    Fixture::with(Embedded::start().await, |config| {
         config.credential.sources = ALL.map(str::to_owned).to_vec().try_into().unwrap();
         config.ext_authz.remove_credential = remove;
     })
@@ -33,11 +33,11 @@ fn asks(key: &str) -> [Ask; 6] {
 
 #[tokio::test]
 async fn key_is_found_in_each_kind_of_source_in_either_encoding() {
-    let bench = removing(false).await;
-    let key = bench.keys.create(of_acme()).await;
+    let fixture = removing(false).await;
+    let key = fixture.keys.create(of_acme()).await;
     for ask in asks(&key.text) {
         for ask in [ask.clone(), ask.raw()] {
-            let allowed = ask.allowed(bench.service.channel()).await;
+            let allowed = ask.allowed(fixture.service.channel()).await;
             let (headers, path) = allowed.upstream(&ask);
             assert_eq!(headers["x-keystead-key-id"], [key.id.as_str()]);
             // It stays where it was.
@@ -49,15 +49,15 @@ async fn key_is_found_in_each_kind_of_source_in_either_encoding() {
 
 #[tokio::test]
 async fn key_that_is_removed_is_nowhere_in_what_the_upstream_sees() {
-    let bench = removing(true).await;
-    let key = bench.keys.create(of_acme()).await;
+    let fixture = removing(true).await;
+    let key = fixture.keys.create(of_acme()).await;
     let everywhere = Ask::bearer(&key.text)
         .header("x-api-key", &key.text)
         .path(format!("/orders?key={0}&page=1&key={0}&k%65y={0}", key.text))
         .header("cookie", format!("key={}; theme=dark; old={}", key.text, key.text));
     for ask in asks(&key.text).into_iter().chain([everywhere]) {
         for ask in [ask.clone(), ask.raw()] {
-            let allowed = ask.allowed(bench.service.channel()).await;
+            let allowed = ask.allowed(fixture.service.channel()).await;
             let (headers, path) = allowed.upstream(&ask);
             let seen = format!("{headers:?} {path}").replace("%5F", "_");
             assert!(!seen.contains(&key.text), "{seen}");
@@ -71,15 +71,15 @@ async fn key_that_is_removed_is_nowhere_in_what_the_upstream_sees() {
 
 #[tokio::test]
 async fn key_in_a_second_cookie_header_or_under_a_name_alike_is_removed_too() {
-    let bench = removing(true).await;
-    let [key, other] = &bench.keys.create_many(2).await[..] else { panic!("two were asked for") };
+    let fixture = removing(true).await;
+    let [key, other] = &fixture.keys.create_many(2).await[..] else { panic!("two were asked for") };
     let ask = Ask::bearer(&key.text)
         .header("cookie", "a=1")
         .header("cookie", format!("key={}; b=2", other.text))
         .header("x_api_key", &other.text)
         .header("x-api_key", &other.text);
     for ask in [ask.clone(), ask.raw()] {
-        let (headers, _) = ask.allowed(bench.service.channel()).await.upstream(&ask);
+        let (headers, _) = ask.allowed(fixture.service.channel()).await.upstream(&ask);
         assert!(!format!("{headers:?}").contains(&other.text), "{headers:?}");
         assert_eq!(headers["cookie"], ["a=1; b=2"]);
     }
@@ -87,33 +87,33 @@ async fn key_in_a_second_cookie_header_or_under_a_name_alike_is_removed_too() {
 
 #[tokio::test]
 async fn query_without_its_key_is_written_anew_as_envoy_does_it() {
-    let bench = removing(true).await;
-    let key = bench.keys.create(of_acme()).await.text;
+    let fixture = removing(true).await;
+    let key = fixture.keys.create(of_acme()).await.text;
     for (query, left) in [
         (format!("z=1&flag&key={key}&a=2&z=3"), "/?a=2&flag=&z=1&z=3"),
         (format!("key={key}"), "/"),
     ] {
         let ask = Ask::new().path(format!("/?{query}"));
-        let (_, path) = ask.allowed(bench.service.channel()).await.upstream(&ask);
+        let (_, path) = ask.allowed(fixture.service.channel()).await.upstream(&ask);
         assert_eq!(path, left);
     }
 }
 
 #[tokio::test]
 async fn credential_of_another_scheme_stays() {
-    let bench = removing(true).await;
-    let key = bench.keys.create(of_acme()).await;
+    let fixture = removing(true).await;
+    let key = fixture.keys.create(of_acme()).await;
     let basic = "Basic dXNlcjpwYXNz";
     let ask = Ask::new().header("authorization", basic).header("x-api-key", &key.text);
-    let (headers, _) = ask.allowed(bench.service.channel()).await.upstream(&ask);
+    let (headers, _) = ask.allowed(fixture.service.channel()).await.upstream(&ask);
     assert_eq!(headers["authorization"], [basic]);
     assert_eq!(headers.get("x-api-key"), None);
 }
 
 #[tokio::test]
 async fn of_two_credentials_in_one_source_none_is_taken() {
-    let bench = removing(false).await;
-    let [key, other] = &bench.keys.create_many(2).await[..] else { panic!("two were asked for") };
+    let fixture = removing(false).await;
+    let [key, other] = &fixture.keys.create_many(2).await[..] else { panic!("two were asked for") };
     let (key, other) = (key.text.as_str(), other.text.as_str());
     let row = (Unauthenticated, "CREDENTIAL_MALFORMED");
     for ask in [
@@ -134,28 +134,28 @@ async fn of_two_credentials_in_one_source_none_is_taken() {
             .header("cookie", format!("key={other}; b=2")),
     ] {
         for ask in [ask.clone(), ask.raw()] {
-            refused(&bench.service, &ask, row).await.is_json();
+            refused(&fixture.service, &ask, row).await.is_json();
         }
     }
     // In different sources the order decides, and the other is not looked at.
     let ask = Ask::bearer(key).header("x-api-key", other).header("x-api-key", "x");
-    ask.allowed(bench.service.channel()).await;
+    ask.allowed(fixture.service.channel()).await;
 }
 
 #[tokio::test]
 async fn key_that_was_made_elsewhere_is_read_from_a_query_as_it_is_written() {
-    let bench = removing(false).await;
-    let key = bench.keys.import("a+b/c==,d", of_acme()).await;
+    let fixture = removing(false).await;
+    let key = fixture.keys.import("a+b/c==,d", of_acme()).await;
     for query in ["a+b/c==,d", "a%2Bb%2fc%3D%3D%2Cd"] {
         let ask = Ask::new().path(format!("/?key={query}"));
-        let (headers, _) = ask.allowed(bench.service.channel()).await.upstream(&ask);
+        let (headers, _) = ask.allowed(fixture.service.channel()).await.upstream(&ask);
         assert_eq!(headers["x-keystead-key-id"], [key.id.as_str()]);
     }
 }
 
 #[tokio::test]
 async fn bytes_that_are_no_text_are_malformed_where_a_key_belongs_and_else_no_matter() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let row = (Unauthenticated, "CREDENTIAL_MALFORMED");
     refused(service, &Ask::new().header("x-api-key", b"\xff\xfe").raw(), row).await;

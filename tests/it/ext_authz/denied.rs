@@ -7,22 +7,22 @@ use super::{Ask, refused};
 use crate::harness::{
     app::Service,
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
     keys::{from_now, of_acme},
 };
 
-async fn with_hops(hops: u8) -> Bench<Embedded> {
-    Bench::with(Embedded::start().await, |config| config.ext_authz.trusted_hops = hops).await
+async fn with_hops(hops: u8) -> Fixture<Embedded> {
+    Fixture::with(Embedded::start().await, |config| config.ext_authz.trusted_hops = hops).await
 }
 
-async fn in_ten(bench: &Bench<Embedded>) -> String {
+async fn in_ten(fixture: &Fixture<Embedded>) -> String {
     let allowed_networks = vec!["10.0.0.0/8".parse().unwrap()];
-    bench.keys.create(Rights { allowed_networks, ..of_acme() }).await.text
+    fixture.keys.create(Rights { allowed_networks, ..of_acme() }).await.text
 }
 
 #[tokio::test]
 async fn every_reason_against_a_credential_is_a_401() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let revoked = keys.create(of_acme()).await;
     keys.act(&revoked, Action::Revoke).await;
     let disabled = keys.create(of_acme()).await;
@@ -52,7 +52,7 @@ async fn every_reason_against_a_credential_is_a_401() {
 
 #[tokio::test]
 async fn key_that_lacks_what_its_route_needs_is_a_403() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let rights = Rights {
         scopes: vec!["read".to_owned(), "list".to_owned()],
         audiences: vec!["orders".to_owned()],
@@ -84,35 +84,35 @@ async fn forbidden(service: &Service, ask: Ask) {
 
 #[tokio::test]
 async fn without_trusted_hops_the_client_is_the_other_end_of_the_connection() {
-    let bench = with_hops(0).await;
-    let key = in_ten(&bench).await;
+    let fixture = with_hops(0).await;
+    let key = in_ten(&fixture).await;
     for source in ["10.1.2.3", "::ffff:10.1.2.3"] {
-        Ask::bearer(&key).from(source).allowed(bench.service.channel()).await;
+        Ask::bearer(&key).from(source).allowed(fixture.service.channel()).await;
     }
     for source in ["11.0.0.1", "::1", "", "10.1.2.3:80", "/tmp/socket"] {
-        forbidden(&bench.service, Ask::bearer(&key).from(source)).await;
+        forbidden(&fixture.service, Ask::bearer(&key).from(source)).await;
     }
     let made_up = Ask::bearer(&key).from("11.0.0.1").header("x-forwarded-for", "10.1.2.3");
-    forbidden(&bench.service, made_up).await;
+    forbidden(&fixture.service, made_up).await;
 }
 
 #[tokio::test]
 async fn key_for_the_network_of_the_proxy_is_refused_where_fewer_addresses_came_than_are_trusted() {
-    let bench = with_hops(2).await;
-    let key = in_ten(&bench).await;
+    let fixture = with_hops(2).await;
+    let key = in_ten(&fixture).await;
     let from_the_proxy = || Ask::bearer(&key).from("10.1.2.3");
-    forbidden(&bench.service, from_the_proxy()).await;
+    forbidden(&fixture.service, from_the_proxy()).await;
     for forwarded_for in ["", "10.1.2.3"] {
         let ask = from_the_proxy().header("x-forwarded-for", forwarded_for);
-        forbidden(&bench.service, ask.clone()).await;
-        forbidden(&bench.service, ask.raw()).await;
+        forbidden(&fixture.service, ask.clone()).await;
+        forbidden(&fixture.service, ask.raw()).await;
     }
 }
 
 #[tokio::test]
 async fn with_trusted_hops_the_client_is_counted_from_the_right() {
-    let bench = with_hops(2).await;
-    let key = in_ten(&bench).await;
+    let fixture = with_hops(2).await;
+    let key = in_ten(&fixture).await;
     let forwarded = |values: &[&str]| {
         let ask = Ask::bearer(&key).from("11.0.0.1");
         values.iter().fold(ask, |ask, value| ask.header("x-forwarded-for", value))
@@ -124,7 +124,7 @@ async fn with_trusted_hops_the_client_is_counted_from_the_right() {
         &["unknown, 10.1.2.3:80, unknown"],
     ] {
         for ask in [forwarded(values), forwarded(values).raw()] {
-            ask.allowed(bench.service.channel()).await;
+            ask.allowed(fixture.service.channel()).await;
         }
     }
     for values in [
@@ -136,14 +136,14 @@ async fn with_trusted_hops_the_client_is_counted_from_the_right() {
         &[],
     ] {
         for ask in [forwarded(values), forwarded(values).raw()] {
-            forbidden(&bench.service, ask).await;
+            forbidden(&fixture.service, ask).await;
         }
     }
 }
 
 #[tokio::test]
 async fn client_that_reads_no_json_is_told_in_plain_text() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = (Unauthenticated, "CREDENTIAL_MISSING");
     for ask in [
         Ask::new().header("accept", "text/plain"),
@@ -159,7 +159,7 @@ async fn client_that_reads_no_json_is_told_in_plain_text() {
 
 #[tokio::test]
 async fn grpc_client_is_told_as_by_keystead_itself() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     keys.act(&key, Action::Revoke).await;
     let direct = service.check_key(&key).await.unwrap_err();

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Ask;
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
     keys::of_acme,
 };
 
@@ -31,7 +31,7 @@ fn identity(headers: &std::collections::BTreeMap<String, Vec<String>>) -> [Optio
 
 #[tokio::test]
 async fn upstream_and_access_log_are_told_whose_key_it_is() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_globex()).await;
     let asks = [
         Ask::bearer(&key.text),
@@ -62,7 +62,7 @@ async fn upstream_and_access_log_are_told_whose_key_it_is() {
 
 #[tokio::test]
 async fn spoofed_identity_header_never_reaches_the_upstream() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let (globex, acme) = (keys.create(of_globex()).await, keys.create(of_acme()).await);
     for key in [globex, acme] {
         let spoofed = IDENTITY.iter().fold(Ask::bearer(&key.text).raw(), |ask, name| {
@@ -79,7 +79,7 @@ async fn spoofed_identity_header_never_reaches_the_upstream() {
 
 #[tokio::test]
 async fn identity_header_spelled_with_underscores_never_reaches_the_upstream() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let spoofed = IDENTITY.iter().fold(Ask::bearer(&key.text), |ask, name| {
         ask.header(&name.replace('-', "_"), "admin").header(&name.replacen('-', "_", 1), "admin")
@@ -94,7 +94,7 @@ async fn identity_header_spelled_with_underscores_never_reaches_the_upstream() {
 
 #[tokio::test]
 async fn request_as_envoy_sends_it_is_read() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_globex()).await;
     let ask = Ask::bearer(&key.text)
         .header("user-agent", "curl/8.5.0")
@@ -116,12 +116,12 @@ async fn request_as_envoy_sends_it_is_read() {
 
 #[tokio::test]
 async fn warm_key_goes_on_while_the_store_is_down() {
-    let mut bench = Bench::new(Embedded::start().await).await;
-    let key = bench.keys.create(of_acme()).await;
+    let mut fixture = Fixture::new(Embedded::start().await).await;
+    let key = fixture.keys.create(of_acme()).await;
     let ask = Ask::bearer(&key.text);
-    ask.allowed(bench.service.channel()).await;
-    bench.backend.vanish().await;
+    ask.allowed(fixture.service.channel()).await;
+    fixture.backend.vanish().await;
     for _ in 0..10 {
-        ask.allowed(bench.service.channel()).await;
+        ask.allowed(fixture.service.channel()).await;
     }
 }

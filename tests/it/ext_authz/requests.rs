@@ -10,8 +10,8 @@ use tonic::Code::{InvalidArgument, Unauthenticated, Unimplemented};
 use super::{Ask, Verdict, counted_once, refused};
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
     ext_authz::{CHECK, call},
+    fixture::Fixture,
     keys::of_acme,
     refusal::Refusal,
     wire::{Wire, framed},
@@ -21,7 +21,7 @@ const ROW: (tonic::Code, &str) = (InvalidArgument, "REQUEST_INVALID");
 
 #[tokio::test]
 async fn route_that_needs_nonsense_is_invalid_whatever_the_key() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let long = "x".repeat(257);
     for (name, value) in [
@@ -50,7 +50,7 @@ async fn route_that_needs_nonsense_is_invalid_whatever_the_key() {
 
 #[tokio::test]
 async fn message_without_an_http_request_is_invalid_and_one_without_headers_presents_nothing() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let request = Some(Request::default());
     let attributes = AttributeContext { request, ..AttributeContext::default() };
     for message in [
@@ -72,7 +72,7 @@ async fn message_without_an_http_request_is_invalid_and_one_without_headers_pres
 
 #[tokio::test]
 async fn request_as_large_as_envoy_allows_is_read_and_a_larger_one_is_refused_as_such() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     Ask::bearer(&key.text).header("x", "x".repeat(60_000)).allowed(service.channel()).await;
     for kib in [40, 59] {
@@ -91,7 +91,7 @@ async fn request_as_large_as_envoy_allows_is_read_and_a_larger_one_is_refused_as
 
 #[tokio::test]
 async fn bytes_that_are_no_request_are_answered_as_a_refusal_and_never_fail_the_call() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     for body in [
         framed(false, &[0x0a, 9, b'x']),
         framed(false, &[0xff; 32]),
@@ -113,7 +113,7 @@ async fn bytes_that_are_no_request_are_answered_as_a_refusal_and_never_fail_the_
 
 #[tokio::test]
 async fn method_that_is_not_there_is_refused_by_the_transport_and_counted_here() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = (Unimplemented, "REQUEST_INVALID");
     let before = service.admin.scrape().await;
     let mut wire = Wire::connect(service.grpc).await;
@@ -126,21 +126,21 @@ async fn method_that_is_not_there_is_refused_by_the_transport_and_counted_here()
 
 #[tokio::test]
 async fn request_without_a_path_is_invalid_where_its_query_would_be_asked() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         let sources = ["authorization:Bearer", "query:key"].map(str::to_owned);
         config.credential.sources = sources.to_vec().try_into().unwrap();
     })
     .await;
-    let key = bench.keys.create(of_acme()).await;
-    refused(&bench.service, &Ask::new().path(""), ROW).await.is_json();
-    Ask::bearer(&key.text).path("").allowed(bench.service.channel()).await;
+    let key = fixture.keys.create(of_acme()).await;
+    refused(&fixture.service, &Ask::new().path(""), ROW).await.is_json();
+    Ask::bearer(&key.text).path("").allowed(fixture.service.channel()).await;
     let row = (Unauthenticated, "CREDENTIAL_MISSING");
-    refused(&bench.service, &Ask::new().path("/"), row).await;
+    refused(&fixture.service, &Ask::new().path("/"), row).await;
 }
 
 #[tokio::test]
 async fn durations_are_measured_under_the_name_of_the_surface() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     Ask::bearer(&key.text).allowed(service.channel()).await;
     refused(service, &Ask::new(), (Unauthenticated, "CREDENTIAL_MISSING")).await;
@@ -150,7 +150,7 @@ async fn durations_are_measured_under_the_name_of_the_surface() {
 
 #[tokio::test]
 async fn uses_are_noted_as_by_any_other_check() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     Ask::bearer(&key.text).allowed(service.channel()).await;
     crate::harness::eventually("its use is stored", async || {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::harness::{
     backend::{Backend, Server, on_both_stores},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
 };
 
 on_both_stores! {
@@ -15,11 +15,11 @@ on_both_stores! {
 const COUNT: &str = "keystead_revocation_latency_seconds_count";
 
 async fn latency_of_revocations_is_measured_all_the_time(backend: impl Backend) {
-    let bench = Bench::with(backend, |config| {
+    let fixture = Fixture::with(backend, |config| {
         config.feed.canary_every = Duration::from_millis(100);
     })
     .await;
-    let admin = bench.service.admin;
+    let admin = fixture.service.admin;
     let scrape = eventually("ten canaries are back", async || {
         let scrape = admin.scrape().await;
         (scrape.names().any(|name| name == COUNT) && scrape.get(COUNT) > 9.5).then_some(scrape)
@@ -44,18 +44,18 @@ async fn role_that_only_serves_needs_no_more_than_it_is_told_and_measures_when_i
         )
         .await;
     let url = server.postgres.url_for("serving");
-    let bench = Bench::with(server, |config| {
+    let fixture = Fixture::with(server, |config| {
         config.store.url = url.parse().unwrap();
         config.feed.canary_every = Duration::from_millis(100);
     })
     .await;
-    let admin = bench.service.admin;
+    let admin = fixture.service.admin;
     admin.until_metric("keystead_feed_connected", 1.0).await;
     let measures = async || admin.scrape().await.names().any(|name| name == COUNT);
     assert!(!measures().await);
-    bench.backend.sql("GRANT EXECUTE ON FUNCTION keystead.canary(bytea) TO serving").await;
+    fixture.backend.sql("GRANT EXECUTE ON FUNCTION keystead.canary(bytea) TO serving").await;
     // Tried again when the feed connects anew.
-    bench
+    fixture
         .backend
         .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'serving'")
         .await;

@@ -8,7 +8,7 @@ use super::{for_ever, until_refused, warm};
 use crate::harness::{
     app::Service,
     backend::{Backend, Server, on_both_stores},
-    bench::Bench,
+    fixture::Fixture,
     keys::Keys,
 };
 
@@ -32,12 +32,12 @@ on_both_stores! {
 async fn of_two_hundred_revocations_on_two_instances_99_percent_are_felt_within_50_ms(
     backend: impl Backend,
 ) {
-    let bench = Bench::with(backend, for_ever).await;
-    let other = Service::ready(&bench.config).await;
+    let fixture = Fixture::with(backend, for_ever).await;
+    let other = Service::ready(&fixture.config).await;
     let mut measured = Vec::new();
     for _ in 0..TRIES {
         // On a machine with time to spare, the statements take some milliseconds.
-        let [one, other, statements] = p99(&bench.service, &other, &bench.keys).await;
+        let [one, other, statements] = p99(&fixture.service, &other, &fixture.keys).await;
         if one.max(other) <= BOUND + statements {
             return;
         }
@@ -72,14 +72,14 @@ async fn p99(one: &Service, other: &Service, keys: &Keys) -> [Duration; 3] {
 
 #[tokio::test]
 async fn announced_revocation_is_felt_without_polling() {
-    let bench = Bench::with(Server::start().await, |config| {
+    let fixture = Fixture::with(Server::start().await, |config| {
         for_ever(config);
         config.feed.poll_every = Duration::from_hours(1);
         config.feed.heartbeat_every = Duration::from_hours(1);
     })
     .await;
-    for key in warm(&bench.keys, 20, &[&bench.service]).await {
-        let took = super::revoke(&bench.keys, &key, &bench.service).await;
+    for key in warm(&fixture.keys, 20, &[&fixture.service]).await {
+        let took = super::revoke(&fixture.keys, &key, &fixture.service).await;
         assert!(took < Duration::from_secs(5), "{took:?}");
     }
 }

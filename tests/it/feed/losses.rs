@@ -8,10 +8,10 @@ use super::{for_ever, revoke, warm};
 use crate::harness::{
     app::Service,
     backend::{Backend, Server},
-    bench::Bench,
     beside,
     deaf::Deaf,
     eventually,
+    fixture::Fixture,
     keys::Keys,
     pgbouncer::{PgBouncer, PoolMode},
 };
@@ -23,8 +23,8 @@ const SOON: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn every_revocation_arrives_while_the_listening_connection_is_ended_again_and_again() {
     const ENDINGS: usize = 10;
-    let bench = Bench::with(Server::start().await, for_ever).await;
-    let client = bench.backend.postgres.client().await;
+    let fixture = Fixture::with(Server::start().await, for_ever).await;
+    let client = fixture.backend.postgres.client().await;
     let (counted, mut ended) = tokio::sync::watch::channel(0);
     let ending = beside(async move {
         let listener = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
@@ -36,9 +36,9 @@ async fn every_revocation_arrives_while_the_listening_connection_is_ended_again_
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     });
-    let keys = warm(&bench.keys, 40, &[&bench.service]).await;
+    let keys = warm(&fixture.keys, 40, &[&fixture.service]).await;
     for key in &keys {
-        let took = revoke(&bench.keys, key, &bench.service).await;
+        let took = revoke(&fixture.keys, key, &fixture.service).await;
         assert!(took < SOON, "{took:?}");
     }
     eventually("it was ended often enough", async || {
@@ -46,18 +46,18 @@ async fn every_revocation_arrives_while_the_listening_connection_is_ended_again_
     })
     .await;
     ending.abort();
-    bench.service.admin.until_metric("keystead_feed_connected", 1.0).await;
+    fixture.service.admin.until_metric("keystead_feed_connected", 1.0).await;
 }
 
 #[tokio::test]
 async fn revocation_that_was_not_announced_is_felt_with_the_next_heartbeat() {
-    let bench = Bench::with(Server::start().await, |config| {
+    let fixture = Fixture::with(Server::start().await, |config| {
         for_ever(config);
         config.feed.poll_every = Duration::from_hours(1);
     })
     .await;
-    let keys = warm(&bench.keys, 3, &[&bench.service]).await;
-    bench
+    let keys = warm(&fixture.keys, 3, &[&fixture.service]).await;
+    fixture
         .backend
         .sql(
             "CREATE OR REPLACE FUNCTION keystead.announce_changes() RETURNS void \
@@ -65,7 +65,7 @@ async fn revocation_that_was_not_announced_is_felt_with_the_next_heartbeat() {
         )
         .await;
     for key in &keys {
-        let took = revoke(&bench.keys, key, &bench.service).await;
+        let took = revoke(&fixture.keys, key, &fixture.service).await;
         assert!(took < SOON, "{took:?}");
     }
 }

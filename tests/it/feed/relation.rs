@@ -18,7 +18,7 @@ async fn relation_of_somebody_else_is_served_without_a_feed_and_says_so() {
     assert_eq!(status["tiers"]["feed"], serde_json::json!({"state": "none"}));
     let read_only = service.admin.metric(r#"keystead_write_path{state="read_only"}"#).await;
     assert_eq!(read_only.to_bits(), 1.0_f64.to_bits());
-    assert_eq!((&status["ladder"], &status["dominant_cause"]), (&"normal".into(), &().into()));
+    assert_eq!((&status["state"], &status["dominant_cause"]), (&"normal".into(), &().into()));
     let scrape = service.admin.scrape().await;
     assert_eq!(scrape.get("keystead_feed_connected").to_bits(), 0);
     assert!(!scrape.names().any(|name| name.starts_with("keystead_feed_lag")), "{scrape:?}");

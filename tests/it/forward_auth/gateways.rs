@@ -11,8 +11,8 @@ use keystead::{config::Config, key::Rights};
 use super::on_its_own;
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
     caddy,
+    fixture::Fixture,
     gateway::Gateway,
     keys::{Key, of_acme},
     nginx,
@@ -48,7 +48,7 @@ impl Kind {
 /// A service behind a proxy that asks Keystead.
 #[derive(Debug)]
 struct Site {
-    bench: Bench<Embedded>,
+    fixture: Fixture<Embedded>,
     upstream: Upstream,
     gateway: Gateway,
 }
@@ -59,23 +59,23 @@ impl Site {
     }
 
     async fn with(kind: Kind, tune: impl FnOnce(&mut Config)) -> Self {
-        let bench = Bench::with(Embedded::start().await, |config| {
+        let fixture = Fixture::with(Embedded::start().await, |config| {
             on_its_own(config);
             tune(config);
         });
-        let (bench, upstream) = (bench.await, Upstream::start().await);
-        let gateway = kind.start(bench.service.auth, upstream.address).await;
-        Self { bench, upstream, gateway }
+        let (fixture, upstream) = (fixture.await, Upstream::start().await);
+        let gateway = kind.start(fixture.service.auth, upstream.address).await;
+        Self { fixture, upstream, gateway }
     }
 
     /// A key that may do what the examples ask for at `/orders/`, and no more.
     async fn orders_key(&self) -> Key {
-        self.bench.keys.create(of_orders()).await
+        self.fixture.keys.create(of_orders()).await
     }
 
     /// A key without scopes, for everything else.
     async fn plain_key(&self) -> Key {
-        self.bench.keys.create(of_acme()).await
+        self.fixture.keys.create(of_acme()).await
     }
 }
 

@@ -17,8 +17,8 @@ use super::{ask, on_its_own};
 use crate::harness::{
     DEADLINE,
     backend::{Backend, Embedded},
-    bench::{Bench, without_background},
     beside, eventually,
+    fixture::{Fixture, without_background},
     http::{Connection, get, send},
     keys::{Key, of_acme},
 };
@@ -32,27 +32,27 @@ fn presenting(key: &Key) -> axum::http::Request<axum::body::Body> {
 
 #[tokio::test]
 async fn auth_is_on_the_admin_listener_or_on_one_of_its_own_and_never_on_both() {
-    let bench = Bench::new(Embedded::start().await).await;
-    assert_eq!(bench.service.auth, bench.service.admin.0);
-    assert_eq!(ask(&bench.service, "/auth", "ks_live_1").await.status, 401);
+    let fixture = Fixture::new(Embedded::start().await).await;
+    assert_eq!(fixture.service.auth, fixture.service.admin.0);
+    assert_eq!(ask(&fixture.service, "/auth", "ks_live_1").await.status, 401);
 
-    let bench = Bench::with(Embedded::start().await, on_its_own).await;
-    assert_ne!(bench.service.auth, bench.service.admin.0);
-    assert_eq!(ask(&bench.service, "/auth", "ks_live_1").await.status, 401);
-    assert_eq!(bench.service.admin.get("/auth").await.status, 404);
+    let fixture = Fixture::with(Embedded::start().await, on_its_own).await;
+    assert_ne!(fixture.service.auth, fixture.service.admin.0);
+    assert_eq!(ask(&fixture.service, "/auth", "ks_live_1").await.status, 401);
+    assert_eq!(fixture.service.admin.get("/auth").await.status, 404);
     for path in ["/metrics", "/livez", "/readyz", "/status", "/"] {
-        assert_eq!(send(bench.service.auth, get(path, &[])).await.status, 404, "{path}");
+        assert_eq!(send(fixture.service.auth, get(path, &[])).await.status, 404, "{path}");
     }
 }
 
 #[tokio::test]
 async fn connection_over_the_limit_is_closed_at_once_and_others_go_on() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         on_its_own(config);
         // The data listener has as many of its own.
         config.grpc.max_connections = NonZeroUsize::new(2).unwrap();
     });
-    let Bench { service, keys, .. } = &bench.await;
+    let Fixture { service, keys, .. } = &fixture.await;
     let key = keys.create(of_acme()).await;
     let (first, mut second) =
         (Connection::open(service.auth).await, Connection::open(service.auth).await);
@@ -71,11 +71,11 @@ async fn connection_over_the_limit_is_closed_at_once_and_others_go_on() {
 #[tokio::test]
 async fn connection_is_asked_to_end_at_its_age_and_no_request_fails() {
     for place in PLACES {
-        let bench = Bench::with(Embedded::start().await, |config| {
+        let fixture = Fixture::with(Embedded::start().await, |config| {
             place(config);
             config.grpc.max_connection_age = Duration::from_millis(200);
         });
-        let Bench { service, keys, .. } = &bench.await;
+        let Fixture { service, keys, .. } = &fixture.await;
         let key = keys.create(of_acme()).await;
         for _ in 0..3 {
             let mut connection = Connection::open(service.auth).await;
@@ -96,8 +96,8 @@ async fn connection_is_asked_to_end_at_its_age_and_no_request_fails() {
 
 #[tokio::test]
 async fn client_that_does_not_finish_its_headers_is_let_go() {
-    let bench = Bench::with(Embedded::start().await, on_its_own).await;
-    let mut slow = TcpStream::connect(bench.service.auth).await.unwrap();
+    let fixture = Fixture::with(Embedded::start().await, on_its_own).await;
+    let mut slow = TcpStream::connect(fixture.service.auth).await.unwrap();
     slow.write_all(b"GET /auth HTTP/1.1\r\nhost: x\r\nx-api-key: ").await.unwrap();
     let mut said = Vec::new();
     let ended = timeout(DEADLINE, slow.read_to_end(&mut said)).await.expect("it is still open");
@@ -125,11 +125,11 @@ async fn of_bytes(address: SocketAddr, key: &Key, bytes: u32) -> String {
 #[tokio::test]
 async fn request_of_more_bytes_than_allowed_is_a_431_and_one_of_as_many_is_answered() {
     for (place, bytes) in PLACES.into_iter().zip([4096, 16 * 1024]) {
-        let bench = Bench::with(Embedded::start().await, |config| {
+        let fixture = Fixture::with(Embedded::start().await, |config| {
             place(config);
             config.grpc.max_header_bytes = NonZeroU32::new(bytes).unwrap();
         });
-        let Bench { service, keys, .. } = &bench.await;
+        let Fixture { service, keys, .. } = &fixture.await;
         let key = keys.create(of_acme()).await;
         // The last one is more than the sockets hold: most is sent after it is refused.
         let sent = [bytes, bytes + 1, bytes + 4096, bytes + (8 << 20)];
@@ -144,30 +144,30 @@ async fn request_of_more_bytes_than_allowed_is_a_431_and_one_of_as_many_is_answe
 #[tokio::test]
 async fn requests_are_answered_for_the_whole_delay_and_to_their_end() {
     for place in PLACES {
-        let mut bench = Bench::with(Embedded::start().await, |config| {
+        let mut fixture = Fixture::with(Embedded::start().await, |config| {
             place(config);
             config.drain.delay = Duration::from_secs(1);
         })
         .await;
-        let keys = bench.keys.create_many(2).await;
-        let mut connection = Connection::open(bench.service.auth).await;
+        let keys = fixture.keys.create_many(2).await;
+        let mut connection = Connection::open(fixture.service.auth).await;
         assert_eq!(connection.send(presenting(&keys[0])).await.unwrap().status, 200);
-        let mut silent = TcpStream::connect(bench.service.auth).await.unwrap();
+        let mut silent = TcpStream::connect(fixture.service.auth).await.unwrap();
         let told = Instant::now();
-        bench.service.stop(Stop::AfterDelay);
+        fixture.service.stop(Stop::AfterDelay);
         eventually("it is draining", async || {
-            (bench.service.admin.get("/readyz").await.status == 503).then_some(())
+            (fixture.service.admin.get("/readyz").await.status == 503).then_some(())
         })
         .await;
         assert_eq!(connection.send(presenting(&keys[0])).await.unwrap().status, 200);
-        assert_eq!(ask(&bench.service, "/auth", &keys[1].text).await.status, 200);
+        assert_eq!(ask(&fixture.service, "/auth", &keys[1].text).await.status, 200);
         assert!(told.elapsed() < Duration::from_secs(1), "the test is too slow to tell");
         // Those that say nothing are told to go, also one that never did.
         connection.ended().await.unwrap();
         assert_eq!(silent.read(&mut [0; 64]).await.unwrap(), 0);
-        bench.service.ended().await;
+        fixture.service.ended().await;
         assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
-        let refused = TcpStream::connect(bench.service.auth).await.unwrap_err();
+        let refused = TcpStream::connect(fixture.service.auth).await.unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
 }
@@ -175,35 +175,35 @@ async fn requests_are_answered_for_the_whole_delay_and_to_their_end() {
 #[tokio::test]
 async fn request_that_waits_for_the_store_is_answered_before_the_end() {
     for place in PLACES {
-        let mut bench = Bench::with(Embedded::start().await, place).await;
-        let key = bench.keys.create(of_acme()).await;
-        bench.backend.slow_down().await;
-        let waiting = begin(bench.service.auth, &key);
-        bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
-        bench.service.stop(Stop::AtOnce);
+        let mut fixture = Fixture::with(Embedded::start().await, place).await;
+        let key = fixture.keys.create(of_acme()).await;
+        fixture.backend.slow_down().await;
+        let waiting = begin(fixture.service.auth, &key);
+        fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+        fixture.service.stop(Stop::AtOnce);
         assert_eq!(waiting.await.unwrap().status, 200);
-        bench.service.ended().await;
+        fixture.service.ended().await;
     }
 }
 
 #[tokio::test]
 async fn request_that_waits_when_the_drain_ends_is_told_so() {
     for place in PLACES {
-        let mut bench = Bench::with(Embedded::start().await, |config| {
+        let mut fixture = Fixture::with(Embedded::start().await, |config| {
             place(config);
             without_background(config);
             config.drain.timeout = Duration::from_millis(600);
         })
         .await;
-        let key = bench.keys.create(of_acme()).await;
-        bench.backend.hang().await;
-        let waiting = begin(bench.service.auth, &key);
-        bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
-        bench.service.stop(Stop::AtOnce);
+        let key = fixture.keys.create(of_acme()).await;
+        fixture.backend.hang().await;
+        let waiting = begin(fixture.service.auth, &key);
+        fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+        fixture.service.stop(Stop::AtOnce);
         let answer = waiting.await.unwrap();
         assert_eq!((answer.status, answer.reason().as_str()), (503, "DRAINING"), "{answer:?}");
         assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
-        bench.service.ended().await;
+        fixture.service.ended().await;
     }
 }
 

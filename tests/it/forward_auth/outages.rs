@@ -9,8 +9,8 @@ use super::{ask, counted};
 use crate::harness::{
     app::Service,
     backend::{Backend, Embedded},
-    bench::{Bench, without_background},
     eventually,
+    fixture::{Fixture, without_background},
     http::Answer,
     keys::Key,
 };
@@ -53,96 +53,96 @@ async fn warm(service: &Service, key: &Key) {
 
 #[tokio::test]
 async fn store_that_cannot_be_reached_is_a_503_and_a_warm_key_is_answered() {
-    let mut bench = Bench::new(Embedded::start().await).await;
-    let keys = bench.keys.create_many(2).await;
-    warm(&bench.service, &keys[0]).await;
-    bench.backend.vanish().await;
-    is_out(&bench.service, &keys[1], "STORE_UNREACHABLE").await;
-    assert_eq!(ask(&bench.service, "/auth", &keys[0].text).await.status, 200);
-    bench.backend.come_back().await;
+    let mut fixture = Fixture::new(Embedded::start().await).await;
+    let keys = fixture.keys.create_many(2).await;
+    warm(&fixture.service, &keys[0]).await;
+    fixture.backend.vanish().await;
+    is_out(&fixture.service, &keys[1], "STORE_UNREACHABLE").await;
+    assert_eq!(ask(&fixture.service, "/auth", &keys[0].text).await.status, 200);
+    fixture.backend.come_back().await;
     eventually("the store answers again", async || {
-        (ask(&bench.service, "/auth", &keys[1].text).await.status == 200).then_some(())
+        (ask(&fixture.service, "/auth", &keys[1].text).await.status == 200).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn store_that_does_not_answer_in_time_is_a_503() {
-    let mut bench = Bench::with(Embedded::start().await, |config| {
+    let mut fixture = Fixture::with(Embedded::start().await, |config| {
         config.store.guard.query_timeout = Duration::from_millis(300);
     })
     .await;
-    let key = bench.keys.create_many(1).await.remove(0);
-    bench.backend.hang().await;
-    is_out(&bench.service, &key, "STORE_TIMEOUT").await;
+    let key = fixture.keys.create_many(1).await.remove(0);
+    fixture.backend.hang().await;
+    is_out(&fixture.service, &key, "STORE_TIMEOUT").await;
 }
 
 #[tokio::test]
 async fn request_that_finds_no_place_at_the_store_is_a_503() {
-    let mut bench = Bench::with(Embedded::start().await, |config| {
+    let mut fixture = Fixture::with(Embedded::start().await, |config| {
         without_background(config);
         config.store.guard.max_in_flight = ONE;
         config.check.timeout = Duration::from_millis(300);
     })
     .await;
-    let keys = bench.keys.create_many(2).await;
-    bench.backend.hang().await;
-    bench.service.occupy_the_store(&keys[0]).await;
+    let keys = fixture.keys.create_many(2).await;
+    fixture.backend.hang().await;
+    fixture.service.occupy_the_store(&keys[0]).await;
     let timed_out = crate::harness::admin::checks_total("UNAVAILABLE", "STORE_TIMEOUT");
-    bench.service.admin.until_metric(&timed_out, 1.0).await;
-    is_out(&bench.service, &keys[1], "STORE_SATURATED").await;
+    fixture.service.admin.until_metric(&timed_out, 1.0).await;
+    is_out(&fixture.service, &keys[1], "STORE_SATURATED").await;
 }
 
 #[tokio::test]
 async fn request_beyond_those_that_may_wait_on_any_surface_is_a_503_at_once() {
-    let mut bench = Bench::with(Embedded::start().await, |config| {
+    let mut fixture = Fixture::with(Embedded::start().await, |config| {
         without_background(config);
         config.check.max_waiting = ONE;
     })
     .await;
-    let keys = bench.keys.create_many(2).await;
-    bench.backend.hang().await;
-    bench.service.occupy_the_store(&keys[0]).await;
-    is_out(&bench.service, &keys[1], "OVERLOADED").await;
+    let keys = fixture.keys.create_many(2).await;
+    fixture.backend.hang().await;
+    fixture.service.occupy_the_store(&keys[0]).await;
+    is_out(&fixture.service, &keys[1], "OVERLOADED").await;
 }
 
 #[tokio::test]
 async fn store_that_is_left_alone_is_a_503() {
-    let mut bench = Bench::with(Embedded::start().await, |config| {
+    let mut fixture = Fixture::with(Embedded::start().await, |config| {
         config.store.guard.breaker.min_calls = NonZeroU32::MIN;
         config.store.guard.breaker.open_for = Duration::from_mins(1);
         config.store.guard.breaker.max_open_for = Duration::from_mins(1);
     })
     .await;
-    let key = bench.keys.create_many(1).await.remove(0);
-    bench.backend.vanish().await;
+    let key = fixture.keys.create_many(1).await.remove(0);
+    fixture.backend.vanish().await;
     eventually("the breaker opens", async || {
-        let answer = ask(&bench.service, "/auth", &key.text).await;
+        let answer = ask(&fixture.service, "/auth", &key.text).await;
         (answer.reason() == "BREAKER_OPEN").then_some(())
     })
     .await;
-    is_out(&bench.service, &key, "BREAKER_OPEN").await;
+    is_out(&fixture.service, &key, "BREAKER_OPEN").await;
 }
 
 #[tokio::test]
 async fn store_that_lost_known_keys_is_a_503_for_others() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         config.cache.fresh_for = Duration::from_millis(500);
         config.cache.feed_fresh_for = Duration::from_millis(500);
     })
     .await;
-    let keys = bench.keys.create_many(20).await;
+    let keys = fixture.keys.create_many(20).await;
     let (known, others) = keys.split_at(10);
     for key in known {
-        warm(&bench.service, key).await;
+        warm(&fixture.service, key).await;
     }
-    bench.backend.sql("DROP TRIGGER api_keys_deleted; DELETE FROM api_keys;").await;
+    fixture.backend.sql("DROP TRIGGER api_keys_deleted; DELETE FROM api_keys;").await;
     eventually("the store is suspect", async || {
         for key in known {
-            assert_eq!(ask(&bench.service, "/auth", &key.text).await.status, 200);
+            assert_eq!(ask(&fixture.service, "/auth", &key.text).await.status, 200);
         }
-        (bench.service.admin.metric("keystead_store_suspect").await > 0.5).then_some(())
+        (fixture.service.admin.metric("keystead_store_suspect").await > 0.5).then_some(())
     })
     .await;
-    is_out(&bench.service, &others[0], "STORE_SUSPECT").await;
+    is_out(&fixture.service, &others[0], "STORE_SUSPECT").await;
 }

@@ -6,7 +6,7 @@ use super::{ask, ask_with, counted, of_acme_with};
 use crate::harness::{
     app::Service,
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
     http::{Answer, get, send},
     keys::{forged, from_now, of_acme},
 };
@@ -60,7 +60,7 @@ async fn refused(service: &Service, path: &str, headers: &[(&str, &str)], row: &
 
 #[tokio::test]
 async fn no_credential_is_told_so_and_asked_for() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = row(401, "UNAUTHENTICATED", "CREDENTIAL_MISSING", Some(""));
     for headers in [&[][..], &[("authorization", "Basic YTpi")], &[("x-api-key", "")]] {
         refused(service, "/auth", headers, &row).await;
@@ -69,7 +69,7 @@ async fn no_credential_is_told_so_and_asked_for() {
 
 #[tokio::test]
 async fn key_that_is_presented_twice_is_malformed_even_if_both_are_the_same() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await.text;
     let (bearer, both) = (format!("Bearer {key}"), format!("{key}, {key}"));
     for headers in [
@@ -84,7 +84,7 @@ async fn key_that_is_presented_twice_is_malformed_even_if_both_are_the_same() {
 
 #[tokio::test]
 async fn every_reason_against_a_key_is_told() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let good = keys.create(of_acme()).await;
     service.check_key(&good).await.unwrap();
     let forged = forged(&good.text);
@@ -112,7 +112,7 @@ async fn every_reason_against_a_key_is_told() {
 
 #[tokio::test]
 async fn every_right_that_is_missing_is_told() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let rights = Rights {
         audiences: vec!["orders".to_owned()],
         allowed_networks: vec!["203.0.113.0/24".parse().unwrap()],
@@ -148,7 +148,7 @@ async fn every_right_that_is_missing_is_told() {
 
 #[tokio::test]
 async fn client_that_takes_no_json_is_told_in_text_and_a_grpc_client_as_grpc_has_it() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let answer = ask_with(service, "/auth", &[("accept", "text/plain")]).await;
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
     assert!(answer.body.starts_with("CREDENTIAL_MISSING: "), "{answer:?}");

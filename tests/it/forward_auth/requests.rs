@@ -5,14 +5,14 @@ use keystead::key::Rights;
 use super::{ask, ask_with, counted};
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
     http::{get, send},
     keys::of_acme,
 };
 
 #[tokio::test]
 async fn needs_that_make_no_sense_are_invalid_whatever_the_key() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let valid = keys.create(of_acme()).await.text;
     let (long, many) = ("x".repeat(257), "x+".repeat(65));
     for (query, named) in [
@@ -60,10 +60,10 @@ async fn client_address_is_counted_from_the_right_or_without_hops_that_of_the_pe
         (1, "::ffff:203.0.113.1", "203.0.113.1/32"),
         (1, "[2001:db8::1]:80", "2001:db8::1/128"),
     ] {
-        let bench = Bench::with(Embedded::start().await, |config| {
+        let fixture = Fixture::with(Embedded::start().await, |config| {
             config.forward_auth.trusted_hops = hops;
         });
-        let Bench { service, keys, .. } = &bench.await;
+        let Fixture { service, keys, .. } = &fixture.await;
         let allowed_networks = vec![allowed.parse().unwrap()];
         let key = keys.create(Rights { allowed_networks, ..of_acme() }).await.text;
         let headers = [("x-api-key", key.as_str()), ("x-forwarded-for", forwarded_for)];
@@ -81,10 +81,10 @@ async fn client_address_is_counted_from_the_right_or_without_hops_that_of_the_pe
 async fn key_for_the_network_of_the_proxy_is_refused_where_fewer_addresses_came_than_are_trusted() {
     for (hops, forwarded_for) in [(1, ""), (1, " "), (2, "127.0.0.1"), (32, "127.0.0.1, 127.0.0.1")]
     {
-        let bench = Bench::with(Embedded::start().await, |config| {
+        let fixture = Fixture::with(Embedded::start().await, |config| {
             config.forward_auth.trusted_hops = hops;
         });
-        let Bench { service, keys, .. } = &bench.await;
+        let Fixture { service, keys, .. } = &fixture.await;
         let allowed_networks = vec!["127.0.0.0/8".parse().unwrap()];
         let key = keys.create(Rights { allowed_networks, ..of_acme() }).await.text;
         let headers = [("x-api-key", key.as_str()), ("x-forwarded-for", forwarded_for)];
@@ -99,7 +99,7 @@ async fn key_for_the_network_of_the_proxy_is_refused_where_fewer_addresses_came_
 
 #[tokio::test]
 async fn other_paths_are_not_found() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await.text;
     for path in ["/auth/", "/auth/x", "/Auth", "//auth", "/auth%20"] {
         assert_eq!(
@@ -111,9 +111,9 @@ async fn other_paths_are_not_found() {
 }
 
 /// A service that looks for keys in the query of the client, and in `x-key`.
-async fn reading_the_query() -> Bench<Embedded> {
+async fn reading_the_query() -> Fixture<Embedded> {
     let sources = vec!["query:key".to_owned(), "header:x-key".to_owned()];
-    Bench::with(Embedded::start().await, |config| {
+    Fixture::with(Embedded::start().await, |config| {
         config.credential.sources = sources.try_into().unwrap();
     })
     .await
@@ -121,7 +121,7 @@ async fn reading_the_query() -> Bench<Embedded> {
 
 #[tokio::test]
 async fn proxy_that_does_not_tell_the_query_is_blamed_for_it_and_not_the_client() {
-    let Bench { service, keys, .. } = &reading_the_query().await;
+    let Fixture { service, keys, .. } = &reading_the_query().await;
     let key = keys.create(of_acme()).await.text;
     let answer = ask_with(service, "/auth", &[]).await;
     assert_eq!((answer.status, answer.reason().as_str()), (400, "REQUEST_INVALID"), "{answer:?}");
@@ -130,13 +130,13 @@ async fn proxy_that_does_not_tell_the_query_is_blamed_for_it_and_not_the_client(
     assert_eq!((told.status, told.reason().as_str()), (401, "CREDENTIAL_MISSING"), "{told:?}");
     assert_eq!(ask_with(service, "/auth", &[("x-key", &key)]).await.status, 200);
     // Without such a source it does not matter.
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     assert_eq!(ask_with(service, "/auth", &[]).await.reason(), "CREDENTIAL_MISSING");
 }
 
 #[tokio::test]
 async fn client_cannot_choose_which_uri_its_key_is_looked_for_in() {
-    let Bench { service, keys, .. } = &reading_the_query().await;
+    let Fixture { service, keys, .. } = &reading_the_query().await;
     let key = keys.create(of_acme()).await.text;
     let mine = format!("/?key={key}");
     for headers in [
@@ -151,7 +151,7 @@ async fn client_cannot_choose_which_uri_its_key_is_looked_for_in() {
         assert_eq!(named, [true; 2], "{answer:?}");
     }
     // Without such a source nobody reads them.
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await.text;
     let headers = [("x-api-key", key.as_str()), ("x-forwarded-uri", "/a"), ("x-original-uri", "/")];
     assert_eq!(ask_with(service, "/auth", &headers).await.status, 200);

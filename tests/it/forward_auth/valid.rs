@@ -5,15 +5,15 @@ use keystead::key::Rights;
 use super::{ask, ask_with, counted, of_acme_with, on_its_own};
 use crate::harness::{
     backend::{Backend, Embedded},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
     http::{Connection, request, send},
     keys::{Keys, of_acme},
 };
 
 #[tokio::test]
 async fn valid_key_is_answered_with_its_identity_and_no_body() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme_with(&["read", "orders:write"])).await;
     let before = service.admin.scrape().await;
     let answer = ask(service, "/auth", &key.text).await;
@@ -39,7 +39,7 @@ async fn valid_key_is_answered_with_its_identity_and_no_body() {
 /// sent under its name.
 #[tokio::test]
 async fn identity_header_without_a_value_is_there_and_empty() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let answer = ask(service, "/auth", &key.text).await;
     assert_eq!((answer.status, answer.header("x-keystead-scopes")), (200, Some("")));
@@ -47,7 +47,7 @@ async fn identity_header_without_a_value_is_there_and_empty() {
 
 #[tokio::test]
 async fn identity_that_is_no_legal_header_is_encoded() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let principal = "Größe\r\nx-admin: 1 ".to_owned();
     let key = keys.create(Rights { principal, ..of_acme_with(&["a b", "%"]) }).await;
     let answer = ask(service, "/auth", &key.text).await;
@@ -58,7 +58,7 @@ async fn identity_that_is_no_legal_header_is_encoded() {
 
 #[tokio::test]
 async fn every_method_is_answered_alike_and_head_without_a_body() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE"] {
         let asking = |key: &str| request(method, "/auth", &[("x-api-key", key)], "");
@@ -72,7 +72,7 @@ async fn every_method_is_answered_alike_and_head_without_a_body() {
 
 #[tokio::test]
 async fn body_of_a_request_is_not_waited_for() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let endless = crate::harness::wire::endless();
     let headers = [("x-api-key", key.text.as_str()), ("expect", "100-continue")];
@@ -82,9 +82,9 @@ async fn body_of_a_request_is_not_waited_for() {
 
 #[tokio::test]
 async fn many_requests_are_answered_over_one_connection() {
-    let bench = Bench::with(Embedded::start().await, on_its_own).await;
-    let key = bench.keys.create(of_acme()).await;
-    let mut connection = Connection::open(bench.service.auth).await;
+    let fixture = Fixture::with(Embedded::start().await, on_its_own).await;
+    let key = fixture.keys.create(of_acme()).await;
+    let mut connection = Connection::open(fixture.service.auth).await;
     for path in ["/auth", "/auth?", "/auth?scopes=read", "/auth?nonsense", "/other", "/auth"] {
         let expected = match path {
             "/auth" | "/auth?" => 200,
@@ -99,7 +99,7 @@ async fn many_requests_are_answered_over_one_connection() {
 
 #[tokio::test]
 async fn use_of_a_key_is_noted() {
-    let Bench { service, keys, config, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, config, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     assert_eq!(ask(service, "/auth", &key.text).await.status, 200);
     let others = Keys::open(config).await;
@@ -113,10 +113,10 @@ async fn use_of_a_key_is_noted() {
 async fn key_is_found_in_each_source_and_the_first_one_wins() {
     let sources = ["authorization:Token", "header:x-key", "query:key", "cookie:key"];
     let sources: Vec<_> = sources.map(str::to_owned).into();
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         config.credential.sources = sources.try_into().unwrap();
     });
-    let Bench { service, keys, .. } = &bench.await;
+    let Fixture { service, keys, .. } = &fixture.await;
     let text = &keys.create(of_acme()).await.text;
     let (token, cookie) = (format!("token {text}"), format!("a=b; key={text}"));
     let (target, encoded) =

@@ -41,7 +41,7 @@ pub(crate) struct Keystead {
 }
 
 /// A user who owns nothing.
-const NOBODY: u32 = 65534;
+const PROBE_DIGEST: u32 = 65534;
 
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +73,11 @@ impl Keystead {
     /// Has it run by a user without rights, if root runs the test.
     pub(crate) fn run_by_nobody(mut self) -> Self {
         if is_root() {
-            chown(self.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            chown(self.folder.path(), Some(PROBE_DIGEST), Some(PROBE_DIGEST)).unwrap();
             // The folder that it is in may be closed to others.
             let program = self.path("keystead");
             fs::copy(&self.program, &program).unwrap();
-            (self.program, self.user) = (program, Some(NOBODY));
+            (self.program, self.user) = (program, Some(PROBE_DIGEST));
         }
         self
     }

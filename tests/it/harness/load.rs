@@ -22,7 +22,7 @@ use super::{
 
 /// Which keys a caller asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum KeyClass {
     /// Those that the service has seen, in turn.
     Warm,
     /// Those that it has not. One that was answered is not asked about again;
@@ -63,7 +63,7 @@ struct Shared {
 /// One check.
 #[derive(Debug, Clone)]
 struct Sample {
-    asked: Asked,
+    asked: KeyClass,
     at: Instant,
     took: Duration,
     /// Of what was answered with OK.
@@ -108,7 +108,7 @@ impl Load {
             stop: AtomicBool::new(false),
             samples: Mutex::default(),
         });
-        let kinds = [Asked::Warm, Asked::Unseen].into_iter().cycle().take(2 * plan.callers);
+        let kinds = [KeyClass::Warm, KeyClass::Unseen].into_iter().cycle().take(2 * plan.callers);
         let callers = kinds.map(|asked| beside(Arc::clone(&shared).call(asked))).collect();
         Self { shared, callers, phases: vec![(phase, Instant::now())] }
     }
@@ -124,7 +124,7 @@ impl Load {
     }
 
     /// How many of this phase have ended so.
-    pub(crate) fn count_now(&self, asked: Asked, code: Code) -> usize {
+    pub(crate) fn count_now(&self, asked: KeyClass, code: Code) -> usize {
         let since = self.phases.last().expect("there is a first phase").1;
         let samples = self.shared.samples.lock().unwrap();
         let ours = |sample: &&Sample| sample.asked == asked && sample.at >= since;
@@ -150,13 +150,13 @@ impl Load {
 }
 
 impl Shared {
-    async fn call(self: Arc<Self>, asked: Asked) {
+    async fn call(self: Arc<Self>, asked: KeyClass) {
         while !self.stop.load(Ordering::SeqCst) {
             if let Some(key) = self.next(asked) {
                 let at = Instant::now();
                 let outcome = check_over(self.channel.clone(), presenting(&key.text)).await;
                 self.note(asked, at, &key, &outcome);
-                if asked == Asked::Unseen && is_unavailable(&outcome) {
+                if asked == KeyClass::Unseen && is_unavailable(&outcome) {
                     self.unseen.lock().unwrap().push_back(key);
                 }
             }
@@ -164,17 +164,23 @@ impl Shared {
         }
     }
 
-    fn next(&self, asked: Asked) -> Option<Key> {
+    fn next(&self, asked: KeyClass) -> Option<Key> {
         match asked {
-            Asked::Warm => {
+            KeyClass::Warm => {
                 let turn = self.next_warm.fetch_add(1, Ordering::Relaxed);
                 self.warm.get(turn % self.warm.len().max(1)).cloned()
             }
-            Asked::Unseen => self.unseen.lock().unwrap().pop_front(),
+            KeyClass::Unseen => self.unseen.lock().unwrap().pop_front(),
         }
     }
 
-    fn note(&self, asked: Asked, at: Instant, key: &Key, outcome: &Result<CheckResponse, Status>) {
+    fn note(
+        &self,
+        asked: KeyClass,
+        at: Instant,
+        key: &Key,
+        outcome: &Result<CheckResponse, Status>,
+    ) {
         let took = at.elapsed();
         if let Ok(answer) = outcome {
             assert_eq!(answer.key_id, key.id.as_str());
@@ -204,18 +210,18 @@ fn end_of(outcome: &Result<CheckResponse, Status>) -> End {
 
 impl Record {
     /// What became of those who asked in a phase, whenever they were answered.
-    pub(crate) fn during(&self, phase: &str, asked: Asked) -> Slice {
+    pub(crate) fn during(&self, phase: &str, asked: KeyClass) -> Slice {
         let (from, until) = self.times_of(phase);
         self.between(from, until, asked)
     }
 
     /// What became of all of one kind.
-    pub(crate) fn all(&self, asked: Asked) -> Slice {
+    pub(crate) fn all(&self, asked: KeyClass) -> Slice {
         self.between(self.phases[0].1, self.ended, asked)
     }
 
     /// The same for each whole second of a phase.
-    pub(crate) fn by_second(&self, phase: &str, asked: Asked) -> Vec<Slice> {
+    pub(crate) fn by_second(&self, phase: &str, asked: KeyClass) -> Vec<Slice> {
         const SECOND: Duration = Duration::from_secs(1);
         let (mut from, until) = self.times_of(phase);
         let mut seconds = Vec::new();
@@ -233,7 +239,7 @@ impl Record {
         (self.phases[at].1, until)
     }
 
-    fn between(&self, from: Instant, until: Instant, asked: Asked) -> Slice {
+    fn between(&self, from: Instant, until: Instant, asked: KeyClass) -> Slice {
         let mut slice =
             Slice { tally: Tally::default(), freshness: BTreeMap::new(), times: Vec::new() };
         for sample in &self.samples {

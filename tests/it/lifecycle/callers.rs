@@ -12,8 +12,8 @@ use tonic::Code;
 use crate::harness::{
     app::{check_over, presenting},
     backend::{Backend, on_both_stores},
-    bench::{Bench, without_background},
     beside,
+    fixture::{Fixture, without_background},
     keys::of_acme,
     refusal::Refusal,
     wire::{CHECK, Wire, grpc_timeout},
@@ -29,26 +29,26 @@ on_both_stores! {
 const QUERIES: &str = "keystead_store_queries_total";
 
 async fn many_checks_of_one_unseen_key_make_one_query(backend: impl Backend) {
-    let mut bench = Bench::with(backend, without_background).await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.slow_down().await;
-    let before = bench.service.admin.metric(QUERIES).await;
-    let answers = join_all((0..200).map(|_| bench.service.check_key(&key))).await;
+    let mut fixture = Fixture::with(backend, without_background).await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.slow_down().await;
+    let before = fixture.service.admin.metric(QUERIES).await;
+    let answers = join_all((0..200).map(|_| fixture.service.check_key(&key))).await;
     for answer in answers {
         assert_eq!(answer.unwrap().key_id, key.id.as_str());
     }
-    bench.service.admin.until_metric(QUERIES, before + 1.0).await;
+    fixture.service.admin.until_metric(QUERIES, before + 1.0).await;
     let misses = r#"keystead_cache_lookups_total{result="miss"}"#;
-    let misses = bench.service.admin.metric(misses).await;
+    let misses = fixture.service.admin.metric(misses).await;
     assert!(misses > 100.0, "only {misses} came before the answer");
 }
 
 async fn caller_in_a_hurry_is_told_before_its_time_is_up(backend: impl Backend) {
     const PATIENCE: Duration = Duration::from_millis(50);
-    let mut bench = Bench::with(backend, without_background).await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.hang().await;
-    let mut wire = Wire::connect(bench.service.grpc).await;
+    let mut fixture = Fixture::with(backend, without_background).await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.hang().await;
+    let mut wire = Wire::connect(fixture.service.grpc).await;
     let timeout = grpc_timeout(PATIENCE);
     let mut in_time = 0;
     for _ in 0..40 {
@@ -69,16 +69,16 @@ async fn caller_in_a_hurry_is_told_before_its_time_is_up(backend: impl Backend) 
 }
 
 async fn lookup_whose_callers_have_gone_never_reaches_the_store(backend: impl Backend) {
-    let mut bench = Bench::with(backend, |config| {
+    let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.store.guard.max_in_flight = NonZeroUsize::MIN;
         // Ends the query that hangs where letting go does not.
         config.store.guard.query_timeout = Duration::from_secs(3);
     })
     .await;
-    let keys = bench.keys.create_many(3).await;
-    bench.backend.hang().await;
-    let service = &bench.service;
+    let keys = fixture.keys.create_many(3).await;
+    fixture.backend.hang().await;
+    let service = &fixture.service;
     let before = service.admin.metric(QUERIES).await;
     let first = beside(check_over(service.channel(), presenting(&keys[0].text)));
     service.admin.until_metric("keystead_store_in_flight", 1.0).await;
@@ -95,22 +95,22 @@ async fn lookup_whose_callers_have_gone_never_reaches_the_store(backend: impl Ba
     // The third comes on the same connection, so that it is read later.
     let third = beside(check_over(service.channel(), presenting(&keys[2].text)));
     service.admin.until_metric(misses, passed_by + 2.0).await;
-    bench.backend.go_on().await;
+    fixture.backend.go_on().await;
 
     assert_eq!(third.await.unwrap().unwrap().key_id, keys[2].id.as_str());
     drop(first.await.unwrap());
-    assert_eq!(bench.service.admin.metric(QUERIES).await.to_bits(), (before + 2.0).to_bits());
+    assert_eq!(fixture.service.admin.metric(QUERIES).await.to_bits(), (before + 2.0).to_bits());
 }
 
 async fn lookup_is_finished_for_the_next_caller_when_its_own_has_gone(backend: impl Backend) {
-    let mut bench = Bench::with(backend, without_background).await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.slow_down().await;
-    let before = bench.service.admin.metric(QUERIES).await;
-    let gone = beside(check_over(bench.service.channel(), presenting(&key.text)));
-    bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    let mut fixture = Fixture::with(backend, without_background).await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.slow_down().await;
+    let before = fixture.service.admin.metric(QUERIES).await;
+    let gone = beside(check_over(fixture.service.channel(), presenting(&key.text)));
+    fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
     gone.abort();
-    bench.service.admin.until_metric("keystead_cache_entries", 1.0).await;
-    bench.service.check_key(&key).await.unwrap();
-    assert_eq!(bench.service.admin.metric(QUERIES).await.to_bits(), (before + 1.0).to_bits());
+    fixture.service.admin.until_metric("keystead_cache_entries", 1.0).await;
+    fixture.service.check_key(&key).await.unwrap();
+    assert_eq!(fixture.service.admin.metric(QUERIES).await.to_bits(), (before + 1.0).to_bits());
 }

@@ -11,8 +11,8 @@ use keystead::{
 use crate::harness::{
     app::{Service, presenting},
     backend::{Backend, Embedded, on_both_stores},
-    bench::Bench,
     beside, eventually,
+    fixture::Fixture,
     keys::{Key, of_acme},
     refusal::Refusal,
 };
@@ -59,17 +59,17 @@ fn denied(reason: &str) -> impl Fn(&Said) -> bool {
 }
 
 /// A key that is in memory.
-async fn seen(bench: &Bench<impl Backend>) -> Key {
-    let key = bench.keys.create(of_acme()).await;
+async fn seen(fixture: &Fixture<impl Backend>) -> Key {
+    let key = fixture.keys.create(of_acme()).await;
     for _ in 0..2 {
-        bench.service.check_key(&key).await.unwrap();
+        fixture.service.check_key(&key).await.unwrap();
     }
     key
 }
 
 /// Waits until the service has seen all changes so far: a key that it takes for
 /// unknown is created, and only the change can tell it.
-async fn caught_up(Bench { service, keys, .. }: &Bench<impl Backend>) {
+async fn caught_up(Fixture { service, keys, .. }: &Fixture<impl Backend>) {
     let last = keys.draw();
     service.check(presenting(last.key.expose())).await.unwrap_err();
     let last = keys.store(&last, of_acme()).await;
@@ -77,10 +77,10 @@ async fn caught_up(Bench { service, keys, .. }: &Bench<impl Backend>) {
 }
 
 async fn revoked_key_is_refused_soon_although_it_was_in_memory(backend: impl Backend) {
-    let bench = Bench::with(backend, for_ever).await;
-    let [revoked, other] = [seen(&bench).await, seen(&bench).await];
-    caught_up(&bench).await;
-    let Bench { service, keys, .. } = &bench;
+    let fixture = Fixture::with(backend, for_ever).await;
+    let [revoked, other] = [seen(&fixture).await, seen(&fixture).await];
+    caught_up(&fixture).await;
+    let Fixture { service, keys, .. } = &fixture;
     service.check_key(&revoked).await.unwrap();
     service.check_key(&other).await.unwrap();
 
@@ -93,39 +93,39 @@ async fn revoked_key_is_refused_soon_although_it_was_in_memory(backend: impl Bac
 }
 
 async fn disabled_key_is_refused_and_works_again_when_it_is_enabled(backend: impl Backend) {
-    let bench = Bench::with(backend, for_ever).await;
-    let key = seen(&bench).await;
+    let fixture = Fixture::with(backend, for_ever).await;
+    let key = seen(&fixture).await;
     for _ in 0..2 {
-        bench.keys.act(&key, Action::Disable).await;
-        soon(&bench.service, &key, "it is disabled", denied("KEY_DISABLED")).await;
-        bench.keys.act(&key, Action::Enable).await;
-        soon(&bench.service, &key, "it is enabled", Result::is_ok).await;
+        fixture.keys.act(&key, Action::Disable).await;
+        soon(&fixture.service, &key, "it is disabled", denied("KEY_DISABLED")).await;
+        fixture.keys.act(&key, Action::Enable).await;
+        soon(&fixture.service, &key, "it is enabled", Result::is_ok).await;
     }
 }
 
 async fn key_that_was_unknown_a_moment_ago_is_accepted_soon_after_its_creation(
     backend: impl Backend,
 ) {
-    let bench = Bench::with(backend, for_ever).await;
+    let fixture = Fixture::with(backend, for_ever).await;
     // An empty store says nothing of a key that was minted.
-    seen(&bench).await;
-    let minted = bench.keys.draw();
+    seen(&fixture).await;
+    let minted = fixture.keys.draw();
     for text in [minted.key.expose(), "sk-legacy"] {
         for _ in 0..2 {
-            let status = bench.service.check(presenting(text)).await.unwrap_err();
+            let status = fixture.service.check(presenting(text)).await.unwrap_err();
             assert_eq!(Refusal::of(&status).reason, "KEY_UNKNOWN");
         }
     }
-    let created = bench.keys.store(&minted, of_acme()).await;
-    soon(&bench.service, &created, "it is created", Result::is_ok).await;
-    let imported = bench.keys.import("sk-legacy", of_acme()).await;
-    soon(&bench.service, &imported, "it is imported", Result::is_ok).await;
+    let created = fixture.keys.store(&minted, of_acme()).await;
+    soon(&fixture.service, &created, "it is created", Result::is_ok).await;
+    let imported = fixture.keys.import("sk-legacy", of_acme()).await;
+    soon(&fixture.service, &imported, "it is imported", Result::is_ok).await;
 }
 
 async fn plain_sql_is_noticed_like_any_other_change<B: Backend>(backend: B) {
-    let bench = Bench::with(backend, for_ever).await;
-    let Bench { service, backend, .. } = &bench;
-    let key = seen(&bench).await;
+    let fixture = Fixture::with(backend, for_ever).await;
+    let Fixture { service, backend, .. } = &fixture;
+    let key = seen(&fixture).await;
     let (table, digest) = (B::API_KEYS, B::digest(&key.digest));
     let revision = |said: &Said| {
         said.as_ref().map_or(Revision(0), |answer| {
@@ -150,36 +150,36 @@ async fn plain_sql_is_noticed_like_any_other_change<B: Backend>(backend: B) {
     set("revoked").await;
     soon(service, &key, "it is revoked", denied("KEY_REVOKED")).await;
     set("active").await;
-    caught_up(&bench).await;
+    caught_up(&fixture).await;
     soon(service, &key, "it stays revoked", denied("KEY_REVOKED")).await;
     backend.sql(&format!("DELETE FROM {table} WHERE digest = {digest}")).await;
     soon(service, &key, "it is deleted", denied("KEY_UNKNOWN")).await;
 }
 
 async fn revoked_key_is_refused_by_an_instance_that_comes_later(backend: impl Backend) {
-    let bench = Bench::with(backend, for_ever).await;
-    let key = seen(&bench).await;
-    bench.keys.act(&key, Action::Revoke).await;
-    let later = Service::ready(&bench.config).await;
+    let fixture = Fixture::with(backend, for_ever).await;
+    let key = seen(&fixture).await;
+    fixture.keys.act(&key, Action::Revoke).await;
+    let later = Service::ready(&fixture.config).await;
     assert_eq!(said(&later, &key).await, Err("KEY_REVOKED".to_owned()));
 }
 
 #[tokio::test]
 async fn lookup_that_was_under_way_when_its_key_was_revoked_cannot_bring_it_back() {
-    let mut bench = Bench::with(Embedded::start().await, for_ever).await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.slow_down().await;
+    let mut fixture = Fixture::with(Embedded::start().await, for_ever).await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.slow_down().await;
     let reading = {
-        let (channel, text) = (bench.service.channel(), key.text.clone());
+        let (channel, text) = (fixture.service.channel(), key.text.clone());
         beside(crate::harness::app::check_over(channel, presenting(&text)))
     };
-    bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
     // It reads the store as it was when it began.
     let digest = Embedded::digest(&key.digest);
     let revoke = format!("UPDATE hidden_keys SET state = 'revoked' WHERE digest = {digest}");
-    bench.backend.sql(&revoke).await;
+    fixture.backend.sql(&revoke).await;
     let status = reading.await.unwrap().expect_err("its revocation is known by now");
     assert_eq!(Refusal::of(&status).reason, "KEY_REVOKED");
-    bench.backend.go_on().await;
-    soon(&bench.service, &key, "it is revoked", denied("KEY_REVOKED")).await;
+    fixture.backend.go_on().await;
+    soon(&fixture.service, &key, "it is revoked", denied("KEY_REVOKED")).await;
 }

@@ -5,8 +5,8 @@ use keystead::{app::Stop, time::Clock};
 
 use crate::harness::{
     backend::{Backend, on_both_stores},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
     keys::{Key, Keys, of_acme},
 };
 
@@ -20,7 +20,7 @@ async fn used(keys: &Keys, key: &Key) -> Option<Timestamp> {
 }
 
 async fn use_is_stored_while_the_service_runs_and_is_no_change(backend: impl Backend) {
-    let Bench { service, keys, .. } = &Bench::new(backend).await;
+    let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let (key, other) = (keys.create(of_acme()).await, keys.create(of_acme()).await);
     let stored = keys.record(&key).await;
     let began = Clock::System.wall();
@@ -35,14 +35,14 @@ async fn use_is_stored_while_the_service_runs_and_is_no_change(backend: impl Bac
 }
 
 async fn use_is_stored_when_the_service_stops(backend: impl Backend) {
-    let mut bench = Bench::new(backend).await;
-    let keys = bench.keys.create_many(100).await;
+    let mut fixture = Fixture::new(backend).await;
+    let keys = fixture.keys.create_many(100).await;
     for key in &keys {
-        bench.service.check_key(key).await.unwrap();
+        fixture.service.check_key(key).await.unwrap();
     }
-    bench.service.stop(Stop::AtOnce);
-    bench.service.ended().await;
+    fixture.service.stop(Stop::AtOnce);
+    fixture.service.ended().await;
     for key in &keys {
-        assert!(used(&bench.keys, key).await.is_some());
+        assert!(used(&fixture.keys, key).await.is_some());
     }
 }

@@ -49,14 +49,14 @@ async fn store_that_fails_under_load_is_left_alone_and_comes_back_without_any_ch
             "{fault:?}: {tally:?}"
         );
         eventually("the outage is shown", async || {
-            (service.admin.status().await["ladder"] == "degraded").then_some(())
+            (service.admin.status().await["state"] == "degraded").then_some(())
         })
         .await;
 
         fault.mend(&mut site).await;
         let mended = Instant::now();
         eventually("all is well again", async || {
-            let well = service.admin.status().await["ladder"] == "normal";
+            let well = service.admin.status().await["state"] == "normal";
             (well && breaker(&service).await == "closed").then_some(())
         })
         .await;

@@ -23,7 +23,7 @@ async fn instance_that_answers_hardly_any_check_is_taken_out_until_its_store_is_
 
     eventually("it is cold", async || {
         load(&service, &keys).await;
-        (service.admin.status().await["ladder"] == "cold").then_some(())
+        (service.admin.status().await["state"] == "cold").then_some(())
     })
     .await;
     for name in ["", "keystead.v1.Authz"] {
@@ -38,7 +38,7 @@ async fn instance_that_answers_hardly_any_check_is_taken_out_until_its_store_is_
 
     fault.mend(&mut site).await;
     eventually("all is well again", async || {
-        (service.admin.status().await["ladder"] == "normal").then_some(())
+        (service.admin.status().await["state"] == "normal").then_some(())
     })
     .await;
     until_answered(&service, &keys[0]).await;
@@ -55,7 +55,7 @@ async fn instance_that_answers_warm_keys_stays_in_beside_many_cold_ones() {
     load(&service, warm).await;
     fault.strike(&mut site).await;
     eventually("its store is down", async || {
-        (service.admin.status().await["ladder"] == "degraded").then_some(())
+        (service.admin.status().await["state"] == "degraded").then_some(())
     })
     .await;
 
@@ -66,7 +66,7 @@ async fn instance_that_answers_warm_keys_stays_in_beside_many_cold_ones() {
         let (unanswered, _) = load(&service, cold).await;
         assert_eq!(unanswered.of_code(tonic::Code::Unavailable), cold.len(), "{unanswered:?}");
         assert_eq!(service.health("").await.unwrap(), Serving, "round {rounds}");
-        assert_eq!(service.admin.status().await["ladder"], "degraded", "round {rounds}");
+        assert_eq!(service.admin.status().await["state"], "degraded", "round {rounds}");
         rounds += 1;
     }
     assert!(rounds > 10, "{rounds} rounds are too few to tell");

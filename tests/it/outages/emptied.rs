@@ -15,7 +15,7 @@ use crate::harness::{
     app::{Service, presenting},
     eventually,
     keys::{Key, Keys},
-    load::{Asked, Load, Plan},
+    load::{KeyClass, Load, Plan},
     refusal::Refusal,
 };
 
@@ -106,19 +106,19 @@ async fn truncated_table_denies_nobody_and_is_believed_again_when_the_rows_are_b
     let took = mended.elapsed();
     assert!(took < RECOVERY, "the store was believed only after {took:?}");
     eventually("unseen keys are answered", async || {
-        (load.count_now(Asked::Unseen, Code::Ok) > 0).then_some(())
+        (load.count_now(KeyClass::Unseen, Code::Ok) > 0).then_some(())
     })
     .await;
     let record = load.stop().await;
 
-    let warm = record.all(Asked::Warm);
+    let warm = record.all(KeyClass::Warm);
     assert_eq!(warm.tally.of_code(Code::Ok), warm.count(), "{:?}", warm.tally);
-    let unseen = record.all(Asked::Unseen);
+    let unseen = record.all(KeyClass::Unseen);
     assert_eq!(unseen.denials(), 0, "{:?}", unseen.tally);
-    let during = record.during("during", Asked::Unseen);
+    let during = record.during("during", KeyClass::Unseen);
     let suspect = (Code::Unavailable as i32, "STORE_SUSPECT".to_owned());
     assert!(during.tally.0.contains_key(&suspect), "{:?}", during.tally);
-    assert_ne!(record.during("during", Asked::Warm).served(Freshness::StaleIfError), 0);
+    assert_ne!(record.during("during", KeyClass::Warm).served(Freshness::StaleIfError), 0);
 }
 
 #[tokio::test]

@@ -19,8 +19,8 @@ use super::site::Site;
 use crate::harness::{
     admin::checks_total,
     app::{Service, channel_to, check_over, presenting},
-    bench::without_background,
     beside,
+    fixture::without_background,
     keys::Key,
     observer::{Observer, counting, lookups_carried_out},
 };

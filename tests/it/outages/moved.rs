@@ -22,7 +22,7 @@ use crate::harness::{
     backend::Backend,
     eventually,
     keys::{Key, Keys, of_acme},
-    load::{Asked, Load, Plan},
+    load::{KeyClass, Load, Plan},
     postgres::{Postgres, logical::logical},
     refusal::Refusal,
 };
@@ -127,10 +127,10 @@ async fn keys_are_revoked_on_a_logical_copy_after_the_move_to_it_and_that_is_fel
     let created = new.create(of_acme()).await;
     until_answered(&service, &created).await;
     service.admin.until_metric(r#"keystead_write_path{state="ok"}"#, 1.0).await;
-    service.admin.until_metric(r#"keystead_ladder{state="normal"}"#, 1.0).await;
+    service.admin.until_metric(r#"keystead_instance_state{state="normal"}"#, 1.0).await;
 
     let record = load.stop().await;
-    let all = record.all(Asked::Warm);
+    let all = record.all(KeyClass::Warm);
     assert_eq!(all.denials(), 0, "{:?}", all.tally);
     assert_eq!(all.tally.of_code(Code::Ok), all.count(), "{:?}", all.tally);
     assert!(all.count() > 1000, "{}", all.count());

@@ -21,7 +21,7 @@ use crate::harness::{
     app::{Service, presenting},
     eventually,
     keys::{Key, Keys},
-    load::{Asked, Load, Plan, Record},
+    load::{KeyClass, Load, Plan, Record},
     observer::{Observer, counting, lookups_carried_out},
     proxy::Conduct,
     refusal::Refusal,
@@ -146,7 +146,7 @@ async fn is_degraded_but_ready(service: &Service, fault: Fault) {
         // A server that is silent is a time-out to one call, and out of reach
         // to the next, which finds no connection.
         let silent = expected == "timeout" && cause == Some("unreachable");
-        (status["ladder"] == "degraded" && (cause == Some(expected) || silent)).then_some(status)
+        (status["state"] == "degraded" && (cause == Some(expected) || silent)).then_some(status)
     })
     .await;
     assert_eq!(status["tiers"]["store"]["state"], "down", "{status}");
@@ -158,7 +158,7 @@ async fn all_is_well_again(site: &Site, service: &Service, unseen: &Key) {
     let mended = Instant::now();
     until_answered(service, unseen).await;
     eventually("the service says that all is well", async || {
-        (service.admin.status().await["ladder"] == "normal").then_some(())
+        (service.admin.status().await["state"] == "normal").then_some(())
     })
     .await;
     // The store's own answer counts again.
@@ -174,9 +174,9 @@ async fn all_is_well_again(site: &Site, service: &Service, unseen: &Key) {
 
 /// Every one was answered at all times, without waiting for the store.
 fn warm_keys_noticed_nothing(record: &Record, fault: Fault) {
-    let all = record.all(Asked::Warm);
+    let all = record.all(KeyClass::Warm);
     assert_eq!(all.tally.of_code(Code::Ok), all.count(), "{:?}", all.tally);
-    let during = record.during("during", Asked::Warm);
+    let during = record.during("during", KeyClass::Warm);
     if fault.silences() {
         for freshness in [Freshness::Revalidating, Freshness::StaleIfError] {
             assert_ne!(during.served(freshness), 0, "{during:?}");
@@ -186,20 +186,20 @@ fn warm_keys_noticed_nothing(record: &Record, fault: Fault) {
     // for a processor. Waiting for the store would take all of them as long.
     let median = during.permille(500);
     assert!(median < QUERY_TIMEOUT, "{median:?}");
-    for second in record.by_second("during", Asked::Warm) {
+    for second in record.by_second("during", KeyClass::Warm) {
         assert_ne!(second.count(), 0, "for a second nobody was answered");
     }
 }
 
 /// None was denied; who was not answered was told in time that it was the store.
 fn unseen_keys_were_told_the_truth(site: &Site, record: &Record, fault: Fault) {
-    let all = record.all(Asked::Unseen);
+    let all = record.all(KeyClass::Unseen);
     assert_eq!(all.denials(), 0, "{:?}", all.tally);
     let of_the_store = ["STORE_UNREACHABLE", "STORE_TIMEOUT", "STORE_SATURATED", "BREAKER_OPEN"];
     for (_, reason) in all.tally.0.keys().filter(|(code, _)| *code != Code::Ok as i32) {
         assert!(of_the_store.contains(&reason.as_str()), "{:?}", all.tally);
     }
-    let during = record.during("during", Asked::Unseen);
+    let during = record.during("during", KeyClass::Unseen);
     let (reason, _) = fault.row();
     let told = during.tally.0.contains_key(&(Code::Unavailable as i32, reason.to_owned()));
     assert!(told || !fault.silences(), "{:?}", during.tally);

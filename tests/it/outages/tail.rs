@@ -13,7 +13,7 @@ use super::{
 use crate::harness::{
     app::Service,
     eventually,
-    load::{Asked, Load, Plan},
+    load::{KeyClass, Load, Plan},
     observer::counting,
     proxy::Conduct,
 };
@@ -67,7 +67,7 @@ async fn unnoticed(fault: Fault) {
     let record = load.stop().await;
     fault.mend(&mut site).await;
 
-    let [before, during] = ["before", "during"].map(|phase| record.during(phase, Asked::Warm));
+    let [before, during] = ["before", "during"].map(|phase| record.during(phase, KeyClass::Warm));
     let [normal, then] = [&before, &during].map(|slice| slice.permille(990));
     println!(
         "{fault:?}: p99 of {} checks {normal:?}, then of {} {then:?}",

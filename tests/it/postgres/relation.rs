@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use keystead::{
-    key::{Action, KeyRecord, Revision, State},
+    key::{Action, CompactKey, KeyRecord, Revision, State},
     store::{
-        Answer, CanaryError, Known, Page, Store, StoreErrorKind, WriteError,
+        Answer, CanaryError, Page, Store, StoreErrorKind, WriteError,
         postgres::{PostgresConfig, PostgresConfigError, PostgresStore},
     },
     tasks::Tasks,
@@ -54,7 +54,7 @@ async fn found(store: &PostgresStore) -> KeyRecord {
     match lookup.get(&digest(1)) {
         Some(Answer::Found(known)) => {
             let record = store.get(&known.key_id()).await.unwrap().unwrap();
-            assert_eq!(*known, Known::from(&record));
+            assert_eq!(*known, CompactKey::from(&record));
             record
         }
         other => panic!("{other:?}"),

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The user and group that own nothing, on every Linux and macOS of today.
-const NOBODY: u32 = 65534;
+const PROBE_DIGEST: u32 = 65534;
 
 /// What a test was told to do when it was started by [`again`]; `None` in the
 /// test run itself.
@@ -51,5 +51,5 @@ pub(super) fn is_root() -> bool {
 pub(super) fn passes_as_nobody(test: &str, directory: &Path) {
     let program = directory.join("test-program");
     fs::copy(env::current_exe().unwrap(), &program).unwrap();
-    passes(again(&program, test, directory).uid(NOBODY).gid(NOBODY).spawn().unwrap());
+    passes(again(&program, test, directory).uid(PROBE_DIGEST).gid(PROBE_DIGEST).spawn().unwrap());
 }

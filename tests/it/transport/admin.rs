@@ -9,8 +9,8 @@ use crate::harness::{
     admin::checks_of,
     app::presenting,
     backend::{Backend, Embedded, on_both_stores},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
     keys::of_acme,
     refusal::code_name,
 };
@@ -21,7 +21,7 @@ on_both_stores! {
 
 #[tokio::test]
 async fn probes_of_a_healthy_service_are_ok_and_other_paths_are_not_found() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     for probe in ["/livez", "/readyz"] {
         let answer = service.admin.get(probe).await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "ok\n"), "{probe}");
@@ -34,7 +34,7 @@ async fn probes_of_a_healthy_service_are_ok_and_other_paths_are_not_found() {
 
 #[tokio::test]
 async fn root_leads_to_every_path_as_text_and_for_a_browser_as_links() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let text = service.admin.get("/").await;
     assert_eq!(text.headers["content-type"], "text/plain; charset=utf-8");
     let html = service.admin.get_accepting("/", "text/html,*/*;q=0.8").await;
@@ -50,12 +50,12 @@ async fn root_leads_to_every_path_as_text_and_for_a_browser_as_links() {
 }
 
 async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend) {
-    let mut bench = Bench::new(backend).await;
-    let admin = bench.service.admin;
+    let mut fixture = Fixture::new(backend).await;
+    let admin = fixture.service.admin;
     let answer = admin.get("/status").await;
     assert_eq!((answer.status, answer.headers["content-type"].as_str()), (200, "application/json"));
     let well: Value = serde_json::from_str(&answer.body).unwrap();
-    assert_eq!(well["ladder"], "normal");
+    assert_eq!(well["state"], "normal");
     assert_eq!(well["serving"], true);
     assert_eq!(well["dominant_cause"], Value::Null);
     assert_eq!(well["tiers"]["store"]["state"], "up");
@@ -64,10 +64,10 @@ async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend)
     assert!(well["since"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{well}");
     assert!(well["for_seconds"].is_u64());
 
-    bench.backend.vanish().await;
+    fixture.backend.vanish().await;
     let out = eventually("the outage is shown", async || {
         let status = admin.status().await;
-        (status["ladder"] == "degraded").then_some(status)
+        (status["state"] == "degraded").then_some(status)
     })
     .await;
     assert_eq!(out["serving"], true);
@@ -84,9 +84,9 @@ async fn status_names_the_tier_and_the_cause_of_an_outage(backend: impl Backend)
     for shown in ["degraded", "unreachable", "down"] {
         assert!(page.body.contains(shown), "{page:?}");
     }
-    bench.backend.come_back().await;
+    fixture.backend.come_back().await;
     eventually("all is well again", async || {
-        (admin.status().await["ladder"] == "normal").then_some(())
+        (admin.status().await["state"] == "normal").then_some(())
     })
     .await;
 }
@@ -110,7 +110,7 @@ const CAUSES: [&str; 13] = [
 
 #[tokio::test]
 async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let answer = service.admin.get("/metrics").await;
     assert!(answer.headers["content-type"].starts_with("text/plain; version=0.0.4"), "{answer:?}");
     service.admin.until_metric("keystead_feed_connected", 1.0).await;
@@ -160,7 +160,7 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     series.push("keystead_connection_held_bytes".to_owned());
     let ended = |why| format!(r#"keystead_connections_ended_total{{why="{why}"}}"#);
     let refused = ["full", "share"];
-    let by_us = ["age", "drain", "clinging", "resets", "flood", "unread"];
+    let by_us = ["age", "drain", "drain_timed_out", "resets", "flood", "unread"];
     series.extend(by_us.into_iter().chain(refused).map(ended));
     series.push("keystead_denials_without_evidence_total".to_owned());
     for cause in CAUSES {
@@ -179,10 +179,10 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
     for name in &series {
         assert_eq!(scrape.get(name).to_bits(), 0, "{name}");
     }
-    series.extend(["closed", "mute", "broken"].map(ended));
-    let rung = |state| format!(r#"keystead_ladder{{state="{state}"}}"#);
-    assert_eq!(scrape.get(&rung("normal")).to_bits(), 1_f64.to_bits());
-    series.extend(["starting", "normal", "degraded", "cold", "draining"].map(rung));
+    series.extend(["closed", "no_preface", "broken"].map(ended));
+    let state = |state| format!(r#"keystead_instance_state{{state="{state}"}}"#);
+    assert_eq!(scrape.get(&state("normal")).to_bits(), 1_f64.to_bits());
+    series.extend(["starting", "normal", "degraded", "cold", "draining"].map(state));
     series.extend(
         ["unknown", "read_only", "ok", "blocked", "failing"]
             .map(|state| format!(r#"keystead_write_path{{state="{state}"}}"#)),
@@ -208,7 +208,7 @@ async fn every_series_is_there_from_the_start_and_counters_begin_at_zero() {
 
 #[tokio::test]
 async fn durations_are_measured_from_the_first_check_on() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     for _ in 0..3 {
         service.check_key(&key).await.unwrap();

@@ -12,8 +12,8 @@ use crate::harness::{
     admin::checks_total,
     app::Service,
     backend::{Backend, Embedded},
-    bench::Bench,
     beside, eventually,
+    fixture::Fixture,
     keys::of_acme,
 };
 
@@ -44,14 +44,14 @@ fn client(services: [&Service; 2]) -> Child {
 /// check has to be repeated.
 #[tokio::test]
 async fn grpc_client_that_looks_at_health_leaves_an_instance_that_drains_without_a_failure() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         config.drain.delay = DELAY;
         config.drain.timeout = 2 * DELAY;
     })
     .await;
-    let stays = Service::ready(&bench.config).await;
-    let key = bench.keys.create(of_acme()).await;
-    let mut leaves = bench.service;
+    let stays = Service::ready(&fixture.config).await;
+    let key = fixture.keys.create(of_acme()).await;
+    let mut leaves = fixture.service;
     let mut client = client([&leaves, &stays]);
     let said = format!("{}\n", key.text);
     client.stdin.as_mut().unwrap().write_all(said.as_bytes()).await.unwrap();

@@ -11,15 +11,15 @@ use super::traffic::Traffic;
 use crate::harness::{
     app::{channel_to, check_over, presenting},
     backend::{Backend, Embedded},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
     keys::of_acme,
     wire::{CHECK, Wire},
 };
 
 #[tokio::test]
 async fn headers_over_the_limit_are_refused_and_the_connection_goes_on() {
-    let Bench { service, keys, config, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, config, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let limit = usize::try_from(config.grpc.max_header_bytes.get()).unwrap();
     let mut wire = Wire::connect(service.grpc).await;
@@ -43,13 +43,13 @@ async fn headers_over_the_limit_are_refused_and_the_connection_goes_on() {
 
 #[tokio::test]
 async fn requests_over_the_limit_of_one_connection_wait_for_their_turn() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         config.grpc.max_concurrent_streams = NonZeroU32::new(2).unwrap();
     });
-    let mut bench = bench.await;
-    let keys = bench.keys.create_many(8).await;
-    bench.backend.slow_down().await;
-    let checks = keys.iter().map(|key| bench.service.check_key(key));
+    let mut fixture = fixture.await;
+    let keys = fixture.keys.create_many(8).await;
+    fixture.backend.slow_down().await;
+    let checks = keys.iter().map(|key| fixture.service.check_key(key));
     for answer in futures::future::join_all(checks).await {
         answer.unwrap();
     }
@@ -57,11 +57,11 @@ async fn requests_over_the_limit_of_one_connection_wait_for_their_turn() {
 
 #[tokio::test]
 async fn connection_over_the_limit_is_closed_at_once_and_counted_and_others_go_on() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         // One is the test's own.
         config.grpc.max_connections = NonZeroUsize::new(2).unwrap();
     });
-    let Bench { service, keys, .. } = &bench.await;
+    let Fixture { service, keys, .. } = &fixture.await;
     let key = keys.create(of_acme()).await;
     service.check_key(&key).await.unwrap();
     let first = Wire::connect(service.grpc).await;
@@ -87,10 +87,10 @@ async fn connection_over_the_limit_is_closed_at_once_and_counted_and_others_go_o
 
 #[tokio::test]
 async fn connections_are_renewed_at_their_age_and_no_request_fails() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         config.grpc.max_connection_age = Duration::from_millis(200);
     });
-    let Bench { service, keys, .. } = &bench.await;
+    let Fixture { service, keys, .. } = &fixture.await;
     let key = keys.create(of_acme()).await;
     let (channel, connects) = channel_to(service.grpc).await;
     let traffic = Traffic::over(&channel, &key);
@@ -110,10 +110,10 @@ async fn connections_are_renewed_at_their_age_and_no_request_fails() {
 
 #[tokio::test]
 async fn connection_that_never_says_anything_gives_its_place_back() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         config.grpc.max_connection_age = Duration::from_millis(200);
     });
-    let Bench { service, .. } = &bench.await;
+    let Fixture { service, .. } = &fixture.await;
     let silent = tokio::net::TcpStream::connect(service.grpc).await.unwrap();
     let ended = async {
         silent.readable().await.unwrap();

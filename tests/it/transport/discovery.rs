@@ -16,7 +16,7 @@ use tonic_reflection::pb::{
 use crate::harness::{
     app::Service,
     backend::{Backend, Embedded},
-    bench::Bench,
+    fixture::Fixture,
 };
 
 /// Asks in one stream, and holds that each is answered.
@@ -57,7 +57,7 @@ fn symbol(name: &str) -> MessageRequest {
 
 #[tokio::test]
 async fn reflection_lists_every_service_that_is_offered() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let answer = ask(service, MessageRequest::ListServices(String::new())).await;
     let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
     let mut names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
@@ -73,7 +73,7 @@ async fn reflection_lists_every_service_that_is_offered() {
 
 #[tokio::test]
 async fn reflection_describes_every_kind_of_symbol_and_every_file_that_one_needs() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let symbols = [
         ("keystead.v1.Authz", "keystead/v1/authz.proto"),
         ("keystead.v1.Authz.Check", "keystead/v1/authz.proto"),
@@ -98,7 +98,7 @@ async fn reflection_describes_every_kind_of_symbol_and_every_file_that_one_needs
 
 #[tokio::test]
 async fn what_is_not_there_is_answered_in_a_reflection_stream_that_goes_on() {
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let message = "keystead.v1.CheckRequest".to_owned();
     let extension = ExtensionRequest { containing_type: message.clone(), extension_number: 1 };
     let answers = ask_all(
@@ -135,7 +135,7 @@ async fn older_version_of_reflection_answers_alike() {
         server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
     };
-    let Bench { service, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let message_request =
         Some(MessageRequest::FileContainingSymbol("keystead.v1.Authz".to_owned()));
     let request = v1alpha::ServerReflectionRequest { host: String::new(), message_request };

@@ -12,8 +12,8 @@ use tonic::Code;
 use crate::harness::{
     app::Service,
     backend::{Backend, on_both_stores},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
 };
 
 on_both_stores! {
@@ -43,7 +43,7 @@ async fn watch(
 }
 
 async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backend: impl Backend) {
-    let Bench { service, .. } = &Bench::new(backend).await;
+    let Fixture { service, .. } = &Fixture::new(backend).await;
     for name in READY.into_iter().chain(["liveness", "store"]) {
         is(service, name, Serving).await;
     }
@@ -65,33 +65,33 @@ async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backen
 }
 
 async fn outage_is_told_of_the_store_alone(backend: impl Backend) {
-    let mut bench = Bench::new(backend).await;
-    let mut store = watch(&bench.service, "store").await;
+    let mut fixture = Fixture::new(backend).await;
+    let mut store = watch(&fixture.service, "store").await;
     assert_eq!(store.next().await, Some(Serving));
-    bench.backend.vanish().await;
+    fixture.backend.vanish().await;
     assert_eq!(store.next().await, Some(NotServing));
-    is(&bench.service, "store", NotServing).await;
+    is(&fixture.service, "store", NotServing).await;
     for name in READY.into_iter().chain(["liveness"]) {
-        assert_eq!(bench.service.health(name).await.unwrap(), Serving, "{name:?}");
+        assert_eq!(fixture.service.health(name).await.unwrap(), Serving, "{name:?}");
     }
-    bench.backend.come_back().await;
+    fixture.backend.come_back().await;
     assert_eq!(store.next().await, Some(Serving));
 }
 
 async fn watchers_see_the_end_coming(backend: impl Backend) {
-    let mut bench = Bench::new(backend).await;
+    let mut fixture = Fixture::new(backend).await;
     let mut watchers = Vec::new();
     for name in READY {
-        let mut told = watch(&bench.service, name).await;
+        let mut told = watch(&fixture.service, name).await;
         assert_eq!(told.next().await, Some(Serving));
         watchers.push(told);
     }
-    let mut liveness = watch(&bench.service, "liveness").await;
+    let mut liveness = watch(&fixture.service, "liveness").await;
     assert_eq!(liveness.next().await, Some(Serving));
-    bench.service.stop(Stop::AtOnce);
+    fixture.service.stop(Stop::AtOnce);
     for mut told in watchers {
         assert_eq!(told.next().await, Some(NotServing));
     }
-    bench.service.ended().await;
+    fixture.service.ended().await;
     assert_eq!(liveness.next().await, None, "it lives to its end");
 }

@@ -16,7 +16,7 @@ use crate::harness::{
     admin::{checks_of, checks_total},
     app::{Service, presenting},
     backend::{Backend, Embedded},
-    bench::{Bench, without_background},
+    fixture::{Fixture, without_background},
     http,
     keys::{forged, of_acme},
     wire::{CHECK, Wire, endless, framed},
@@ -43,7 +43,7 @@ async fn raw(address: SocketAddr, request: &str) -> String {
 
 #[tokio::test]
 async fn what_is_not_grpc_is_an_http_error_on_every_grpc_listener() {
-    let Bench { service, .. } = &Bench::with(Embedded::start().await, with_all_listeners).await;
+    let Fixture { service, .. } = &Fixture::with(Embedded::start().await, with_all_listeners).await;
     for address in grpc_listeners(service) {
         let mut wire = Wire::connect(address).await;
         for path in [CHECK, "/auth?scopes=read", "/", "/grpc.health.v1.Health/Check"] {
@@ -78,7 +78,7 @@ async fn what_is_not_grpc_is_an_http_error_on_every_grpc_listener() {
 
 #[tokio::test]
 async fn grpc_with_a_codec_or_a_parameter_is_grpc() {
-    let Bench { service, keys, .. } = &Bench::new(Embedded::start().await).await;
+    let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let mut wire = Wire::connect(service.grpc).await;
     for content_type in ["application/grpc", "application/grpc+proto", "Application/gRPC; a=b"] {
@@ -93,7 +93,7 @@ async fn grpc_with_a_codec_or_a_parameter_is_grpc() {
 
 #[tokio::test]
 async fn http1_on_a_grpc_listener_is_refused_in_words() {
-    let Bench { service, .. } = &Bench::with(Embedded::start().await, with_all_listeners).await;
+    let Fixture { service, .. } = &Fixture::with(Embedded::start().await, with_all_listeners).await;
     for address in grpc_listeners(service) {
         for (request, status) in [
             ("GET /auth HTTP/1.1\r\nhost: x\r\n\r\n", 405),
@@ -119,8 +119,8 @@ async fn http1_on_a_grpc_listener_is_refused_in_words() {
 
 #[tokio::test]
 async fn http1_request_with_other_than_one_host_is_a_400() {
-    let Bench { service, keys, .. } =
-        &Bench::with(Embedded::start().await, with_all_listeners).await;
+    let Fixture { service, keys, .. } =
+        &Fixture::with(Embedded::start().await, with_all_listeners).await;
     let key = keys.create(of_acme()).await;
     for (hosts, version, status) in [
         ("host: a\r\n", "1.1", "200"),
@@ -143,7 +143,7 @@ async fn http1_request_with_other_than_one_host_is_a_400() {
 
 #[tokio::test]
 async fn last_answer_of_an_http1_connection_says_that_it_closes() {
-    let Bench { service, .. } = &Bench::with(Embedded::start().await, with_all_listeners).await;
+    let Fixture { service, .. } = &Fixture::with(Embedded::start().await, with_all_listeners).await;
     for address in [service.auth, service.admin.0] {
         for path in ["/auth", "/livez", "/nothing"] {
             for wish in ["close", "Close", "x, close"] {
@@ -170,7 +170,7 @@ async fn last_answer_of_an_http1_connection_says_that_it_closes() {
 
 #[tokio::test]
 async fn compressed_message_is_told_which_encodings_are_read() {
-    let Bench { service, .. } = &Bench::with(Embedded::start().await, with_all_listeners).await;
+    let Fixture { service, .. } = &Fixture::with(Embedded::start().await, with_all_listeners).await;
     for address in grpc_listeners(service) {
         let mut wire = Wire::connect(address).await;
         for path in [
@@ -193,10 +193,10 @@ async fn compressed_message_is_told_which_encodings_are_read() {
 #[tokio::test]
 async fn every_call_that_its_caller_gave_up_is_counted() {
     const GIVEN_UP: usize = 10;
-    let mut bench = Bench::with(Embedded::start().await, without_background).await;
-    let keys = bench.keys.create_many(GIVEN_UP).await;
-    bench.backend.hang().await;
-    let mut wire = Wire::connect(bench.service.grpc).await;
+    let mut fixture = Fixture::with(Embedded::start().await, without_background).await;
+    let keys = fixture.keys.create_many(GIVEN_UP).await;
+    fixture.backend.hang().await;
+    let mut wire = Wire::connect(fixture.service.grpc).await;
     let mut calls = Vec::new();
     for key in &keys {
         let message = prost::Message::encode_to_vec(&presenting(&key.text));
@@ -209,33 +209,33 @@ async fn every_call_that_its_caller_gave_up_is_counted() {
     assert_eq!(last.status().code(), tonic::Code::Unauthenticated);
     calls.iter().for_each(tokio::task::JoinHandle::abort);
     let series = checks_total("CANCELLED", "");
-    bench.service.admin.until_metric(&series, 2.0 * 10.0).await;
-    bench.backend.go_on().await;
+    fixture.service.admin.until_metric(&series, 2.0 * 10.0).await;
+    fixture.backend.go_on().await;
 }
 
 #[tokio::test]
 async fn forward_auth_request_that_its_proxy_gave_up_is_counted() {
-    let mut bench = Bench::with(Embedded::start().await, without_background).await;
-    let key = bench.keys.create(of_acme()).await;
-    bench.backend.hang().await;
-    let mut stream = TcpStream::connect(bench.service.auth).await.unwrap();
+    let mut fixture = Fixture::with(Embedded::start().await, without_background).await;
+    let key = fixture.keys.create(of_acme()).await;
+    fixture.backend.hang().await;
+    let mut stream = TcpStream::connect(fixture.service.auth).await.unwrap();
     let request = format!("GET /auth HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n", key.text);
     stream.write_all(request.as_bytes()).await.unwrap();
-    bench.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
+    fixture.service.admin.until_metric("keystead_store_in_flight", 1.0).await;
     drop(stream);
-    bench.service.admin.until_metric(&checks_of("forward_auth", "CANCELLED", ""), 1.0).await;
-    bench.backend.go_on().await;
+    fixture.service.admin.until_metric(&checks_of("forward_auth", "CANCELLED", ""), 1.0).await;
+    fixture.backend.go_on().await;
 }
 
 #[tokio::test]
 async fn surfaces_agree_on_white_space_and_say_what_is_odd() {
-    let bench = Bench::with(Embedded::start().await, |config| {
+    let fixture = Fixture::with(Embedded::start().await, |config| {
         with_all_listeners(config);
         let sources = ["authorization:Bearer", "header:x-api-key", "query:key", "cookie:key"];
         let sources = sources.map(str::to_owned).to_vec();
         config.credential.sources = sources.try_into().unwrap();
     });
-    let Bench { service, keys, .. } = &bench.await;
+    let Fixture { service, keys, .. } = &fixture.await;
     let key = keys.create(of_acme()).await.text;
     let encoded = |text: &str| text.replace('\n', "%0A").replace(' ', "%20").replace('"', "%22");
     let odd = [

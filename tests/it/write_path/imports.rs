@@ -16,8 +16,8 @@ use crate::{
     cli::import::csv,
     harness::{
         backend::{Backend, on_both_stores},
-        bench::Bench,
         eventually,
+        fixture::Fixture,
         keystead::{Keystead, Ran},
         refusal::Refusal,
     },
@@ -49,11 +49,11 @@ fn url(config: &Config) -> String {
 async fn revocations_return_and_are_felt_within_a_second_each_during_an_import(
     backend: impl Backend,
 ) {
-    let bench = Bench::new(backend).await;
-    let mut keys = bench.keys.create_many(600).await;
+    let fixture = Fixture::new(backend).await;
+    let mut keys = fixture.keys.create_many(600).await;
     let keystead = Keystead::new();
     keystead.write("keys.csv", csv(0..MANY));
-    let url = url(&bench.config);
+    let url = url(&fixture.config);
     let command = keystead.command(["keys", "import", "keys.csv", "--store", &url]);
     let importing = Ran::of(command, "");
     let mut importing = std::pin::pin!(importing);
@@ -65,13 +65,13 @@ async fn revocations_return_and_are_felt_within_a_second_each_during_an_import(
             () = pause => {}
         }
         let Some(key) = keys.pop() else { continue };
-        bench.service.check_key(&key).await.unwrap();
+        fixture.service.check_key(&key).await.unwrap();
         let began = Instant::now();
-        bench.keys.act(&key, Action::Revoke).await;
+        fixture.keys.act(&key, Action::Revoke).await;
         returned = returned.max(began.elapsed());
         let began = Instant::now();
         eventually("it is revoked", async || {
-            let status = bench.service.check_key(&key).await.err()?;
+            let status = fixture.service.check_key(&key).await.err()?;
             assert_eq!(Refusal::of(&status).reason, "KEY_REVOKED");
             Some(())
         })
@@ -86,9 +86,9 @@ async fn revocations_return_and_are_felt_within_a_second_each_during_an_import(
 }
 
 async fn keys_that_somebody_else_stores_meanwhile_are_named(backend: impl Backend) {
-    let bench = Bench::new(backend).await;
+    let fixture = Fixture::new(backend).await;
     let keystead = Keystead::new();
-    let url = url(&bench.config);
+    let url = url(&fixture.config);
     keystead.write("all.csv", csv(0..LINES));
     // The last line, long after it was looked up.
     keystead.write("last.csv", csv([LINES - 1]));
@@ -97,7 +97,7 @@ async fn keys_that_somebody_else_stores_meanwhile_are_named(backend: impl Backen
     let stored = async {
         let any = Page { principal: None, after: None, limit: NonZeroU32::MIN };
         eventually("keys are imported", async || {
-            (!bench.keys.engine().list(&any).await.unwrap().is_empty()).then_some(())
+            (!fixture.keys.engine().list(&any).await.unwrap().is_empty()).then_some(())
         })
         .await;
         keystead.run(["keys", "import", "last.csv", "--store", &url]).await.ok();

@@ -8,8 +8,8 @@ use crate::{
     harness::{
         app::Service,
         backend::{Backend, Embedded, Server},
-        bench::Bench,
         changes::{changes_after, head},
+        fixture::Fixture,
         keys::{Key, Keys},
         postgres::logical::logical,
     },
@@ -21,19 +21,19 @@ const FAR: i64 = 5_000;
 /// Revokes all keys, with `spoil` before each. Each must be felt, and be numbered
 /// above all that was there.
 async fn each_revocation_is_felt<B: Backend>(backend: B, spoil: impl AsyncFn(&B, &Key)) {
-    let bench = Bench::with(backend, for_ever).await;
-    let keys = bench.keys.create_many(3).await;
+    let fixture = Fixture::with(backend, for_ever).await;
+    let keys = fixture.keys.create_many(3).await;
     let mut newest = Revision(0);
     for key in &keys {
-        spoil(&bench.backend, key).await;
-        bench.service.check_key(key).await.unwrap();
-        let before = bench.keys.record(key).await.revision.max(newest);
-        let revoked = bench.keys.act(key, Action::Revoke).await;
+        spoil(&fixture.backend, key).await;
+        fixture.service.check_key(key).await.unwrap();
+        let before = fixture.keys.record(key).await.revision.max(newest);
+        let revoked = fixture.keys.act(key, Action::Revoke).await;
         assert!(revoked.revision > before, "{} after {before}", revoked.revision);
         newest = revoked.revision;
-        until_refused(key, &bench.service).await;
+        until_refused(key, &fixture.service).await;
     }
-    let changes = changes_after(bench.keys.engine(), Revision(0)).await;
+    let changes = changes_after(fixture.keys.engine(), Revision(0)).await;
     assert!(changes.is_sorted_by(|a, b| a.revision < b.revision));
 }
 
@@ -61,12 +61,12 @@ async fn key_with_a_number_above_the_sequence_can_be_revoked() {
 
 #[tokio::test]
 async fn logical_copy_that_takes_over_numbers_changes_above_all_that_it_was_given() {
-    let bench = Bench::with(Server::with(logical()).await, for_ever).await;
-    let keys = bench.keys.create_many(20).await;
-    let origin = &bench.backend.postgres;
+    let fixture = Fixture::with(Server::with(logical()).await, for_ever).await;
+    let keys = fixture.keys.create_many(20).await;
+    let origin = &fixture.backend.postgres;
     let copy = origin.logical_copy().await;
     copy.cut_over(origin).await;
-    let mut config = bench.config.clone();
+    let mut config = fixture.config.clone();
     config.store.url = copy.url().parse().unwrap();
     let (there, service) = (Keys::open(&config).await, Service::ready(&config).await);
     let newest = head(there.engine()).await;

@@ -8,8 +8,8 @@ use crate::{
     feed::for_ever,
     harness::{
         backend::{Backend, Server},
-        bench::Bench,
         eventually,
+        fixture::Fixture,
         postgres::logical::logical,
     },
 };
@@ -26,14 +26,14 @@ fn documented_deletions() -> Vec<String> {
 
 #[tokio::test]
 async fn publication_of_all_tables_stops_neither_changes_nor_what_operators_are_told_to_run() {
-    let bench = Bench::with(Server::with(logical()).await, |config| {
+    let fixture = Fixture::with(Server::with(logical()).await, |config| {
         for_ever(config);
         config.feed.canary_every = std::time::Duration::from_millis(100);
     })
     .await;
-    let keys = bench.keys.create_many(3).await;
-    bench.keys.act(&keys[0], Action::Revoke).await;
-    bench
+    let keys = fixture.keys.create_many(3).await;
+    fixture.keys.act(&keys[0], Action::Revoke).await;
+    fixture
         .backend
         .sql(
             "CREATE PUBLICATION everything FOR ALL TABLES; \
@@ -45,19 +45,19 @@ async fn publication_of_all_tables_stops_neither_changes_nor_what_operators_are_
     let deletions = documented_deletions();
     assert!(deletions.len() >= 2, "{deletions:?}");
     for deletion in deletions {
-        bench.backend.sql(&deletion).await;
+        fixture.backend.sql(&deletion).await;
     }
     let left = "SELECT count(*) FROM keystead.audit_log";
-    assert_eq!(bench.backend.postgres.value(left).await, "0");
-    bench.keys.act(&keys[1], Action::Revoke).await;
-    bench.keys.act(&keys[2], Action::Disable).await;
-    bench.backend.sql("UPDATE keystead.api_keys SET state = 'revoked'").await;
+    assert_eq!(fixture.backend.postgres.value(left).await, "0");
+    fixture.keys.act(&keys[1], Action::Revoke).await;
+    fixture.keys.act(&keys[2], Action::Disable).await;
+    fixture.backend.sql("UPDATE keystead.api_keys SET state = 'revoked'").await;
 
     let count = async || {
-        let scrape = bench.service.admin.scrape().await;
+        let scrape = fixture.service.admin.scrape().await;
         if scrape.names().any(|name| name == COUNT) { scrape.get(COUNT) } else { 0.0 }
     };
     let before = count().await;
     eventually("canaries go on", async || (count().await > before + 2.5).then_some(())).await;
-    bench.service.admin.until_metric(r#"keystead_write_path{state="ok"}"#, 1.0).await;
+    fixture.service.admin.until_metric(r#"keystead_write_path{state="ok"}"#, 1.0).await;
 }

@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::harness::{
     backend::{Backend, Server},
-    bench::Bench,
+    fixture::Fixture,
     postgres::{Postgres, rows},
 };
 
@@ -27,9 +27,9 @@ async fn serving(postgres: &Postgres) -> tokio_postgres::Client {
 
 #[tokio::test]
 async fn role_that_may_not_change_keys_cannot_hold_up_changes() {
-    let bench = Bench::new(Server::start().await).await;
-    let keys = bench.keys.create_many(2).await;
-    let client = serving(&bench.backend.postgres).await;
+    let fixture = Fixture::new(Server::start().await).await;
+    let keys = fixture.keys.create_many(2).await;
+    let client = serving(&fixture.backend.postgres).await;
     for refused in [
         "LOCK TABLE keystead.change_order IN EXCLUSIVE MODE",
         "LOCK TABLE keystead.change_order IN ACCESS SHARE MODE",
@@ -48,7 +48,7 @@ async fn role_that_may_not_change_keys_cannot_hold_up_changes() {
     let locks = "BEGIN; SELECT pg_advisory_xact_lock(x'6b65797374656164'::bigint); \
         SELECT count(*) FROM keystead.api_keys, keystead.key_changes";
     rows(&client, locks).await;
-    bench.keys.act(&keys[0], Action::Revoke).await;
+    fixture.keys.act(&keys[0], Action::Revoke).await;
     rows(&client, "ROLLBACK").await;
-    bench.keys.act(&keys[1], Action::Revoke).await;
+    fixture.keys.act(&keys[1], Action::Revoke).await;
 }

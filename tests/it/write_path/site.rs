@@ -60,7 +60,7 @@ impl Site {
         let took = self.until(state).await;
         assert!(took < NOTICED, "{took:?}");
         let status = Admin(self.server.admin).status().await;
-        assert_eq!(status["ladder"], "degraded", "{status}");
+        assert_eq!(status["state"], "degraded", "{status}");
         assert_eq!(status["dominant_cause"]["tier"], "write_path", "{status}");
         assert_eq!(status["tiers"]["store"]["state"], "up", "{status}");
         let lines = self.lines("WARN");

@@ -4,47 +4,47 @@ use super::*;
 
 #[test]
 fn the_first_call_after_the_pause_makes_it_half_open() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
-    assert_eq!(bench.state(), BreakerState::Open, "nobody has asked yet");
-    let admitted = bench.breaker.admit(bench.now);
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
+    assert_eq!(fixture.state(), BreakerState::Open, "nobody has asked yet");
+    let admitted = fixture.breaker.admit(fixture.now);
     assert!(matches!(admitted, Some((_, Some(Transition::HalfOpened)))), "{admitted:?}");
-    assert_eq!(bench.state(), BreakerState::HalfOpen);
-    assert!(matches!(bench.breaker.admit(bench.now), Some((_, None))), "told once");
+    assert_eq!(fixture.state(), BreakerState::HalfOpen);
+    assert!(matches!(fixture.breaker.admit(fixture.now), Some((_, None))), "told once");
 }
 
 #[test]
 fn half_open_probes_are_counted_when_they_are_admitted_and_not_when_they_end() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
-    let mut probes: Vec<_> = (0..PROBES).map(|_| bench.admit().unwrap()).collect();
-    assert!(bench.admit().is_none() && !bench.breaker.admits(bench.now));
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
+    let mut probes: Vec<_> = (0..PROBES).map(|_| fixture.admit().unwrap()).collect();
+    assert!(fixture.admit().is_none() && !fixture.breaker.admits(fixture.now));
     // However long they take, and however many were answered.
-    bench.pass(60_000);
-    assert!(bench.admit().is_none());
+    fixture.pass(60_000);
+    assert!(fixture.admit().is_none());
     let first = probes.pop().unwrap();
-    bench.end(first, &answered(FAST));
-    assert!(bench.admit().is_none());
+    fixture.end(first, &answered(FAST));
+    assert!(fixture.admit().is_none());
 }
 
 #[test]
 fn a_probe_that_fails_opens_it_again_at_once() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
-    let (first, second) = (bench.admit().unwrap(), bench.admit().unwrap());
-    bench.end(first, &answered(FAST));
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
+    let (first, second) = (fixture.admit().unwrap(), fixture.admit().unwrap());
+    fixture.end(first, &answered(FAST));
     assert!(matches!(
-        bench.end(second, &unreachable()),
+        fixture.end(second, &unreachable()),
         Some(Transition::Opened { again: true, .. })
     ));
-    assert!(bench.admit().is_none());
+    assert!(fixture.admit().is_none());
 }
 
 #[test]
 fn a_probe_that_is_slow_opens_it_again() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
-    let opened = bench.calls(1, &answered(SLOW));
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
+    let opened = fixture.calls(1, &answered(SLOW));
     let why = Why::Slowness(Count { calls: 1, failed: 0, slow: 1 });
     let pause = Duration::from_secs(1);
     assert_eq!(opened, Some(Transition::Opened { why, pause, again: true }));
@@ -52,56 +52,56 @@ fn a_probe_that_is_slow_opens_it_again() {
 
 #[test]
 fn each_time_it_opens_again_it_is_open_for_twice_as_long_up_to_a_bound() {
-    let mut bench = Bench::opened();
-    let pauses: Vec<_> = (0..200).map(|_| bench.fail_again().as_millis()).collect();
+    let mut fixture = Fixture::opened();
+    let pauses: Vec<_> = (0..200).map(|_| fixture.fail_again().as_millis()).collect();
     assert_eq!(pauses[..5], [1000, 2000, 4000, 4000, 4000]);
     assert_eq!(pauses.last(), Some(&4000));
 }
 
 #[test]
 fn it_closes_when_all_probes_are_answered_in_time_and_says_how_long_it_took() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
-    bench.calls(PROBES - 1, &answered(FAST));
-    assert_eq!(bench.state(), BreakerState::HalfOpen);
-    bench.pass(250);
-    let closed = bench.calls(1, &answered(FAST));
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
+    fixture.calls(PROBES - 1, &answered(FAST));
+    assert_eq!(fixture.state(), BreakerState::HalfOpen);
+    fixture.pass(250);
+    let closed = fixture.calls(1, &answered(FAST));
     assert_eq!(closed, Some(Transition::Closed { after: Duration::from_millis(750) }));
-    assert_eq!(bench.breaker.tries_in(bench.now), None);
+    assert_eq!(fixture.breaker.tries_in(fixture.now), None);
 }
 
 #[test]
 fn a_closing_after_many_attempts_counts_from_the_first_opening() {
-    let mut bench = Bench::opened();
-    bench.fail_again();
-    bench.fail_again();
-    bench.pass(2000);
-    let closed = bench.calls(PROBES, &answered(FAST));
+    let mut fixture = Fixture::opened();
+    fixture.fail_again();
+    fixture.fail_again();
+    fixture.pass(2000);
+    let closed = fixture.calls(PROBES, &answered(FAST));
     assert_eq!(closed, Some(Transition::Closed { after: Duration::from_millis(3500) }));
 }
 
 #[test]
 fn after_closing_places_grow_evenly_from_as_many_as_there_were_probes_to_all() {
-    let mut bench = Bench::closed_again();
-    let began = bench.now;
-    let places = |after| bench.breaker.places(began + Duration::from_millis(after));
+    let mut fixture = Fixture::closed_again();
+    let began = fixture.now;
+    let places = |after| fixture.breaker.places(began + Duration::from_millis(after));
     let grown = [0, 399, 400, 800, 1200, 1600, 1999, 2000, 60_000].map(places);
     assert_eq!(grown, [3, 3, 4, 5, 6, 7, 7, 8, 8]);
     for taken in 3..PLACES {
-        let more = bench.breaker.more_than(taken).unwrap();
-        assert_eq!(bench.breaker.places(more), taken + 1);
-        assert_eq!(bench.breaker.places(more - Duration::from_nanos(1)), taken);
+        let more = fixture.breaker.more_than(taken).unwrap();
+        assert_eq!(fixture.breaker.places(more), taken + 1);
+        assert_eq!(fixture.breaker.places(more - Duration::from_nanos(1)), taken);
     }
-    assert_eq!(bench.breaker.more_than(PLACES), None, "there will never be more");
-    bench.pass(2000);
-    assert!(bench.admit().is_some());
+    assert_eq!(fixture.breaker.more_than(PLACES), None, "there will never be more");
+    fixture.pass(2000);
+    assert!(fixture.admit().is_some());
 }
 
 #[test]
 fn before_the_first_outage_all_places_are_given_out() {
-    let bench = Bench::new();
-    assert_eq!(bench.breaker.places(bench.now), PLACES);
-    assert_eq!(bench.breaker.more_than(PLACES), None);
+    let fixture = Fixture::new();
+    assert_eq!(fixture.breaker.places(fixture.now), PLACES);
+    assert_eq!(fixture.breaker.more_than(PLACES), None);
 }
 
 #[test]
@@ -110,29 +110,30 @@ fn no_time_to_ramp_up_and_more_probes_than_places_are_settings_like_others() {
     config.breaker.ramp_up_for = Duration::ZERO;
     config.breaker.half_open_calls = NonZeroUsize::new(PLACES + 2).unwrap();
     let now = Instant::now();
-    let mut bench = Bench { breaker: Breaker::new(&config, |pause| pause, now), now };
-    bench.calls(10, &unreachable());
-    bench.pass(500);
-    bench.calls(PLACES + 2, &answered(FAST));
-    assert_eq!(bench.state(), BreakerState::Closed);
-    assert_eq!(bench.breaker.places(bench.now), PLACES);
+    let mut fixture = Fixture { breaker: Breaker::new(&config, |pause| pause, now), now };
+    fixture.calls(10, &unreachable());
+    fixture.pass(500);
+    fixture.calls(PLACES + 2, &answered(FAST));
+    assert_eq!(fixture.state(), BreakerState::Closed);
+    assert_eq!(fixture.breaker.places(fixture.now), PLACES);
 }
 
 #[test]
 fn after_closing_calls_are_counted_anew() {
-    let mut bench = Bench::closed_again();
-    bench.calls(9, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Closed);
-    bench.calls(1, &unreachable());
-    assert_eq!(bench.state(), BreakerState::Open);
+    let mut fixture = Fixture::closed_again();
+    fixture.calls(9, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Closed);
+    fixture.calls(1, &unreachable());
+    assert_eq!(fixture.state(), BreakerState::Open);
 }
 
 #[test]
 fn opening_while_places_grow_lasts_twice_as_long_and_afterwards_as_the_first_time() {
     for (millis, pause) in [(1999, 1000), (2000, 500)] {
-        let mut bench = Bench::closed_again();
-        bench.pass(millis);
-        let Some(Transition::Opened { pause: lasts, again, .. }) = bench.calls(10, &unreachable())
+        let mut fixture = Fixture::closed_again();
+        fixture.pass(millis);
+        let Some(Transition::Opened { pause: lasts, again, .. }) =
+            fixture.calls(10, &unreachable())
         else {
             panic!("all failed");
         };
@@ -142,53 +143,53 @@ fn opening_while_places_grow_lasts_twice_as_long_and_afterwards_as_the_first_tim
 
 #[test]
 fn a_probe_that_finds_something_unreadable_was_answered() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
-    bench.calls(PROBES, &failed(StoreErrorKind::Unreadable));
-    assert_eq!(bench.state(), BreakerState::Closed);
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
+    fixture.calls(PROBES, &failed(StoreErrorKind::Unreadable));
+    assert_eq!(fixture.state(), BreakerState::Closed);
 }
 
 #[test]
 fn a_probe_that_says_nothing_is_given_back() {
-    let mut bench = Bench::opened();
-    bench.pass(500);
+    let mut fixture = Fixture::opened();
+    fixture.pass(500);
     for outcome in [Outcome::Nothing, failed(StoreErrorKind::Saturated)] {
         for _ in 0..100 {
-            let probes: Vec<_> = (0..PROBES).map(|_| bench.admit().unwrap()).collect();
-            assert!(bench.admit().is_none());
+            let probes: Vec<_> = (0..PROBES).map(|_| fixture.admit().unwrap()).collect();
+            assert!(fixture.admit().is_none());
             for probe in probes {
-                assert_eq!(bench.end(probe, &outcome), None);
+                assert_eq!(fixture.end(probe, &outcome), None);
             }
         }
     }
-    assert_eq!(bench.state(), BreakerState::HalfOpen);
-    bench.calls(PROBES, &answered(FAST));
-    assert_eq!(bench.state(), BreakerState::Closed);
+    assert_eq!(fixture.state(), BreakerState::HalfOpen);
+    fixture.calls(PROBES, &answered(FAST));
+    assert_eq!(fixture.state(), BreakerState::Closed);
 }
 
 #[test]
 fn a_call_from_before_the_state_changed_does_not_count() {
-    let mut bench = Bench::new();
-    let late: Vec<_> = (0..30).map(|_| bench.admit().unwrap()).collect();
+    let mut fixture = Fixture::new();
+    let late: Vec<_> = (0..30).map(|_| fixture.admit().unwrap()).collect();
     let mut late = late.into_iter();
-    bench.calls(10, &unreachable());
+    fixture.calls(10, &unreachable());
     // Open: it neither opens again nor lasts longer.
-    assert_eq!(bench.end(late.next().unwrap(), &unreachable()), None);
-    bench.pass(500);
-    let probe = bench.admit().unwrap();
+    assert_eq!(fixture.end(late.next().unwrap(), &unreachable()), None);
+    fixture.pass(500);
+    let probe = fixture.admit().unwrap();
     // Half-open: neither failures nor answers nor what is given back are probes'.
     for outcome in [unreachable(), answered(FAST), answered(FAST), answered(FAST), Outcome::Nothing]
     {
-        assert_eq!(bench.end(late.next().unwrap(), &outcome), None);
+        assert_eq!(fixture.end(late.next().unwrap(), &outcome), None);
     }
-    assert_eq!(bench.state(), BreakerState::HalfOpen);
-    bench.calls(PROBES - 1, &answered(FAST));
-    assert!(bench.admit().is_none());
-    bench.end(probe, &answered(FAST));
-    assert_eq!(bench.state(), BreakerState::Closed);
+    assert_eq!(fixture.state(), BreakerState::HalfOpen);
+    fixture.calls(PROBES - 1, &answered(FAST));
+    assert!(fixture.admit().is_none());
+    fixture.end(probe, &answered(FAST));
+    assert_eq!(fixture.state(), BreakerState::Closed);
     // Closed again: what was admitted before is not among those that are judged.
     for ticket in late {
-        assert_eq!(bench.end(ticket, &unreachable()), None);
+        assert_eq!(fixture.end(ticket, &unreachable()), None);
     }
-    assert_eq!(bench.state(), BreakerState::Closed);
+    assert_eq!(fixture.state(), BreakerState::Closed);
 }

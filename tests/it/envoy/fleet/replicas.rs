@@ -78,8 +78,8 @@ impl Fleet {
         self.admin(replica).until_ready().await;
     }
 
-    pub(super) async fn ladder(&self, replica: usize) -> String {
-        self.admin(replica).status().await["ladder"].as_str().unwrap().to_owned()
+    pub(super) async fn instance(&self, replica: usize) -> String {
+        self.admin(replica).status().await["state"].as_str().unwrap().to_owned()
     }
 
     /// Waits until each has answered Envoy from now on.

@@ -25,7 +25,7 @@ through_both! {
 async fn refusal_reaches_the_client_whole_and_the_upstream_not_at_all(kind: Kind) {
     let site = Site::new(kind).await;
     let (revoked, powerless) = (site.orders_key().await, site.plain_key().await);
-    site.bench.keys.act(&revoked, Action::Revoke).await;
+    site.fixture.keys.act(&revoked, Action::Revoke).await;
     let realm = r#"Bearer realm="keystead""#;
     let invalid = format!(r#"{realm}, error="invalid_token""#);
     let insufficient = format!(r#"{realm}, error="insufficient_scope""#);
@@ -58,12 +58,12 @@ async fn outage_is_a_503_for_a_cold_key_and_nothing_for_a_warm_one(kind: Kind) {
     let (warm, cold) = (site.orders_key().await, site.orders_key().await);
     let queries = "keystead_store_queries_total";
     eventually("the key is in memory", async || {
-        let before = site.bench.service.admin.metric(queries).await;
+        let before = site.fixture.service.admin.metric(queries).await;
         assert_eq!(site.gateway.get("/orders/", &[("x-api-key", &warm.text)]).await.status, 200);
-        (site.bench.service.admin.metric(queries).await < before + 0.5).then_some(())
+        (site.fixture.service.admin.metric(queries).await < before + 0.5).then_some(())
     })
     .await;
-    site.bench.backend.vanish().await;
+    site.fixture.backend.vanish().await;
     let seen = site.upstream.received().len();
     for _ in 0..20 {
         let answer = site.gateway.get("/orders/", &[("x-api-key", &cold.text)]).await;
@@ -93,7 +93,7 @@ async fn errors_of_the_upstream_stay_what_they_are(kind: Kind) {
     }
     // Port 1 is below those that are given out.
     let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let gateway = kind.start(site.bench.service.auth, nobody).await;
+    let gateway = kind.start(site.fixture.service.auth, nobody).await;
     let answer = gateway.get("/", &[("x-api-key", &key.text)]).await;
     assert_eq!(answer.status, 502, "it is not Keystead that is out: {answer:?}");
 }
@@ -107,7 +107,7 @@ async fn needs_that_make_no_sense_let_nobody_in(kind: Kind) {
     for needs in ["scope=orders:read", "scopes=", long.as_str()] {
         let change = ("scopes=orders:read+orders:list", needs);
         let gateway =
-            kind.start_changed(change, site.bench.service.auth, site.upstream.address).await;
+            kind.start_changed(change, site.fixture.service.auth, site.upstream.address).await;
         let answer = gateway.get("/orders/", &[("x-api-key", &key.text)]).await;
         let told = if kind == Kind::Nginx { 500 } else { 400 };
         assert_eq!(answer.status, told, "{needs}: {answer:?}");

@@ -110,7 +110,7 @@ async fn client_cannot_take_the_identity_out_of_its_request(kind: Kind) {
 async fn principal_that_is_no_legal_header_arrives_encoded(kind: Kind) {
     let site = Site::new(kind).await;
     let principal = "Größe 100%\r\nx-admin: 1".to_owned();
-    let key = site.bench.keys.create(Rights { principal, ..of_acme() }).await;
+    let key = site.fixture.keys.create(Rights { principal, ..of_acme() }).await;
     let answer = site.gateway.get("/", &[("x-api-key", &key.text)]).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let [received] = &site.upstream.received()[..] else { panic!("asked more than once") };
@@ -123,7 +123,7 @@ async fn client_address_is_that_of_the_connection_whatever_the_client_says(kind:
     let site = Site::new(kind).await;
     let restricted_to = |network: &str| {
         let allowed_networks = vec![network.parse().unwrap()];
-        site.bench.keys.create(Rights { allowed_networks, ..of_acme() })
+        site.fixture.keys.create(Rights { allowed_networks, ..of_acme() })
     };
     let (ours, theirs) =
         (restricted_to("127.0.0.1/32").await, restricted_to("203.0.113.0/24").await);
@@ -191,7 +191,7 @@ async fn key_does_not_reach_the_upstream_with_the_lines_that_remove_it(kind: Kin
         Kind::Nginx => ("# proxy_set_header ", "proxy_set_header "),
         Kind::Caddy => ("# request_header -", "request_header -"),
     };
-    let (keystead, upstream) = (site.bench.service.auth, site.upstream.address);
+    let (keystead, upstream) = (site.fixture.service.auth, site.upstream.address);
     let gateway = kind.start_changed(change, keystead, upstream).await;
     let bearer = format!("Bearer {}", key.text);
     for header in [("authorization", bearer.as_str()), ("x-api-key", &key.text)] {

@@ -9,8 +9,8 @@ use super::{Kind, on_its_own, through_both};
 use crate::harness::{
     admin::Admin,
     backend::{Backend, Embedded},
-    bench::Bench,
     eventually,
+    fixture::Fixture,
     gateway::Gateway,
     keys::of_acme,
     keystead::Keystead,
@@ -43,14 +43,15 @@ async fn is_an_outage(gateway: &Gateway, key: &str) {
 #[tokio::test]
 async fn dead_or_hung_instance_is_passed_over_by_nginx() {
     let upstream = Upstream::start().await;
-    let bench = Bench::with(Embedded::start().await, on_its_own).await;
-    let key = bench.keys.create(of_acme()).await;
+    let fixture = Fixture::with(Embedded::start().await, on_its_own).await;
+    let key = fixture.keys.create(of_acme()).await;
     // Nobody listens on port 1; the other one takes connections and says nothing.
     let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for other in ["127.0.0.1:1".to_owned(), hung.local_addr().unwrap().to_string()] {
         let both = format!("server {other} max_fails=0;\n    {INSTANCE}");
         let change = (INSTANCE, both.as_str());
-        let gateway = Kind::Nginx.start_changed(change, bench.service.auth, upstream.address).await;
+        let gateway =
+            Kind::Nginx.start_changed(change, fixture.service.auth, upstream.address).await;
         for _ in 0..10 {
             let answer = gateway.get("/", &[("x-api-key", &key.text)]).await;
             assert_eq!(answer.status, 200, "{other}: {answer:?}");
@@ -63,13 +64,13 @@ async fn dead_or_hung_instance_is_passed_over_by_nginx() {
 #[tokio::test]
 async fn key_with_too_many_scopes_for_nginx_takes_no_instance_from_the_others() {
     let upstream = Upstream::start().await;
-    let bench = Bench::with(Embedded::start().await, on_its_own).await;
+    let fixture = Fixture::with(Embedded::start().await, on_its_own).await;
     let scopes = (0..256).map(|n| format!("{n:0>256}")).collect();
-    let huge = bench.keys.create(Rights { scopes, ..of_acme() }).await;
-    let key = bench.keys.create(of_acme()).await;
+    let huge = fixture.keys.create(Rights { scopes, ..of_acme() }).await;
+    let key = fixture.keys.create(of_acme()).await;
     let both = format!("{INSTANCE}\n    {INSTANCE}");
     let change = (INSTANCE, both.as_str());
-    let gateway = Kind::Nginx.start_changed(change, bench.service.auth, upstream.address).await;
+    let gateway = Kind::Nginx.start_changed(change, fixture.service.auth, upstream.address).await;
     for _ in 0..6 {
         is_an_outage(&gateway, &huge.text).await;
         let answer = gateway.get("/", &[("x-api-key", &key.text)]).await;

@@ -1,0 +1,359 @@
+//! How well this instance stands, for routing, dashboards and alerts.
+
+mod warmth;
+mod watch;
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch::{Receiver, Sender};
+
+pub use warmth::{Counts, Share, Warmth};
+pub use watch::TierWatch;
+
+use crate::{
+    store::{StoreError, StoreErrorKind},
+    time::Clock,
+};
+
+/// The rungs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    /// The store or the feed has not answered yet since the start, and nothing
+    /// was in memory then.
+    Starting,
+    /// The store answers.
+    Normal,
+    /// The store is down, is doubted, or takes no changes. Keys that are in memory
+    /// are served.
+    Degraded,
+    /// The store is down, and hardly any check of a known key is answered.
+    Cold,
+    /// The instance is about to stop.
+    Draining,
+}
+
+impl InstanceState {
+    /// Every state, for metrics that must exist from the start.
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Normal, Self::Degraded, Self::Cold, Self::Draining];
+
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Normal => "normal",
+            Self::Degraded => "degraded",
+            Self::Cold => "cold",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Whether new checks should be sent here.
+    #[must_use]
+    pub const fn serves(self) -> bool {
+        match self {
+            Self::Normal | Self::Degraded => true,
+            Self::Starting | Self::Cold | Self::Draining => false,
+        }
+    }
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an instance depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    /// The store, as lookups see it.
+    Store,
+    /// The changes of the store.
+    Feed,
+    /// The store, as whoever changes a key sees it.
+    WritePath,
+}
+
+/// Why a store that answers is not taken at its word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// Keys are missing that it should have.
+    Suspect,
+    /// Its data are older than `store.max_lag`.
+    Lagging,
+    /// It has keys of a secret that is not in the secret file.
+    SecretUnknown,
+}
+
+impl Doubt {
+    /// Every doubt, the gravest first.
+    pub const ALL: [Self; 3] = [Self::SecretUnknown, Self::Lagging, Self::Suspect];
+
+    /// The word for it in `/status` and in the log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspect => "suspect",
+            Self::Lagging => "lagging",
+            Self::SecretUnknown => "secret_unknown",
+        }
+    }
+}
+
+impl Dependency {
+    /// The word for it in the log and in `/status`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Feed => "feed",
+            Self::WritePath => "write_path",
+        }
+    }
+}
+
+/// What is known of a dependency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TierState {
+    /// Nobody has asked it yet.
+    Unknown,
+    /// There is none, and nothing waits for it.
+    None,
+    /// It answers.
+    Up,
+    /// It does not.
+    Down {
+        /// Why, as of the last call.
+        cause: StoreErrorKind,
+        /// What it said, as of the last call.
+        detail: Arc<str>,
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl TierState {
+    /// Whether it answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        *self == Self::Up
+    }
+
+    /// The words for [`TierState::as_write_path`].
+    pub(crate) const WRITE_PATHS: [&str; 5] = ["unknown", "read_only", "ok", "blocked", "failing"];
+
+    /// The word for it in the metric of the write path.
+    pub(crate) const fn as_write_path(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::None => "read_only",
+            Self::Up => "ok",
+            Self::Down { cause: StoreErrorKind::Blocked, .. } => "blocked",
+            Self::Down { .. } => "failing",
+        }
+    }
+
+    /// Whether an instance need not wait for it.
+    fn is_settled(&self) -> bool {
+        matches!(self, Self::Up | Self::None)
+    }
+}
+
+/// Where the instance stands, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The state.
+    pub state: InstanceState,
+    /// Since when.
+    pub since: Timestamp,
+    /// The store.
+    pub store: TierState,
+    /// The changes of the store.
+    pub feed: TierState,
+    /// Whether the store takes changes of keys.
+    pub write_path: TierState,
+    /// Why the store is not taken at its word, if there is a reason.
+    doubts: Vec<Doubt>,
+    /// Whether it began with keys in memory.
+    warm: bool,
+}
+
+impl Standing {
+    /// Whether the store answers, and is believed.
+    #[must_use]
+    pub fn store_is_well(&self) -> bool {
+        self.store.is_up() && self.doubts.is_empty()
+    }
+
+    /// Whether there is this reason not to take the store at its word.
+    #[must_use]
+    pub fn doubts(&self, doubt: Doubt) -> bool {
+        self.doubts.contains(&doubt)
+    }
+
+    /// The tier that explains most of what is wrong, and the word for the cause.
+    #[must_use]
+    pub fn dominant_cause(&self) -> Option<(&'static str, &'static str)> {
+        let down = |of: Dependency, state: &TierState| match state {
+            TierState::Down { cause, .. } => Some((of.as_str(), cause.as_str())),
+            TierState::Unknown | TierState::None | TierState::Up => None,
+        };
+        let doubt = Doubt::ALL.into_iter().find(|doubt| self.doubts(*doubt));
+        down(Dependency::Store, &self.store)
+            .or_else(|| doubt.map(|doubt| (Dependency::Store.as_str(), doubt.as_str())))
+            .or_else(|| down(Dependency::Feed, &self.feed))
+            .or_else(|| down(Dependency::WritePath, &self.write_path))
+    }
+
+    fn tier(&mut self, of: Dependency) -> &mut TierState {
+        match of {
+            Dependency::Store => &mut self.store,
+            Dependency::Feed => &mut self.feed,
+            Dependency::WritePath => &mut self.write_path,
+        }
+    }
+
+    /// The state that follows from the state of the tiers. An instance serves
+    /// when both have answered once: from then on a key that is in the store
+    /// would be answered, and a change would be noticed, where the store has a
+    /// feed of changes at all. Or when it began with what it had in memory before
+    /// a restart. Later failures do not take it back to the start.
+    fn state_from_tiers(&self) -> InstanceState {
+        let settled = self.store.is_settled() && self.feed.is_settled();
+        match (self.state, &self.store) {
+            (InstanceState::Draining, _) => InstanceState::Draining,
+            (InstanceState::Starting, _) if !settled && !self.warm => InstanceState::Starting,
+            (
+                InstanceState::Starting
+                | InstanceState::Normal
+                | InstanceState::Degraded
+                | InstanceState::Cold,
+                TierState::Up | TierState::None,
+            ) => {
+                let writable = !matches!(self.write_path, TierState::Down { .. });
+                if !self.doubts.is_empty() || !writable {
+                    InstanceState::Degraded
+                } else {
+                    InstanceState::Normal
+                }
+            }
+            (InstanceState::Cold, TierState::Down { .. } | TierState::Unknown) => {
+                InstanceState::Cold
+            }
+            (
+                InstanceState::Starting | InstanceState::Normal | InstanceState::Degraded,
+                TierState::Down { .. } | TierState::Unknown,
+            ) => InstanceState::Degraded,
+        }
+    }
+}
+
+/// Takes in what happens and says where the instance stands. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    standing: Sender<Standing>,
+    clock: Clock,
+}
+
+impl Instance {
+    /// The instance of an instance that has just started.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let standing = Standing {
+            state: InstanceState::Starting,
+            since: clock.wall(),
+            store: TierState::Unknown,
+            feed: TierState::Unknown,
+            write_path: TierState::Unknown,
+            doubts: Vec::new(),
+            warm: false,
+        };
+        Self { standing: Sender::new(standing), clock }
+    }
+
+    /// Where the instance stands now.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Sees every change.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// The instance begins with keys in memory.
+    pub fn begin_warm(&self) {
+        self.update(|standing| standing.warm = true);
+    }
+
+    /// The instance is about to stop. Final.
+    pub fn drain(&self) {
+        self.update(|standing| standing.state = InstanceState::Draining);
+    }
+
+    /// Takes in what became of the checks of known keys while the store was in
+    /// doubt. Changes nothing unless the store is down.
+    pub fn assess(&self, share: Share) {
+        self.update(|standing| {
+            if standing.state == InstanceState::Degraded && share.is_cold() {
+                standing.state = InstanceState::Cold;
+            } else if standing.state == InstanceState::Cold && share.is_warm() {
+                standing.state = InstanceState::Degraded;
+            }
+        });
+    }
+
+    /// Whether there is this reason not to take the store at its word.
+    pub fn doubt(&self, doubt: Doubt, exists: bool) {
+        self.update(|standing| {
+            standing.doubts.retain(|other| *other != doubt);
+            standing.doubts.extend(exists.then_some(doubt));
+        });
+    }
+
+    fn is_up(&self, tier: Dependency) {
+        self.update(|standing| *standing.tier(tier) = TierState::Up);
+    }
+
+    fn is_absent(&self, tier: Dependency) {
+        self.update(|standing| *standing.tier(tier) = TierState::None);
+    }
+
+    fn is_down(&self, tier: Dependency, error: &StoreError) {
+        let now = self.clock.wall();
+        self.update(|standing| {
+            let state = standing.tier(tier);
+            let since = match state {
+                TierState::Down { since, .. } => *since,
+                TierState::Unknown | TierState::None | TierState::Up => now,
+            };
+            let (cause, detail) = (error.kind(), error.detail().into());
+            *state = TierState::Down { cause, detail, since };
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Standing)) {
+        let now = self.clock.wall();
+        self.standing.send_if_modified(|standing| {
+            let before = standing.clone();
+            change(standing);
+            standing.state = standing.state_from_tiers();
+            if standing.state != before.state {
+                standing.since = now;
+                let (from, to) = (before.state, standing.state);
+                tracing::info!(%from, %to, "instance state changed");
+            }
+            *standing != before
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
