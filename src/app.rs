@@ -186,7 +186,7 @@ impl App {
             return Err(OpenError::SecretUnknown(lacking).into());
         }
         tiers.show(&instance);
-        metrics.observe_instance_state(instance.clone());
+        instance.observe(&metrics);
 
         // What asks them.
         let looked = tiers.looked(ring.clone(), config);

@@ -60,7 +60,7 @@ impl<T: Refresh> Cached<T> {
     /// Asks the store about a record that is served meanwhile.
     fn refresh_behind(&self, digest: Digest) {
         if let Err(cause) = self.next.refresh(digest) {
-            self.metrics.refresh_dropped(cause);
+            self.metrics.refresh_dropped(cause.as_str());
         }
     }
 
@@ -74,7 +74,7 @@ impl<T: Refresh> Cached<T> {
         let doubt = self.next.doubt();
         self.next
             .refresh(credential.digest())
-            .inspect_err(|cause| self.metrics.refresh_dropped(*cause))?;
+            .inspect_err(|cause| self.metrics.refresh_dropped(cause.as_str()))?;
         if let Some(cause) = doubt {
             return Err(cause);
         }
@@ -100,7 +100,7 @@ impl<T: Refresh> Tier for Cached<T> {
                 self.metrics.cache_lookup(result_of(&observation));
                 let asked = self.ask_first(credential, deadline).await;
                 Ok(asked.unwrap_or_else(|cause| {
-                    self.metrics.masked_failure("store", cause);
+                    self.metrics.masked_failure("store", cause.as_str());
                     observation
                 }))
             }

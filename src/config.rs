@@ -12,6 +12,7 @@ mod file;
 mod reference;
 mod settings;
 mod sources;
+mod store;
 mod validate;
 
 use figment::Figment;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use errors::{ConfigErrors, Problem};
 pub use reference::reference;
 pub use sources::Sources;
+pub use store::StoreConfig;
 
 use crate::{
     cache::CacheConfig,
@@ -29,7 +31,6 @@ use crate::{
     fill::FillConfig,
     key::KeysConfig,
     snapshot::SnapshotConfig,
-    store::StoreConfig,
     suspect::SuspectConfig,
     telemetry::LogConfig,
     transport::{

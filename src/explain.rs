@@ -24,7 +24,7 @@ use crate::{
     guard::{BreakerState, Guarded},
     key::{Credential, Digest, Fault, KeyRing, Oddity, Reading, Unread},
     outage::Unavailable,
-    store::{Answer, DataAge, Lookup, Store, StoreError, StoreErrorKind},
+    store::{Answer, DataAge, Lookup, Lookups, StoreError, StoreErrorKind},
     suspect::Suspicion,
     tier::{Freshness, Observation},
     time::{Clock, Moment},
@@ -135,7 +135,7 @@ pub struct Doubts {
     pub changes_until: Option<jiff::Timestamp>,
 }
 
-impl<S: Store> Explainer<S> {
+impl<S: Lookups> Explainer<S> {
     /// An explainer of what checks that use `parts` are told, which asks `store`
     /// itself.
     #[must_use]

@@ -8,6 +8,7 @@
 
 mod canary;
 mod config;
+mod metrics;
 mod pulse;
 mod reader;
 mod sweep;
@@ -19,19 +20,19 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-pub use self::config::FeedConfig;
 use self::{
     canary::{Canary, CanaryParts, canary},
     pulse::Pulse,
     reader::{Found, Reader},
     sweep::{Sweep, sweep},
 };
+pub use self::{config::FeedConfig, metrics::observe};
 use crate::{
     cache::{Coverage, Memory},
     fill::Fill,
     guard::Guarded,
     instance::{Dependency, Instance, TierWatch},
-    store::{Follower, Position, Store, StoreError, Woken},
+    store::{Changes, Follower, Lookups, Position, StoreError, Woken},
     telemetry::Metrics,
     time::{Clock, jittered},
 };
@@ -80,7 +81,7 @@ pub struct FeedParts<S> {
     pub clock: Clock,
 }
 
-impl<S: Store> Feed<S> {
+impl<S: Changes + Lookups> Feed<S> {
     /// A feed that goes on after `resume`, which is where the memory was when it
     /// was written down, or begins at the newest change.
     #[must_use]
@@ -155,7 +156,7 @@ struct Link<S> {
     history: Option<u64>,
 }
 
-impl<S: Store> Link<S> {
+impl<S: Changes + Lookups> Link<S> {
     async fn run(mut self) {
         loop {
             let error = match self.store.follow().await {

@@ -37,7 +37,7 @@ use crate::{
     key::{Credential, Digest},
     outage::Unavailable,
     snapshot::Journal,
-    store::{Change, ChangeKind, DataAge, Store, StoreError, StoreErrorKind},
+    store::{Change, ChangeKind, DataAge, Lookups, StoreError, StoreErrorKind},
     suspect::Suspicion,
     tasks::Tasks,
     telemetry::Metrics,
@@ -101,7 +101,7 @@ impl<S> Clone for Fill<S> {
     }
 }
 
-impl<S: Store> Fill<S> {
+impl<S: Lookups> Fill<S> {
     /// A fill whose lookups are worth `timeout`, their waiting and the query
     /// together, where no caller says otherwise.
     #[must_use]
@@ -165,23 +165,33 @@ impl<S: Store> Fill<S> {
         &self.0.parts.store
     }
 
-    /// What finds it for as long as somebody else has it: the metrics, which it has too,
-    /// must not keep it.
-    pub fn weak(&self) -> impl Fn() -> Option<Self> + Send + Sync + use<S> {
-        let weak = Arc::downgrade(&self.0);
-        move || weak.upgrade().map(Self)
+    /// Shows how many lookups wait and how much headroom there is, for as long as somebody
+    /// else holds the fill.
+    pub fn observe(&self, metrics: &Metrics) {
+        let (waiting, capacity) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
+        metrics.observe_by_label(
+            "keystead_fill_queued",
+            "Keys that wait to be looked up.",
+            "lane",
+            Lane::ALL.map(Lane::as_str),
+            move |lane| waiting.upgrade().map_or(0, |fill| fill.queue().waiting(Lane::ALL[lane])),
+        );
+        metrics.observe_headroom(move || capacity.upgrade().map_or(0.0, |it| Self(it).capacity()));
+        let others = [
+            Unavailable::BreakerOpen,
+            Unavailable::Suspect,
+            Unavailable::SecretUnknown,
+            Unavailable::Overloaded,
+            Unavailable::Internal,
+        ];
+        let causes = StoreErrorKind::ALL.map(Unavailable::Store).into_iter().chain(others);
+        metrics.announce_causes("store", causes.map(Unavailable::as_str));
     }
 
     /// Whether the store is not believed about what it lacks.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.0.parts.suspicion.is_suspect()
-    }
-
-    /// How many lookups wait in a lane.
-    #[must_use]
-    pub fn waiting(&self, lane: Lane) -> usize {
-        self.0.queue().waiting(lane)
     }
 
     /// Joins the lookup of a key, or starts one.
@@ -213,7 +223,7 @@ impl<S: Store> Fill<S> {
     }
 }
 
-impl<S: Store> Tier for Fill<S> {
+impl<S: Lookups> Tier for Fill<S> {
     async fn find(
         &self,
         credential: Credential,
@@ -228,7 +238,7 @@ impl<S: Store> Tier for Fill<S> {
     }
 }
 
-impl<S: Store> Refresh for Fill<S> {
+impl<S: Lookups> Refresh for Fill<S> {
     fn refresh(&self, digest: Digest) -> Result<(), Unavailable> {
         let answer_by = self.0.parts.clock.monotonic() + self.0.timeout;
         // Of a key that was known, it is not said how its credential was read.
@@ -266,7 +276,7 @@ impl Stage {
     }
 }
 
-impl<S: Store> Shared<S> {
+impl<S: Lookups> Shared<S> {
     /// Nothing panics while it holds this lock, so that what a poisoned lock
     /// protects is whole.
     fn queue(&self) -> MutexGuard<'_, Queue> {

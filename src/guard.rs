@@ -35,7 +35,7 @@ use self::{
 use crate::{
     key::Digest,
     outage::Unavailable,
-    store::{Lookup, Store, StoreError, StoreErrorKind},
+    store::{Answer, Changes, Lookup, Lookups, StoreError, StoreErrorKind},
     telemetry::Metrics,
     time::{Clock, jittered, rounded},
 };
@@ -71,7 +71,7 @@ pub struct Guarded<S> {
 /// A place at the store, given back when dropped. What was done with it is told
 /// to the breaker; nothing, if it was dropped before the store answered.
 #[derive(Debug)]
-pub struct Permit<'a, S: Store> {
+pub struct Permit<'a, S> {
     guarded: &'a Guarded<S>,
     /// `None` once the place is given back.
     ticket: Option<Ticket>,
@@ -110,7 +110,7 @@ impl BreakerView {
     }
 }
 
-impl<S: Store> Guarded<S> {
+impl<S> Guarded<S> {
     /// Puts a guard before the store that checks use, and its breaker into the
     /// metrics.
     pub fn new(store: S, config: GuardConfig, metrics: Arc<Metrics>, clock: Clock) -> Self {
@@ -129,7 +129,8 @@ impl<S: Store> Guarded<S> {
         let spread = |pause| jittered(pause, PAUSE_JITTER);
         let gate = Arc::new(Gate::new(&config, spread, clock.monotonic()));
         let shown = BreakerView(Arc::clone(&gate));
-        metrics.observe_breaker(tier, move || shown.state());
+        let states = BreakerState::ALL.map(BreakerState::as_str);
+        metrics.observe_breaker(tier, states, move || shown.state().as_str());
         Self {
             tier,
             store,
@@ -231,13 +232,6 @@ impl<S: Store> Guarded<S> {
         }
     }
 
-    /// Begins to follow the changes of the store: over the one connection that
-    /// passes the guard by, so that misses never keep the feed from learning of
-    /// a revocation.
-    pub async fn follow(&self) -> Result<Option<S::Follower>, StoreError> {
-        self.store.follow().await
-    }
-
     async fn wait_at_the_door(&self) -> Result<Permit<'_, S>, Refused> {
         let _queue_head = self.queue_head.lock().await;
         loop {
@@ -269,7 +263,7 @@ impl<S: Store> Guarded<S> {
     /// wait if it has opened.
     fn tell(&self, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
-        self.metrics.breaker_changed(self.tier, transition.to());
+        self.metrics.breaker_changed(self.tier, transition.to().as_str());
         log(self.tier, transition);
         if transition.to() == BreakerState::Open {
             self.opened.notify_waiters();
@@ -288,17 +282,28 @@ impl<S: Store> Guarded<S> {
     }
 }
 
-impl<S: Store> Permit<'_, S> {
+impl<S: Changes> Guarded<S> {
+    /// Begins to follow the changes of the store: over the one connection that
+    /// passes the guard by, so that misses never keep the feed from learning of
+    /// a revocation.
+    pub async fn follow(&self) -> Result<Option<S::Follower>, StoreError> {
+        self.store.follow().await
+    }
+}
+
+impl<S: Lookups> Permit<'_, S> {
     /// Asks the store about all digests in one query.
     pub async fn find(mut self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         let Guarded { store, metrics, .. } = self.guarded;
         let in_flight = metrics.store_query_began();
         let answer = self.judged(store.find(digests)).await;
         in_flight.ended();
-        metrics.store_lookups(digests, &answer);
+        count(digests, &answer, |result, keys| metrics.store_lookups(result, keys));
         answer
     }
+}
 
+impl<S> Permit<'_, S> {
     /// Runs any other call to the store, which is not a lookup and is not
     /// counted as one.
     pub async fn run<T>(
@@ -331,7 +336,22 @@ impl<S: Store> Permit<'_, S> {
     }
 }
 
-impl<S: Store> Drop for Permit<'_, S> {
+/// Counts what the store said about each key of a query.
+fn count(
+    asked: &[Digest],
+    answer: &Result<Lookup, StoreError>,
+    count: impl Fn(&'static str, usize),
+) {
+    let Ok(lookup) = answer else { return count("error", asked.len()) };
+    let found = |digest: &&Digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
+    let found = asked.iter().filter(found).count();
+    let unreadable = asked.iter().filter(|digest| lookup.unreadable(digest).is_some()).count();
+    count("found", found);
+    count("error", unreadable);
+    count("absent", asked.len() - found - unreadable);
+}
+
+impl<S> Drop for Permit<'_, S> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         let outcome = mem::replace(&mut self.outcome, Outcome::Nothing);

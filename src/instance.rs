@@ -1,5 +1,6 @@
 //! How well this instance stands, for routing, dashboards and alerts.
 
+mod metrics;
 mod warmth;
 mod watch;
 

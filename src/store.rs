@@ -1,7 +1,6 @@
-//! Where keys are kept: one narrow trait, and the two engines behind it.
+//! Where keys are kept: narrow traits, and the two engines behind them.
 
 mod answer;
-mod config;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -17,7 +16,6 @@ use std::num::NonZeroU32;
 use jiff::Timestamp;
 
 pub use answer::{Absence, Answer, DataAge, Lookup};
-pub use config::StoreConfig;
 pub use error::{CanaryError, StoreError, StoreErrorKind, WriteError};
 pub use follower::{AnyFollower, ChangePage, Follower, Position, Row, Woken};
 pub use history::{History, SecretUse};
@@ -26,35 +24,40 @@ pub use url::{StoreUrl, StoreUrlError};
 
 use crate::key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Revision, Successor};
 
-/// A place where keys are kept.
+/// Looks keys up: all that a check needs.
 ///
-/// Every call ends by itself within the time-outs that the engine was built
-/// with, and may be cancelled at any point: a reading leaves nothing behind, a
-/// writing is done wholly or not at all. All engines pass the same suite,
+/// A call of this and the other traits of a store ends by itself within the time-outs that
+/// the engine was built with, and may be cancelled at any point: a read leaves nothing behind,
+/// a write is done wholly or not at all. All engines pass the same suite,
 /// `tests/it/conformance.rs`.
-pub trait Store: Send + Sync + 'static {
-    /// Reads the numbered changes.
-    type Follower: Follower;
-
+pub trait Lookups: Send + Sync + 'static {
     /// Reads the records of all given digests in one query.
     fn find(&self, digests: &[Digest]) -> impl Future<Output = Result<Lookup, StoreError>> + Send;
 
-    /// Begins to follow the changes, over a connection that is no other call's.
-    /// `None` when the keys are somebody else's, so that no changes are known.
+    /// What the newest changes say that the store should have. `None` for a table of somebody
+    /// else, of which no changes are known.
+    fn history(&self) -> impl Future<Output = Result<Option<History>, StoreError>> + Send;
+}
+
+/// Follows the numbered changes.
+pub trait Changes: Send + Sync + 'static {
+    /// Reads them.
+    type Follower: Follower;
+
+    /// Begins to follow the changes, over a connection of its own. `None` for a table of
+    /// somebody else, of which no changes are known.
     fn follow(&self) -> impl Future<Output = Result<Option<Self::Follower>, StoreError>> + Send;
 
-    /// Writes a change that changes no key, so that a follower can measure how
-    /// long changes take: it comes back with the given token, which must be
-    /// random. Takes the locks that every change takes, and waits for them no
-    /// longer than a lookup may take.
+    /// Writes a change of no key, a canary, which measures how long changes take: a
+    /// follower reads the same `token`, which must be random. Takes the locks that every
+    /// change takes, and waits for them no longer than a lookup may take.
     fn canary(&self, token: &Digest) -> impl Future<Output = Result<(), CanaryError>> + Send;
+}
 
-    /// What the newest changes say that the store should have. `None` when the keys
-    /// are somebody else's, so that no changes are known.
-    fn history(&self) -> impl Future<Output = Result<Option<History>, StoreError>> + Send;
-
-    /// The secrets that active, unexpired keys were minted with, those left aside that
-    /// are `known`. Of keys that are somebody else's, only some are looked at.
+/// Administers keys.
+pub trait KeyAdmin: Send + Sync + 'static {
+    /// The secrets that active, unexpired keys were minted with and that are not `known`. Of a
+    /// table of somebody else, only some keys are read.
     fn unknown_secrets(
         &self,
         known: &[Fingerprint],
@@ -74,9 +77,8 @@ pub trait Store: Send + Sync + 'static {
         by: &Provenance,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
 
-    /// Does something to one key, and stores its successor if there is one, in
-    /// one transaction with the entries in the audit log. Returns the record as
-    /// it is afterwards.
+    /// Changes one key, and stores its successor if there is one, in one transaction with the
+    /// entries in the audit log. Returns the record as it is afterwards.
     fn act(
         &self,
         id: &KeyId,
@@ -84,15 +86,22 @@ pub trait Store: Send + Sync + 'static {
         successor: Option<&Successor>,
         by: &Provenance,
     ) -> impl Future<Output = Result<KeyRecord, WriteError>> + Send;
+}
 
-    /// Notes when keys were last used. A time that is not later than the one
-    /// that is stored changes nothing; an id that is not stored is passed over.
-    /// Not a change in the sense of [`Store::follow`].
+/// Notes the use of keys.
+pub trait Usage: Send + Sync + 'static {
+    /// Notes when keys were last used. A time that is not later than the stored one changes
+    /// nothing; an id that is not stored is ignored. No change in the sense of [`Changes`].
     fn touch(
         &self,
         uses: &[(KeyId, Timestamp)],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
+
+/// Every trait of a store.
+pub trait Store: Lookups + Changes + KeyAdmin + Usage {}
+
+impl<S: Lookups + Changes + KeyAdmin + Usage> Store for S {}
 
 /// One numbered change of what is stored for a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,12 +199,18 @@ macro_rules! on_engine {
     };
 }
 
-impl Store for AnyStore {
-    type Follower = AnyFollower;
-
+impl Lookups for AnyStore {
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         on_engine!(self.find(digests))
     }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        on_engine!(self.history())
+    }
+}
+
+impl Changes for AnyStore {
+    type Follower = AnyFollower;
 
     async fn follow(&self) -> Result<Option<AnyFollower>, StoreError> {
         Ok(match self {
@@ -207,11 +222,9 @@ impl Store for AnyStore {
     async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         on_engine!(self.canary(token))
     }
+}
 
-    async fn history(&self) -> Result<Option<History>, StoreError> {
-        on_engine!(self.history())
-    }
-
+impl KeyAdmin for AnyStore {
     async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
         on_engine!(self.unknown_secrets(known))
     }
@@ -237,7 +250,9 @@ impl Store for AnyStore {
     ) -> Result<KeyRecord, WriteError> {
         on_engine!(self.act(id, action, successor, by))
     }
+}
 
+impl Usage for AnyStore {
     async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         on_engine!(self.touch(uses))
     }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     guard::Guarded,
     key::{CompactKey, KeyId},
-    store::Store,
+    store::Usage,
     time::Clock,
 };
 
@@ -48,7 +48,7 @@ pub struct UseWriter<S> {
 }
 
 /// A log, and the writer to be run behind it.
-pub fn use_log<S: Store>(store: Arc<Guarded<S>>, clock: Clock) -> (UseLog, UseWriter<S>) {
+pub fn use_log<S: Usage>(store: Arc<Guarded<S>>, clock: Clock) -> (UseLog, UseWriter<S>) {
     let (log, noted) = mpsc::channel(MAX_QUEUED);
     (UseLog(log), UseWriter { noted, store, clock })
 }
@@ -62,7 +62,7 @@ impl UseLog {
     }
 }
 
-impl<S: Store> UseWriter<S> {
+impl<S: Usage> UseWriter<S> {
     /// Writes until `stop` is cancelled, and then what has been noted by then.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(first) = self.next(&stop).await {

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use keystead::{
     key::{Digest, Environment, KeyRecord, KeyRing, NewKey},
-    store::{Position, Row, StoreConfig, StoreIdentity},
+    store::{Position, Row, StoreIdentity},
     time::Clock,
 };
 use tempfile::TempDir;
@@ -143,8 +143,8 @@ impl Ground {
     /// others that only the snapshot has.
     pub(crate) fn fill(&self, stored: usize, keys: u64) -> Result<Filled> {
         let path = self.folder.path().join(format!("snapshot-{keys}"));
-        let config = StoreConfig { url: self.url.parse()?, ..StoreConfig::default() };
-        let setup = snapshot::setup(path.clone(), &self.ring, StoreIdentity::of(&config));
+        let setup =
+            snapshot::setup(path.clone(), &self.ring, StoreIdentity::of(&self.url.parse()?, None));
         let now = Clock::System.moment();
         let mut all = self.stored.get(..stored).ok_or("there are not so many keys")?.to_vec();
         while (all.len() as u64) < keys {

@@ -28,7 +28,7 @@ use keystead::{
         Secret, State,
     },
     outage::Unavailable,
-    store::{Answer, AnyStore, Store as _, StoreUrl},
+    store::{Answer, AnyStore, Lookups, StoreUrl},
     suspect::{SuspectConfig, Suspicion},
     telemetry::Metrics,
     tier::{Observation, Refresh, Tier},

@@ -15,7 +15,7 @@ use keystead::{
     app::{self, Opened},
     config::Config,
     key::{Environment, NewKey},
-    store::{Provenance, Store as _, StoreUrl},
+    store::{KeyAdmin, Provenance, StoreUrl},
     time::Clock,
 };
 use prost::Message as _;

@@ -14,7 +14,7 @@ use keystead::{
     cache::{CacheConfig, Coverage, Memory},
     key::KeyRing,
     snapshot::{self, Loaded, Seals, Setup},
-    store::{Position, StoreConfig, StoreIdentity},
+    store::{Position, StoreIdentity, StoreUrl},
     suspect::{SuspectConfig, Suspicion},
     telemetry::Metrics,
     time::Clock,
@@ -73,7 +73,7 @@ struct Measured {
 
 async fn one(count: u64, path: PathBuf) -> Result<Measured> {
     let (_, ring) = population::secret()?;
-    let setup = setup(path.clone(), &ring, StoreIdentity::of(&StoreConfig::default()));
+    let setup = setup(path.clone(), &ring, StoreIdentity::of(&StoreUrl::default(), None));
     let now = Clock::System.moment();
 
     let first = load(setup.clone(), count).await?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use keystead::{
     key::{Digest, Environment, KeyRecord, NewKey, Revision},
     snapshot::Setup,
-    store::{ChangeKind, Position, Row, StoreConfig, StoreIdentity},
+    store::{ChangeKind, Position, Row, StoreIdentity},
     time::Clock,
 };
 use tokio::{
@@ -116,8 +116,7 @@ impl Place {
         let newest = newest(&postgres).await?;
 
         let folder = tempfile::tempdir()?;
-        let config = StoreConfig { url: url.parse()?, ..StoreConfig::default() };
-        let store = StoreIdentity::of(&config);
+        let store = StoreIdentity::of(&url.parse()?, None);
         let mut snapshots = Vec::new();
         for &keys in counts {
             let path = folder.path().join(keys.to_string());

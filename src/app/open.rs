@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     key::{KeyRing, RingError, SecretFile, SecretFileError},
     store::{
-        AnyStore, Page, SecretUse, Store, StoreError, StoreUrl,
+        AnyStore, KeyAdmin, Page, SecretUse, StoreError, StoreUrl,
         postgres::{PostgresConfig, PostgresConfigError, PostgresStore},
         sqlite::{SqliteConfig, SqliteStore},
     },

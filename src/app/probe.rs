@@ -10,7 +10,7 @@ use crate::{
     fill::Fill,
     guard::Refused,
     instance::{Dependency, Doubt, Instance, TierState, TierWatch, Warmth},
-    store::{DataAge, Store, StoreError, StoreErrorKind},
+    store::{DataAge, KeyAdmin, Lookups, StoreError, StoreErrorKind},
     time::{Clock, jittered, rounded},
 };
 
@@ -40,7 +40,7 @@ struct Lag {
     since: Option<Instant>,
 }
 
-impl<S: Store> Probe<S> {
+impl<S: Lookups + KeyAdmin> Probe<S> {
     pub(super) fn new(
         fill: Fill<S>,
         secrets: Secrets,

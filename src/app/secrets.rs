@@ -9,7 +9,7 @@ use crate::{
     guard::{Guarded, Refused},
     instance::{Doubt, Instance},
     key::{Fingerprint, KeyRing, RingTrust},
-    store::{SecretUse, Store, StoreError},
+    store::{KeyAdmin, SecretUse, StoreError},
     time::Clock,
 };
 
@@ -56,7 +56,7 @@ impl Secrets {
 
     /// Asks at the start: the secrets that are lacking, if the store tells in time.
     /// They are told by whoever does not go on for them.
-    pub(super) async fn at_start<S: Store>(&mut self, store: &Guarded<S>) -> Vec<SecretUse> {
+    pub(super) async fn at_start<S: KeyAdmin>(&mut self, store: &Guarded<S>) -> Vec<SecretUse> {
         let deadline = self.clock.monotonic() + AT_START;
         let told = timeout_at(deadline, self.ask(store, deadline)).await;
         let Ok(Ok(Ok(lacking))) = told else {
@@ -69,7 +69,7 @@ impl Secrets {
     }
 
     /// Asks the store, unless it has just told that none is lacking.
-    pub(super) async fn follow<S: Store>(&mut self, store: &Guarded<S>, deadline: Instant) {
+    pub(super) async fn follow<S: KeyAdmin>(&mut self, store: &Guarded<S>, deadline: Instant) {
         let now = self.clock.monotonic();
         if self.complete_at.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
             return;
@@ -81,7 +81,7 @@ impl Secrets {
         }
     }
 
-    async fn ask<S: Store>(
+    async fn ask<S: KeyAdmin>(
         &self,
         store: &Guarded<S>,
         deadline: Instant,

@@ -62,7 +62,7 @@ fn setup(config: &Config, ring: &KeyRing) -> Option<Setup> {
     Some(Setup {
         path: config.snapshot.path.clone()?,
         every: config.snapshot.every,
-        store: StoreIdentity::of(&config.store),
+        store: StoreIdentity::of(&config.store.url, config.store.relation.as_deref()),
         seals: Seals::of(ring),
         max_age: config.cache.stale_if_error_for,
         numbered: config.store.relation.is_none(),

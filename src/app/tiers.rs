@@ -10,7 +10,7 @@ use crate::{
     cache::{Cached, Coverage, Memory},
     config::Config,
     explain,
-    feed::{Feed, FeedParts},
+    feed::{self, Feed, FeedParts},
     fill::{self, Fill},
     guard::Guarded,
     instance::{Instance, Warmth},
@@ -129,10 +129,8 @@ impl Tiers {
         metrics.observe_cache_entries(move || entries.len());
         let outranked = Arc::clone(memory);
         metrics.observe_rows_outranked(move || outranked.rows_outranked());
-        let (waiting, capacity) = (self.fill.weak(), self.fill.weak());
-        metrics.observe_fill(move |lane| waiting().map_or(0, |fill| fill.waiting(lane)));
-        metrics.observe_headroom(move || capacity().map_or(0.0, |fill| fill.capacity()));
-        metrics.observe_feed(instance.clone(), Arc::clone(&self.coverage), self.clock.clone());
+        self.fill.observe(metrics);
+        feed::observe(metrics, instance.clone(), Arc::clone(&self.coverage), self.clock.clone());
     }
 
     /// The feed that keeps the memory true, and what keeps it on disk.

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     key::{CompactKey, Credential, Digest, Environment, KeyRecord, Prefix, State},
     store::{
-        Lookup, Store, StoreError, StoreErrorKind,
+        Lookup, Lookups, StoreError, StoreErrorKind,
         fake::{FakeStore, Mood, record},
     },
     tier::Freshness,

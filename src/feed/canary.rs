@@ -13,7 +13,7 @@ use crate::{
     guard::{Guarded, Permit},
     instance::TierWatch,
     key::Digest,
-    store::{CanaryError, Position, Store, StoreError, StoreErrorKind},
+    store::{CanaryError, Changes, Position, StoreError, StoreErrorKind},
     telemetry::Metrics,
     time::{Clock, jittered, rounded},
 };
@@ -113,7 +113,7 @@ impl CanaryWatch {
     }
 }
 
-impl<S: Store> Canary<S> {
+impl<S: Changes> Canary<S> {
     /// Measures for ever, from the first connection of the feed on. Where
     /// canaries are not to be written, it is tried again when the feed connects
     /// anew: it may be to another server.

@@ -10,7 +10,7 @@ use crate::{
     cache::Coverage,
     fill::Fill,
     key::Revision,
-    store::{ChangePage, Follower, Position, Row, Store, StoreError},
+    store::{ChangePage, Follower, Lookups, Position, Row, StoreError},
     time::Clock,
 };
 
@@ -62,7 +62,7 @@ pub(super) enum Gap {
     TooLarge,
 }
 
-impl<S: Store> Reader<S> {
+impl<S: Lookups> Reader<S> {
     /// On a new connection: compares the landmark with what is there. A server
     /// that took over without it may have given its number, and those before, to
     /// other changes.

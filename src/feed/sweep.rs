@@ -8,7 +8,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{cache::Memory, fill::Fill, key::Digest, store::Store, tier::Refresh};
+use crate::{cache::Memory, fill::Fill, key::Digest, store::Lookups, tier::Refresh};
 
 /// How many portions a second the rate is cut into, so that the store sees a
 /// stream and not a burst.
@@ -40,7 +40,7 @@ impl Sweeps {
     }
 }
 
-impl<S: Store> Sweep<S> {
+impl<S: Lookups> Sweep<S> {
     /// Sweeps whenever it is asked to, until nobody can ask any more.
     pub(super) async fn run(mut self) {
         while self.asked.changed().await.is_ok() {

@@ -199,7 +199,7 @@ async fn refreshes_have_a_bound_of_their_own_and_take_no_room_from_those_who_wai
     for caller in &mut callers {
         assert!(futures::poll!(caller).is_pending());
     }
-    assert_eq!(fixture.fill.waiting(Lane::Known), 20);
+    assert_eq!(fixture.fill.0.queue().waiting(Lane::Known), 20);
 }
 
 #[tokio::test(start_paused = true)]

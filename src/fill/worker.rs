@@ -15,17 +15,17 @@ use crate::{
     guard::{Permit, Refused},
     key::Digest,
     outage::Unavailable,
-    store::{Answer, ChangeKind, DataAge, Lookup, Store, StoreError, StoreErrorKind},
+    store::{Answer, ChangeKind, DataAge, Lookup, Lookups, StoreError, StoreErrorKind},
     tier::{Freshness, Observation},
 };
 
 /// Counted in the queue until nobody waits in its lane.
-pub(super) struct Worker<S: Store> {
+pub(super) struct Worker<S: Lookups> {
     shared: Arc<Shared<S>>,
     lane: Lane,
 }
 
-impl<S: Store> Worker<S> {
+impl<S: Lookups> Worker<S> {
     /// Starts a worker that the queue has hired.
     pub(super) fn start(shared: &Arc<Shared<S>>, lane: Lane) {
         let worker = Self { shared: Arc::clone(shared), lane };
@@ -80,12 +80,12 @@ impl<S: Store> Worker<S> {
 
 /// Lookups that were taken and have no outcome yet. Takes them off the list when
 /// dropped, so that a panic cannot leave one that is never done.
-struct Unfinished<'a, S: Store> {
+struct Unfinished<'a, S: Lookups> {
     shared: &'a Shared<S>,
     taken: Vec<Taken>,
 }
 
-impl<S: Store> Unfinished<'_, S> {
+impl<S: Lookups> Unfinished<'_, S> {
     async fn ask(self, permit: Permit<'_, S>) {
         let parts = &self.shared.parts;
         let mut asked: Vec<Digest> = self.taken.iter().map(|taken| taken.digest).collect();
@@ -167,14 +167,14 @@ impl<S: Store> Unfinished<'_, S> {
         for (stage, outcome, called) in told {
             // Where nobody ever waited, the record was served meanwhile.
             if let (Err(cause), false) = (&outcome, called) {
-                self.shared.parts.metrics.masked_failure("store", *cause);
+                self.shared.parts.metrics.masked_failure("store", cause.as_str());
             }
             stage.send_replace(Stage::Done(outcome));
         }
     }
 }
 
-impl<S: Store> Drop for Unfinished<'_, S> {
+impl<S: Lookups> Drop for Unfinished<'_, S> {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
         for Taken { digest, ticket, .. } in &self.taken {
@@ -231,7 +231,7 @@ fn tell_late(late: Vec<tokio::sync::watch::Sender<Stage>>) {
 }
 
 /// See [`super::Fill::probe`].
-pub(super) async fn probe<S: Store>(
+pub(super) async fn probe<S: Lookups>(
     shared: &Shared<S>,
     deadline: Instant,
 ) -> Result<Result<DataAge, StoreError>, Refused> {
@@ -254,7 +254,7 @@ pub(super) async fn probe<S: Store>(
 }
 
 /// See [`super::Fill::recall`].
-pub(super) async fn recall<S: Store>(
+pub(super) async fn recall<S: Lookups>(
     shared: &Shared<S>,
     deadline: Instant,
 ) -> Result<Result<(), StoreError>, Refused> {

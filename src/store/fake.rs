@@ -17,8 +17,9 @@ use tokio::sync::watch;
 pub(crate) use follower::{Channel, FakeFollower};
 
 use super::{
-    CanaryError, Change, ChangeKind, DataAge, History, Lookup, Page, Provenance, SecretUse, Store,
-    StoreError, StoreErrorKind, StoredKey, WriteError, follower::ChangeRow,
+    CanaryError, Change, ChangeKind, Changes, DataAge, History, KeyAdmin, Lookup, Lookups, Page,
+    Provenance, SecretUse, StoreError, StoreErrorKind, StoredKey, Usage, WriteError,
+    follower::ChangeRow,
 };
 use crate::key::{
     Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Revision, Rights, State, Successor,
@@ -197,9 +198,7 @@ impl Drop for Leaving<'_> {
     }
 }
 
-impl Store for FakeStore {
-    type Follower = FakeFollower;
-
+impl Lookups for FakeStore {
     /// Reads the records first and answers them when the mood lets it, as a
     /// database does that is slow to send what it has read.
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
@@ -220,6 +219,15 @@ impl Store for FakeStore {
         Ok(Lookup::answered(digests, rows, age))
     }
 
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        self.mood().await?;
+        Ok(self.history.lock().unwrap().clone())
+    }
+}
+
+impl Changes for FakeStore {
+    type Follower = FakeFollower;
+
     async fn follow(&self) -> Result<Option<FakeFollower>, StoreError> {
         if self.channel.borrow().has_no_changes {
             return Ok(None);
@@ -239,12 +247,9 @@ impl Store for FakeStore {
         self.append(ChangeRow::Canary { revision, token: *token });
         refused.map_or(Ok(()), Err)
     }
+}
 
-    async fn history(&self) -> Result<Option<History>, StoreError> {
-        self.mood().await?;
-        Ok(self.history.lock().unwrap().clone())
-    }
-
+impl KeyAdmin for FakeStore {
     async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
         self.mood().await?;
         let mut named = self.secrets.lock().unwrap().clone();
@@ -273,7 +278,9 @@ impl Store for FakeStore {
     ) -> Result<KeyRecord, WriteError> {
         Err(WriteError::ReadOnly("the fake".to_owned()))
     }
+}
 
+impl Usage for FakeStore {
     async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         self.mood().await?;
         self.touched.lock().unwrap().extend_from_slice(uses);

@@ -5,7 +5,7 @@ use std::{env, fmt, path::Path};
 use secrecy::ExposeSecret;
 use sha2::{Digest as _, Sha256};
 
-use super::{StoreConfig, StoreUrl, postgres};
+use super::{StoreUrl, postgres};
 
 /// Stands for a store: the hash of where it is. For PostgreSQL these are hosts,
 /// ports, database and `store.relation`, for SQLite the path of the file. User,
@@ -17,14 +17,14 @@ impl StoreIdentity {
     /// The length in bytes.
     pub const LEN: usize = 32;
 
-    /// The store that is configured. Opens nothing.
+    /// The store at `url`, whose keys are in `relation` if that is set. Opens nothing.
     #[must_use]
-    pub fn of(config: &StoreConfig) -> Self {
-        let place = match &config.url {
+    pub fn of(url: &StoreUrl, relation: Option<&str>) -> Self {
+        let place = match url {
             StoreUrl::Sqlite { path } => vec!["sqlite".to_owned(), whole(path)],
             StoreUrl::Postgres(url) => postgres::place(url.expose_secret()),
         };
-        let relation = config.relation.as_ref().map(|relation| format!("relation {relation}"));
+        let relation = relation.map(|relation| format!("relation {relation}"));
         let mut hash = Sha256::new();
         for part in place.iter().chain(&relation) {
             // With its length, so that no two lists read the same.
@@ -64,12 +64,7 @@ mod tests {
     use super::*;
 
     fn of(url: &str, relation: Option<&str>) -> StoreIdentity {
-        let relation = relation.map(str::to_owned);
-        StoreIdentity::of(&StoreConfig {
-            url: url.parse().unwrap(),
-            relation,
-            ..Default::default()
-        })
+        StoreIdentity::of(&url.parse().unwrap(), relation)
     }
 
     #[test]

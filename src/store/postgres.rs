@@ -35,8 +35,8 @@ use self::{
 };
 pub(crate) use self::{relation::Relation, url::place};
 use super::{
-    CanaryError, DataAge, History, Lookup, Page, Provenance, SecretUse, Store, StoreError,
-    StoreErrorKind, StoredKey, WriteError,
+    CanaryError, Changes, DataAge, History, KeyAdmin, Lookup, Lookups, Page, Provenance, SecretUse,
+    StoreError, StoreErrorKind, StoredKey, Usage, WriteError,
 };
 use crate::{
     key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor},
@@ -272,15 +272,24 @@ const TOUCH: &str = "\
     UPDATE keystead.api_keys AS k SET last_used_at = locked.at FROM locked \
     WHERE k.id = locked.id AND (k.last_used_at IS NULL OR k.last_used_at < locked.at)";
 
-impl Store for PostgresStore {
-    type Follower = PostgresFollower;
-
+impl Lookups for PostgresStore {
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         if digests.is_empty() {
             return Ok(Lookup::answered(&[], [], DataAge::Current));
         }
         lookup::find(self, digests).await
     }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        if self.relation.is_some() {
+            return Ok(None);
+        }
+        history::read(self).await.map(Some)
+    }
+}
+
+impl Changes for PostgresStore {
+    type Follower = PostgresFollower;
 
     async fn follow(&self) -> Result<Option<PostgresFollower>, StoreError> {
         if self.relation.is_some() {
@@ -303,14 +312,9 @@ impl Store for PostgresStore {
             ))),
         }
     }
+}
 
-    async fn history(&self) -> Result<Option<History>, StoreError> {
-        if self.relation.is_some() {
-            return Ok(None);
-        }
-        history::read(self).await.map(Some)
-    }
-
+impl KeyAdmin for PostgresStore {
     async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
         history::unknown_secrets(self, known).await
     }
@@ -354,7 +358,9 @@ impl Store for PostgresStore {
         self.writable()?;
         write::act(self, id, action, successor, by).await
     }
+}
 
+impl Usage for PostgresStore {
     async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         if uses.is_empty() || self.relation.is_some() {
             return Ok(());

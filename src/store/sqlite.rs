@@ -27,8 +27,8 @@ use self::{
     lane::Lane,
 };
 use super::{
-    CanaryError, History, Lookup, Page, Provenance, SecretUse, Store, StoreError, StoreErrorKind,
-    StoredKey, WriteError,
+    CanaryError, Changes, History, KeyAdmin, Lookup, Lookups, Page, Provenance, SecretUse,
+    StoreError, StoreErrorKind, StoredKey, Usage, WriteError,
 };
 use crate::key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor};
 
@@ -164,13 +164,19 @@ impl SqliteStore {
     }
 }
 
-impl Store for SqliteStore {
-    type Follower = SqliteFollower;
-
+impl Lookups for SqliteStore {
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         let digests = digests.to_vec();
         self.read(move |db| reads::find(db, &digests)).await
     }
+
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        self.read(history::read).await.map(Some)
+    }
+}
+
+impl Changes for SqliteStore {
+    type Follower = SqliteFollower;
 
     async fn follow(&self) -> Result<Option<SqliteFollower>, StoreError> {
         Ok(Some(SqliteFollower::new(Arc::clone(&self.source), self.query_timeout)))
@@ -185,11 +191,9 @@ impl Store for SqliteStore {
             _ => CanaryError::Failed(error),
         })
     }
+}
 
-    async fn history(&self) -> Result<Option<History>, StoreError> {
-        self.read(history::read).await.map(Some)
-    }
-
+impl KeyAdmin for SqliteStore {
     async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
         let known = known.to_vec();
         self.read(move |db| history::unknown_secrets(db, &known)).await
@@ -220,7 +224,9 @@ impl Store for SqliteStore {
         let (id, successor, by) = (id.clone(), successor.cloned(), by.clone());
         self.write(move |db| writes::act(db, &id, action, successor.as_ref(), &by)).await
     }
+}
 
+impl Usage for SqliteStore {
     async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         let uses = uses.to_vec();
         self.writer.run(self.query_timeout, move |db| writes::touch(db, &uses)).await

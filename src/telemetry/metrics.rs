@@ -10,8 +10,8 @@ mod connections;
 mod feed;
 mod fill;
 mod headroom;
-mod instance;
 mod local;
+mod observed;
 mod snapshot;
 
 use std::sync::Arc;
@@ -26,11 +26,7 @@ use tokio::time::Instant;
 
 use self::{checks::Checks, headroom::Rate, local::ShardedCounters, snapshot::SnapshotMetrics};
 pub use self::{checks::SurfaceMetrics, connections::ConnectionEnd, snapshot::SnapshotLoad};
-use crate::{
-    key::Digest,
-    store::{Answer, Lookup, StoreError},
-    telemetry::log_lines_dropped,
-};
+use crate::telemetry::log_lines_dropped;
 
 /// Upper bounds of the histograms of durations, in seconds: from 10 µs, below
 /// the fastest check that can be timed through a socket, to 1 s, above every
@@ -181,11 +177,6 @@ impl Metrics {
         for result in ["found", "absent", "error"] {
             self.store_lookups.add(0, &[KeyValue::new("result", result)]);
         }
-        for cause in fill::causes() {
-            self.refreshes_dropped.add(0, &[KeyValue::new("cause", cause)]);
-            let tier = KeyValue::new("tier", "store");
-            self.masked_failures.add(0, &[tier, KeyValue::new("cause", cause)]);
-        }
         self.denials_without_evidence.add(0, &[]);
         self.store_queries.add(0, &[]);
         self.store_in_flight.add(0, &[]);
@@ -244,24 +235,10 @@ impl Metrics {
         InFlight { metrics: self, began: Instant::now() }
     }
 
-    /// Counts what the store said about each key of a query.
-    pub fn store_lookups(&self, asked: &[Digest], answer: &Result<Lookup, StoreError>) {
-        let count = |result, n: usize| {
-            let n = u64::try_from(n).unwrap_or(u64::MAX);
-            self.store_lookups.add(n, &[KeyValue::new("result", result)]);
-        };
-        match answer {
-            Ok(lookup) => {
-                let found = |digest: &&Digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
-                let unreadable = |digest: &&Digest| lookup.unreadable(digest).is_some();
-                let found = asked.iter().filter(found).count();
-                let unreadable = asked.iter().filter(unreadable).count();
-                count("found", found);
-                count("error", unreadable);
-                count("absent", asked.len() - found - unreadable);
-            }
-            Err(_) => count("error", asked.len()),
-        }
+    /// Counts keys of a query by what the store said: `found`, `absent` or `error`.
+    pub fn store_lookups(&self, result: &'static str, keys: usize) {
+        let keys = u64::try_from(keys).unwrap_or(u64::MAX);
+        self.store_lookups.add(keys, &[KeyValue::new("result", result)]);
     }
 }
 
@@ -316,15 +293,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::instance::Instance;
-    use crate::time::Clock;
 
     #[test]
     fn every_series_exists_from_the_start_under_its_documented_name() {
         let (metrics, exposition) = Metrics::new().unwrap();
         metrics.surface("authz", [("OK", ""), ("UNAVAILABLE", "STORE_TIMEOUT")]);
         metrics.observe_cache_entries(|| 3);
-        metrics.observe_instance_state(Instance::new(Clock::System));
+        metrics.observe_state(
+            "keystead_instance_state",
+            "",
+            &[],
+            ["starting", "normal"],
+            || "starting",
+        );
         let text = String::from_utf8(exposition.text().unwrap()).unwrap();
         for line in [
             r#"keystead_checks_total{code="OK",reason="",surface="authz"} 0"#,

@@ -28,7 +28,7 @@ use crate::{
     check::{Decision, Needs},
     explain::Explainer,
     outage::Unavailable,
-    store::Store,
+    store::Lookups,
     telemetry::Metrics,
     tier::Tier,
     time::Clock,
@@ -61,7 +61,7 @@ struct ControlService<T, S> {
     outcomes: Outcomes,
 }
 
-impl<T: Tier, S: Store> Control<T, S> {
+impl<T: Tier, S: Lookups> Control<T, S> {
     /// The service behind its transport, which refuses as that of the data
     /// listener does.
     pub(super) fn routes(self, metrics: &Arc<Metrics>, max_message_bytes: usize) -> Routes {
@@ -118,7 +118,7 @@ impl<T: Tier, S: Store> Control<T, S> {
 }
 
 #[tonic::async_trait]
-impl<T: Tier, S: Store> Diagnostics for ControlService<T, S> {
+impl<T: Tier, S: Lookups> Diagnostics for ControlService<T, S> {
     async fn explain(
         &self,
         request: Request<ExplainRequest>,

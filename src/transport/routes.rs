@@ -18,7 +18,7 @@ use super::{
     server::RequestBody,
     unary::{ResponseFuture, UnaryService},
 };
-use crate::{store::Store, telemetry::Metrics, tier::Tier, time::Clock};
+use crate::{store::Lookups, telemetry::Metrics, tier::Tier, time::Clock};
 
 /// How the services of the data listener are set up.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ impl<T> fmt::Debug for DataService<T> {
 }
 
 /// `keystead.v1.Diagnostics` and reflection, for the control listener.
-pub fn control_routes<T: Tier, S: Store>(
+pub fn control_routes<T: Tier, S: Lookups>(
     control: Control<T, S>,
     metrics: &Arc<Metrics>,
     config: GrpcConfig,

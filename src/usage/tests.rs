@@ -5,7 +5,7 @@ use crate::{
     guard::GuardConfig,
     key::Digest,
     store::{
-        Answer, StoreErrorKind,
+        Answer, Lookups, StoreErrorKind,
         fake::{FakeStore, Mood, record},
     },
     telemetry::Metrics,

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use keystead::{
     key::{Digest, KeyId, NewKey, Rights, State},
     store::{
-        Answer, Provenance, Store, StoreError,
+        Answer, KeyAdmin, Provenance, Store, StoreError,
         postgres::{PostgresConfig, PostgresStore},
     },
     tasks::Tasks,

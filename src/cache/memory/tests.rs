@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     key::{KeyRecord, Revision, State},
     store::{
-        Store,
+        Lookups,
         fake::{FakeStore, Mood, record},
     },
     suspect::SuspectConfig,

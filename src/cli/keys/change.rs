@@ -6,7 +6,7 @@ use super::{options, session::Session, text};
 use crate::{
     cli::{Failure, GlobalOptions, print},
     key::Action,
-    store::Store,
+    store::KeyAdmin,
 };
 
 /// Stop a key until it is enabled again.

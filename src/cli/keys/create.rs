@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cli::{Failure, GlobalOptions, scope},
     key::{Environment, NewKey, Rights, parse_network},
-    store::Store,
+    store::KeyAdmin,
 };
 
 const EXAMPLES: &str = "\

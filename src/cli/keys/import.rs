@@ -22,7 +22,7 @@ use self::{bad_lines::BadLines, batch::Batch};
 use super::session::Session;
 use crate::{
     cli::{Failure, GlobalOptions, note, print},
-    store::{Answer, AnyStore, Store, WriteError},
+    store::{Answer, AnyStore, KeyAdmin, Lookups, WriteError},
 };
 
 const EXAMPLES: &str = "\

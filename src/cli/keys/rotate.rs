@@ -17,7 +17,7 @@ use crate::{
     key::{
         Action, Environment, KeyId, KeyRecord, Lifetime, NewKey, Rights, RightsError, Successor,
     },
-    store::Store,
+    store::KeyAdmin,
 };
 
 const EXAMPLES: &str = "\

@@ -8,7 +8,7 @@ use crate::{
     config::Config,
     key::{KeyId, KeyRecord, KeyRing, NewKey, Revision},
     store::{
-        AnyStore, Page, Provenance, Store, StoreError, StoreErrorKind, StoreUrl, StoredKey,
+        AnyStore, KeyAdmin, Page, Provenance, StoreError, StoreErrorKind, StoreUrl, StoredKey,
         WriteError,
     },
     tasks::Tasks,

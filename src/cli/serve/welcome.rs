@@ -15,7 +15,7 @@ use crate::{
     },
     config::Config,
     key::{Environment, Minted, NewKey, Rights},
-    store::{Store, StoreUrl},
+    store::{KeyAdmin, Lookups, StoreUrl},
 };
 
 /// What the first key may do: what the examples of the documentation ask for.

@@ -2,11 +2,10 @@
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Meter, MeterProvider},
+    metrics::{Counter, Meter},
 };
 
 use super::Metrics;
-use crate::guard::BreakerState;
 
 pub(super) fn transitions(meter: &Meter) -> Counter<u64> {
     meter
@@ -19,37 +18,32 @@ impl Metrics {
     /// Shows the state of the breaker before a tier, read whenever the metrics
     /// are, and begins to count its changes. A breaker that lets a growing number
     /// of calls through after an outage is closed.
-    pub fn observe_breaker(
+    pub fn observe_breaker<const N: usize>(
         &self,
         tier: &'static str,
-        state: impl Fn() -> BreakerState + Send + Sync + 'static,
+        states: [&'static str; N],
+        state: impl Fn() -> &'static str + Send + Sync + 'static,
     ) {
-        self.provider
-            .meter("keystead")
-            .u64_observable_gauge("keystead_breaker_state")
-            .with_description("1 for the state of the breaker before a tier, 0 for the others.")
-            .with_callback(move |gauge| {
-                let now = state();
-                for state in BreakerState::ALL {
-                    let labels =
-                        [KeyValue::new("tier", tier), KeyValue::new("state", state.as_str())];
-                    gauge.observe(u64::from(state == now), &labels);
-                }
-            })
-            .build();
-        for to in BreakerState::ALL {
+        self.observe_state(
+            "keystead_breaker_state",
+            "1 for the state of the breaker before a tier, 0 for the others.",
+            &[("tier", tier)],
+            states,
+            state,
+        );
+        for to in states {
             self.breaker_transitions.add(0, &labels(tier, to));
         }
     }
 
     /// Counts a change of the breaker before a tier.
-    pub fn breaker_changed(&self, tier: &'static str, to: BreakerState) {
+    pub fn breaker_changed(&self, tier: &'static str, to: &'static str) {
         self.breaker_transitions.add(1, &labels(tier, to));
     }
 }
 
-fn labels(tier: &'static str, to: BreakerState) -> [KeyValue; 2] {
-    [KeyValue::new("tier", tier), KeyValue::new("to", to.as_str())]
+fn labels(tier: &'static str, to: &'static str) -> [KeyValue; 2] {
+    [KeyValue::new("tier", tier), KeyValue::new("to", to)]
 }
 
 #[cfg(test)]
@@ -61,15 +55,17 @@ mod tests {
 
     use super::*;
 
+    const STATES: [&str; 3] = ["closed", "open", "half_open"];
+
     #[test]
     fn the_state_and_the_changes_of_each_breaker_are_shown_from_the_start() {
         let (metrics, exposition) = Metrics::new().unwrap();
         let open = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&open);
-        metrics.observe_breaker("store", move || {
-            if seen.load(Ordering::SeqCst) { BreakerState::Open } else { BreakerState::Closed }
+        metrics.observe_breaker("store", STATES, move || {
+            if seen.load(Ordering::SeqCst) { "open" } else { "closed" }
         });
-        metrics.observe_breaker("shared_cache", || BreakerState::HalfOpen);
+        metrics.observe_breaker("shared_cache", STATES, || "half_open");
         let holds = |lines: [&str; 4]| {
             let text = String::from_utf8(exposition.text().unwrap()).unwrap();
             for line in lines {
@@ -83,7 +79,7 @@ mod tests {
             r#"keystead_breaker_transitions_total{tier="store",to="open"} 0"#,
         ]);
         open.store(true, Ordering::SeqCst);
-        metrics.breaker_changed("store", BreakerState::Open);
+        metrics.breaker_changed("store", "open");
         holds([
             r#"keystead_breaker_state{state="closed",tier="store"} 0"#,
             r#"keystead_breaker_state{state="open",tier="store"} 1"#,

@@ -91,7 +91,7 @@ impl ShardedCounters {
     }
 }
 
-/// BufferedHistogram on their way into a histogram.
+/// Durations on their way into a histogram, gathered by thread.
 pub(super) struct BufferedHistogram {
     gathered: Local<Mutex<Vec<f64>>>,
     histogram: BoundHistogram<f64>,

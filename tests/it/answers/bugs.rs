@@ -17,8 +17,8 @@ use keystead::{
     key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor},
     snapshot::Journal,
     store::{
-        AnyFollower, AnyStore, CanaryError, History, Lookup, Page, Provenance, SecretUse, Store,
-        StoreError, StoredKey, WriteError,
+        AnyFollower, AnyStore, CanaryError, Changes, History, KeyAdmin, Lookup, Lookups, Page,
+        Provenance, SecretUse, StoreError, StoredKey, Usage, WriteError,
     },
     suspect::Suspicion,
     tasks::Tasks,
@@ -55,9 +55,7 @@ struct Buggy {
     hangs_for: Digest,
 }
 
-impl Store for Buggy {
-    type Follower = AnyFollower;
-
+impl Lookups for Buggy {
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         assert!(!digests.contains(&self.panics_for), "as it was told");
         if digests.contains(&self.hangs_for) {
@@ -66,6 +64,14 @@ impl Store for Buggy {
         self.store.find(digests).await
     }
 
+    async fn history(&self) -> Result<Option<History>, StoreError> {
+        self.store.history().await
+    }
+}
+
+impl Changes for Buggy {
+    type Follower = AnyFollower;
+
     async fn follow(&self) -> Result<Option<AnyFollower>, StoreError> {
         self.store.follow().await
     }
@@ -73,11 +79,9 @@ impl Store for Buggy {
     async fn canary(&self, token: &Digest) -> Result<(), CanaryError> {
         self.store.canary(token).await
     }
+}
 
-    async fn history(&self) -> Result<Option<History>, StoreError> {
-        self.store.history().await
-    }
-
+impl KeyAdmin for Buggy {
     async fn unknown_secrets(&self, known: &[Fingerprint]) -> Result<Vec<SecretUse>, StoreError> {
         self.store.unknown_secrets(known).await
     }
@@ -103,7 +107,9 @@ impl Store for Buggy {
     ) -> Result<KeyRecord, WriteError> {
         self.store.act(id, action, successor, by).await
     }
+}
 
+impl Usage for Buggy {
     async fn touch(&self, uses: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         self.store.touch(uses).await
     }

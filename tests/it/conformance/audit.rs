@@ -2,7 +2,7 @@
 
 use keystead::{
     key::{Action, KeyRecord, NewKey},
-    store::Store,
+    store::KeyAdmin,
 };
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use std::{
 use futures::future::{join, join_all};
 use keystead::{
     key::{Action, NewKey, Revision, State},
-    store::{ChangeKind, Store, WriteError},
+    store::{ChangeKind, KeyAdmin, Lookups, WriteError},
 };
 use tokio::time::timeout;
 

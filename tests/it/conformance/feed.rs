@@ -7,7 +7,7 @@ use keystead::{
     key::{Action, Revision, State},
     store::{
         ChangeKind::{Created, Deleted, Revoked, Updated},
-        Follower, Store, Woken,
+        Changes, Follower, KeyAdmin, Usage, Woken,
     },
 };
 use tokio::time::Instant;

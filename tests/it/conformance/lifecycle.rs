@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use keystead::{
     key::{Action, KeyRecord, LifecycleError, Lifetime, NewKey, Rights, State, Successor},
-    store::{Store, WriteError},
+    store::{KeyAdmin, WriteError},
 };
 
 use super::{

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use jiff::Timestamp;
 use keystead::{
     key::{CompactKey, NewKey, Rights, State},
-    store::{Answer, Page, Store},
+    store::{Answer, KeyAdmin, Lookups, Page, Usage},
 };
 
 use super::{

@@ -7,7 +7,7 @@ use keystead::{
     key::{
         CompactKey, Digest, KeyId, KeyRecord, Lifetime, NewKey, Revision, Rights, State, Successor,
     },
-    store::{Answer, Change, ChangeKind, Page, Provenance, Store, StoredKey},
+    store::{Answer, Change, ChangeKind, KeyAdmin, Lookups, Page, Provenance, StoredKey},
 };
 
 use super::{AuditEntry, Fixture};

@@ -2,7 +2,7 @@
 
 use keystead::{
     key::NewKey,
-    store::{Store, WriteError},
+    store::{KeyAdmin, Usage, WriteError},
 };
 
 use super::{

@@ -67,7 +67,7 @@ async fn key_that_lacks_what_its_route_needs_is_a_403() {
     for scopes in ["", "read", "list read", "  read   list "] {
         needing(scopes, "orders").allowed(service.channel()).await;
     }
-    for scopes in ["write", "read write", "Read", "read,list"] {
+    for scopes in ["write", "read write", "Read", "read-list"] {
         let row = (PermissionDenied, "SCOPE_MISSING");
         refused(service, &needing(scopes, "orders"), row).await.is_json();
     }

@@ -5,7 +5,7 @@ use keystead::{
     app::{self, Opened},
     config::Config,
     key::{Action, Digest, Environment, KeyId, KeyRecord, Minted, NewKey, Rights, State},
-    store::{AnyStore, Provenance, Store},
+    store::{AnyStore, KeyAdmin, Provenance},
     time::Clock,
 };
 

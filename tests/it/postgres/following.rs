@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use keystead::{
     key::Action,
-    store::{CanaryError, Follower, Store, StoreErrorKind, Woken, postgres::PostgresConfig},
+    store::{
+        CanaryError, Changes, Follower, KeyAdmin, StoreErrorKind, Woken, postgres::PostgresConfig,
+    },
 };
 use tokio::time::Instant;
 

@@ -1,6 +1,6 @@
 //! `keystead migrate --grant-to ROLE`
 
-use keystead::store::Store;
+use keystead::store::KeyAdmin;
 use tokio_postgres::error::SqlState;
 
 use super::{by, key, store, with_a_key};

@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use keystead::store::{
-    Store, StoreErrorKind,
+    Lookups, StoreErrorKind, Usage,
     postgres::{PostgresConfig, PostgresStore},
 };
 

@@ -9,7 +9,7 @@ use std::{
 use futures::future::join_all;
 use keystead::{
     key::{Action, Revision, State},
-    store::{Page, Store, StoreErrorKind, WriteError, postgres::PostgresConfig},
+    store::{KeyAdmin, Lookups, Page, StoreErrorKind, Usage, WriteError, postgres::PostgresConfig},
 };
 
 use super::{by, config, digest, id, key, knows, store_with};

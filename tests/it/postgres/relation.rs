@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use keystead::{
     key::{Action, CompactKey, KeyRecord, Revision, State},
     store::{
-        Answer, CanaryError, Page, Store, StoreErrorKind, WriteError,
+        Answer, CanaryError, Changes, KeyAdmin, Lookups, Page, StoreErrorKind, Usage, WriteError,
         postgres::{PostgresConfig, PostgresConfigError, PostgresStore},
     },
     tasks::Tasks,

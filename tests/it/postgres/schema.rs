@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, pin::pin};
 use futures::join;
 use keystead::{
     key::Revision,
-    store::{ChangeKind, Store, StoreErrorKind, postgres::PostgresStore},
+    store::{ChangeKind, KeyAdmin, StoreErrorKind, Usage, postgres::PostgresStore},
 };
 
 use super::{by, digest, id, key, knows, store, with_a_key};

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use keystead::store::{Answer, Page, Store, StoreErrorKind, postgres::PostgresConfig};
+use keystead::store::{Answer, KeyAdmin, Lookups, Page, StoreErrorKind, postgres::PostgresConfig};
 
 use super::{config, knows, store_with, with_a_key};
 use crate::harness::{

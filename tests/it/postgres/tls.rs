@@ -1,6 +1,6 @@
 //! TLS, with what `sslmode` asks for.
 
-use keystead::store::{Store, StoreErrorKind};
+use keystead::store::{Lookups, StoreErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::NamedTempFile;
 

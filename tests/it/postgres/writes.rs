@@ -3,7 +3,7 @@
 use jiff::ToSpan;
 use keystead::{
     key::{Action, Lifetime, Rights, Successor},
-    store::{Page, Store, StoreErrorKind, WriteError},
+    store::{KeyAdmin, Page, StoreErrorKind, WriteError},
 };
 
 use super::{by, id, key, knows, store, with_a_key};

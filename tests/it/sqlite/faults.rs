@@ -5,7 +5,7 @@ use std::fs;
 use keystead::{
     key::Revision,
     store::{
-        Answer, Store, StoreErrorKind,
+        Answer, KeyAdmin, Lookups, StoreErrorKind,
         sqlite::{SqliteConfig, SqliteStore},
     },
 };

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use keystead::{
     key::{Digest, NewKey, Rights, State},
     store::{
-        Provenance, Store, StoreError, StoreErrorKind,
+        KeyAdmin, Provenance, StoreError, StoreErrorKind,
         sqlite::{SqliteConfig, SqliteStore},
     },
 };

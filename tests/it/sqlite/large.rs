@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keystead::{
     key::{NewKey, Revision},
-    store::{Store, WriteError},
+    store::{KeyAdmin, WriteError},
 };
 use tokio::time::timeout;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use keystead::store::{
-    Store, StoreErrorKind,
+    KeyAdmin, StoreErrorKind,
     sqlite::{SqliteConfig, SqliteStore},
 };
 use rusqlite::Connection;

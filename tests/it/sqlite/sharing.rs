@@ -8,7 +8,7 @@ use std::{
 use futures::future::join;
 use keystead::{
     key::{Action, Digest, Revision, State},
-    store::{ChangeKind, Store, StoreErrorKind, WriteError, sqlite::SqliteStore},
+    store::{ChangeKind, KeyAdmin, StoreErrorKind, Usage, WriteError, sqlite::SqliteStore},
 };
 use tokio::time::timeout;
 

@@ -8,7 +8,7 @@ use std::{
 use keystead::{
     config::Config,
     key::Action,
-    store::{Page, Store, StoreUrl},
+    store::{KeyAdmin, Page, StoreUrl},
 };
 use secrecy::ExposeSecret;
 

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use super::{super::*, of};
 use crate::{
     key::State,
-    store::{Answer, ChangeKind, Store, fake::FakeStore, fake::Mood},
+    store::{Answer, ChangeKind, Lookups, fake::FakeStore, fake::Mood},
 };
 
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::StoreUrl;
-use crate::{guard::GuardConfig, time::DurationText};
+use crate::{guard::GuardConfig, store::StoreUrl, time::DurationText};
 
 /// The store: where keys are kept.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
