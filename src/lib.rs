@@ -3,25 +3,24 @@
 //!
 //! # The way of a request
 //!
-//! Read the modules in this order and you follow a request. Arrows point down
-//! only; [`app`] alone knows the order of the tiers.
-//!
 //! ```text
 //! transport     gRPC, Envoy, forward-auth      decode, admission limit, deadline
 //!   check       credential -> record -> decision: pure
-//!     cache     memory: fresh, revalidating, stale if the store gives no answer
+//!     cache     memory: fresh, revalidating, stale-if-error
 //!       fill    one lookup for each key, one query for many keys
 //!         guard breaker; a bounded number of calls at once, each with a time-out
 //!           store  PostgreSQL or SQLite
 //!   feed        numbered changes of the store -> cache
-//!   warm        a snapshot on disk -> cache, after a restart
+//!   snapshot    memory on disk -> cache, after a restart
 //!   usage       when keys were last used -> store
-//!   instance      how well this instance stands -> health, /status
+//!   instance    the state of this instance -> health, /status
 //! ```
 //!
-//! Beside the way stand [`explain`] (the same decision with every step), [`key`]
-//! (form, secrets, records), [`outage`] (why there is no answer), [`config`],
-//! [`cli`], [`telemetry`], [`access`] (who may read a file), [`time`] and [`tasks`].
+//! # The modules
+//!
+//! A module imports only modules below it, in the order of this file; a test holds that.
+//! `fill` comes before `cache` although a request meets it later: it fills the memory.
+//! [`app`] alone knows the order of the tiers.
 
 #![deny(
     clippy::print_stdout,
@@ -30,29 +29,45 @@
 )]
 
 pub mod cli;
-pub mod config;
 
 pub mod app;
+
+pub mod config;
+
 pub mod transport;
 
-pub mod check;
 pub mod explain;
 
-pub mod cache;
-pub mod fill;
-pub mod guard;
-pub mod store;
-pub mod suspect;
-pub mod tier;
+pub mod check;
 
-pub mod feed;
-pub mod instance;
-pub mod snapshot;
 pub mod usage;
 
-pub mod access;
-pub mod key;
+pub mod feed;
+
+pub mod fill;
+
+pub mod snapshot;
+
+pub mod cache;
+
+pub mod guard;
+
+pub mod tier;
+
 pub mod outage;
-pub mod tasks;
+
+pub mod suspect;
+
+pub mod instance;
+
+pub mod store;
+
+pub mod key;
+
 pub mod telemetry;
+
+pub mod access;
+
+pub mod tasks;
+
 pub mod time;

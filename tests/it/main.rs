@@ -22,6 +22,7 @@ mod process;
 mod restart;
 mod secrecy;
 mod sqlite;
+mod structure;
 mod transport;
 mod witness;
 mod write_path;
