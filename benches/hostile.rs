@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Each input is a piece that is repeated: separators, as a client may send them.
-//! Envoy's call is answered with it, with a key and without, from the message to the
-//! trailers. The program runs itself under callgrind with [`PARTS`] short inputs and
+//! Envoy's call, or a `Check`, is answered with it, with a key and without, from the message
+//! to the trailers. The program runs itself under callgrind with [`PARTS`] short inputs and
 //! with one that is as long as all of them: where time is linear in the length, both
 //! take the same.
 
@@ -26,7 +26,7 @@ use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
     service::auth::v3::{CheckRequest, attribute_context::HttpRequest},
 };
-use keystead::transport::CredentialSources;
+use keystead::transport::{CredentialSources, pb};
 use prost::Message;
 
 use self::in_process::{Call, InProcess};
@@ -48,9 +48,15 @@ enum Place {
     Extensions(&'static str),
     /// As many names of a query parameter, each spelled in another way.
     Spellings,
+    /// The key of a `Check`, in front of the key.
+    CheckKey,
+    /// As many scopes that a `Check` requires.
+    CheckScopes,
+    /// The address of the client of a `Check`.
+    CheckClient,
 }
 
-const INPUTS: [(&str, Place, &str); 26] = [
+const INPUTS: [(&str, Place, &str); 31] = [
     ("cookie-commas", Place::Header("cookie"), ","),
     ("cookie-semicolons", Place::Header("cookie"), ";"),
     ("cookie-equals", Place::Header("cookie"), "="),
@@ -77,6 +83,11 @@ const INPUTS: [(&str, Place, &str); 26] = [
     ("accept-qualities", Place::Header("accept"), ";q=0"),
     ("scopes-spaces", Place::Scopes, "a "),
     ("extensions-many", Place::Extensions("keystead.scopes"), "a"),
+    ("check-key-spaces", Place::CheckKey, " "),
+    ("check-key-schemes", Place::CheckKey, "Bearer "),
+    ("check-scopes-many", Place::CheckScopes, "a"),
+    ("check-client-colons", Place::CheckClient, ":"),
+    ("check-client-zeros", Place::CheckClient, "0"),
 ];
 
 /// A name of a query parameter with more spellings than fit.
@@ -144,8 +155,14 @@ fn under_callgrind(name: &str, parts: &str) -> Result<()> {
     for _ in 0..parts {
         let (_, place, piece) = input.ok_or("there is no such input")?;
         for key in ["", stand.key.as_str()] {
-            let message = place.filled(piece, LONG / parts, key);
-            stand.answer(Call::ExtAuthz, InProcess::request_of(Call::ExtAuthz, &message));
+            let (call, message) = match place.check(piece, LONG / parts, key) {
+                Some(message) => (Call::Check, message),
+                None => (Call::ExtAuthz, place.filled(piece, LONG / parts, key)),
+            };
+            let status = stand.status_of(call, InProcess::request_of(call, &message));
+            // OK, INVALID_ARGUMENT or UNAUTHENTICATED.
+            let is_answered = [&b"0"[..], b"3", b"16"].contains(&&*status.unwrap_or_default());
+            assert!(is_answered, "{call:?}");
         }
     }
     // What is left over would take instructions to be dropped.
@@ -153,6 +170,19 @@ fn under_callgrind(name: &str, parts: &str) -> Result<()> {
 }
 
 impl Place {
+    /// The message of a `Check`, if that is where the pieces are.
+    fn check(self, piece: &str, bytes: usize, key: &str) -> Option<Vec<u8>> {
+        let repeated = piece.repeat(bytes / piece.len().max(1));
+        let mut message = pb::CheckRequest { api_key: key.to_owned(), ..Default::default() };
+        match self {
+            Self::CheckKey => message.api_key = repeated + key,
+            Self::CheckScopes => message.required_scopes = vec![piece.to_owned(); bytes / 3],
+            Self::CheckClient => message.client_ip = repeated,
+            _ => return None,
+        }
+        Some(message.encode_to_vec())
+    }
+
     /// A message with so many bytes of pieces in it, and a key where it is looked for
     /// first, unless that is the place.
     fn filled(self, piece: &str, bytes: usize, key: &str) -> Vec<u8> {
@@ -182,7 +212,7 @@ impl Place {
             Self::Scopes => {
                 attributes.context_extensions.insert("keystead.scopes".to_owned(), repeated);
             }
-            Self::Extensions(_) => {}
+            Self::Extensions(_) | Self::CheckKey | Self::CheckScopes | Self::CheckClient => {}
         }
         http.header_map = Some(headers);
         attributes.request.get_or_insert_default().http = Some(http);

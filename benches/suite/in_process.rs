@@ -207,13 +207,18 @@ impl InProcess {
     /// Answers a [`request`](Self::request), to the trailers. Panics when it is not
     /// answered at once, or otherwise than such a call is.
     pub(crate) fn answer(&self, call: Call, request: Request<Full<Bytes>>) {
-        let told = match call {
+        let status = self.status_of(call, request);
+        assert_eq!(status.as_deref(), Some(call.status()), "{call:?}");
+    }
+
+    /// Answers a request, to the trailers, and returns its `grpc-status`.
+    pub(crate) fn status_of(&self, call: Call, request: Request<Full<Bytes>>) -> Option<Bytes> {
+        match call {
             Call::Check | Call::CheckOfForged | Call::CheckOfAbsent => {
                 status(self.authz.clone(), request)
             }
             Call::ExtAuthz | Call::ExtAuthzOfForged => status(self.envoy.clone(), request),
-        };
-        assert_eq!(told.as_deref(), Some(call.status()), "{call:?}");
+        }
     }
 }
 

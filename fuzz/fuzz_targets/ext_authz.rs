@@ -1,6 +1,6 @@
 //! Whatever bytes Envoy, or somebody in its place, sends: they let no request through
-//! while the store is down, and are answered without a bug where the key is known and
-//! to be removed.
+//! while the store is down, in time that is linear in their number, and are answered without
+//! a bug where the key is known and to be removed.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use keystead::{
     time::Clock,
     transport::{Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, UnaryService},
 };
-use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, knowing};
+use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, knowing, within_time};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tokio::runtime;
@@ -59,10 +59,10 @@ static WITH_KEY: LazyLock<Vec<u8>> = LazyLock::new(|| {
 fuzz_target!(|body: &[u8]| {
     let with_key = [&WITH_KEY, body].concat();
     for message in [body, &with_key] {
-        match answer(&DOWN, message) {
+        within_time(message.len(), || match answer(&DOWN, message) {
             Code::InvalidArgument | Code::Unauthenticated | Code::Unavailable => {}
             other => panic!("{other:?}"),
-        }
+        });
         // A grant, or a denial for what the message needs.
         assert_ne!(answer(&KNOWING, message), Code::Internal);
     }

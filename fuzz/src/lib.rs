@@ -15,15 +15,19 @@ use std::{
 use keystead::{
     check::{CheckConfig, Checker},
     guard::{GuardConfig, Guarded},
-    key::{Credential, Digest, KeyId, KeyRing, NewKey, Prefix, Rights, State, CompactKey},
+    key::{CompactKey, Credential, Digest, KeyId, KeyRing, NewKey, Prefix, Rights, State},
     outage::Unavailable,
-    store::{Answer, Provenance, Store, StoreErrorKind, sqlite::{SqliteConfig, SqliteStore}},
+    store::{
+        Answer, KeyAdmin, Lookups, Provenance, StoreErrorKind,
+        sqlite::{SqliteConfig, SqliteStore},
+    },
     telemetry::Metrics,
     tier::{Freshness, Observation, Tier},
     time::Clock,
     transport::Admission,
     usage::use_log,
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokio::{runtime, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +39,31 @@ pub const KEY: &str = "ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUVDyq36RzI";
 /// Below the longest input that libFuzzer makes, with a key before it, so that it
 /// is passed at times.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
+
+/// CPU time that reading one byte may take: some twenty times what the sanitizer's build
+/// takes where time is linear. Quadratic time is above it from 16 KiB on.
+const MAX_NANOS_PER_BYTE: u128 = 2_000;
+
+/// CPU time that a call may take besides.
+const MAX_NANOS_PER_CALL: u128 = 10_000_000;
+
+/// Panics when `call`, which reads `bytes`, takes too much CPU time of this thread three
+/// times in a row. CPU time, as a busy machine takes none of it.
+pub fn within_time(bytes: usize, mut call: impl FnMut()) {
+    let limit = MAX_NANOS_PER_CALL + bytes as u128 * MAX_NANOS_PER_BYTE;
+    let mut took = || {
+        let began = cpu_nanos();
+        call();
+        cpu_nanos() - began
+    };
+    let in_time = (0..3).any(|_| took() <= limit);
+    assert!(in_time, "{bytes} bytes take more than {limit} ns of CPU time");
+}
+
+fn cpu_nanos() -> u128 {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    now.tv_sec as u128 * 1_000_000_000 + now.tv_nsec as u128
+}
 
 /// A store that never answers, but maybe about [`KEY`].
 pub enum Behind {
