@@ -17,18 +17,16 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::util::MapFutureLayer;
 
-pub use listeners::Listeners;
+pub use listeners::{Listeners, Role};
 pub use open::{
     OpenError, Opened, hold_against, hold_beside, open_ring, open_store, open_store_alone,
 };
 
-use self::{probe::Probe, secrets::Secrets, tiers::Tiers};
+use self::{listeners::Served, probe::Probe, secrets::Secrets, tiers::Tiers};
 use crate::{
-    cache::Cached,
     check::Checker,
     config::Config,
     feed::Feed,
-    fill::Fill,
     instance::Instance,
     snapshot::Writer,
     store::AnyStore,
@@ -36,8 +34,8 @@ use crate::{
     telemetry::MetricsError,
     time::Clock,
     transport::{
-        AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Listener, Protocol,
-        Scrapes, Serves, Workers, admin_routes, auth_routes,
+        AdminState, Admission, DataConfig, DataService, DrainConfig, Health, Protocol, Scrapes,
+        Workers, admin_routes, auth_routes,
     },
     usage::{UseWriter, use_log},
 };
@@ -54,21 +52,10 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 /// one that is not finished leaves the one before it in its place.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A listener, what is spoken there, and what is served.
-type Listening<S = Router> = (Listener, Protocol, S);
-
-/// What the data listener serves.
-type Data = DataService<Cached<Fill<AnyStore>>>;
-
 /// The service, built and bound, but not yet running.
 #[derive(Debug)]
 pub struct App {
-    grpc: Listening<Data>,
-    admin: Listening,
-    control: Option<Listening>,
-    /// Where it has a listener of its own; otherwise it is among the routes of
-    /// `admin`.
-    forward_auth: Option<Listening>,
+    served: Vec<Served>,
     /// The requests of forward-auth that are under way on the admin listener.
     asked: Tasks,
     /// Serve all that checks come over.
@@ -163,11 +150,11 @@ impl App {
     /// Builds everything behind the listeners. The store may be down.
     pub async fn build(
         config: &Config,
-        listeners: Listeners,
+        mut listeners: Listeners,
         opened: Opened,
         clock: Clock,
     ) -> Result<Self, StartError> {
-        let Listeners { grpc, admin, control, forward_auth, metrics, exposition, .. } = listeners;
+        let metrics = Arc::clone(&listeners.metrics);
         let Opened { store, ring, tasks } = opened;
         let stops = Stops::default();
         let instance = Instance::new(clock.clone());
@@ -210,20 +197,26 @@ impl App {
         let health = Health::new(instance.clone(), tasks.clone());
 
         // The surfaces.
-        let admitted = Arc::clone(&admission);
-        let routed =
-            |listener| control::open(config, listener, looked, admitted, &metrics, &stops, &tasks);
-        let control = control.map(routed).transpose()?;
+        let mut served = Vec::new();
+        if listeners.has(Role::Control) {
+            let admitted = Arc::clone(&admission);
+            let (protocol, routes) =
+                control::open(config, looked, admitted, &metrics, &stops, &tasks)?;
+            served.extend(listeners.serve(Role::Control, protocol, routes));
+        }
         let (admitted, sources) = (Arc::clone(&admission), config.credential.sources.clone());
         let auth = auth_routes(admitted, &metrics, sources, config.forward_auth, clock.clone());
         let data =
             DataService::new(admission, &metrics, &health, data_config(config), clock.clone())?;
         let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::here());
-        let (auth, beside) = match forward_auth {
-            Some(listener) => (Some((listener, http1, auth)), Router::new()),
-            None => (None, tracked(auth, &asked)),
+        let (auth, beside) = if listeners.has(Role::ForwardAuth) {
+            (auth, Router::new())
+        } else {
+            (Router::new(), tracked(auth, &asked))
         };
-        let scrapes = Scrapes::of(exposition);
+        served.extend(listeners.serve(Role::ForwardAuth, http1, auth));
+        served.extend(listeners.serve(Role::Grpc, Protocol::Grpc(config.grpc), data));
+        let scrapes = Scrapes::of(listeners.exposition.clone());
         let state = AdminState {
             instance: instance.clone(),
             breaker,
@@ -231,11 +224,9 @@ impl App {
             tasks: tasks.clone(),
             clock,
         };
+        served.extend(listeners.serve(Role::Admin, http1, admin_routes(state).merge(beside)));
         Ok(Self {
-            grpc: (grpc, Protocol::Grpc(config.grpc), data),
-            admin: (admin, http1, admin_routes(state).merge(beside)),
-            control,
-            forward_auth: auth,
+            served,
             asked,
             workers: start("serve", config.grpc.workers())?,
             aside: start("admin", NonZeroUsize::MIN)?,
@@ -245,41 +236,16 @@ impl App {
         })
     }
 
-    /// Where the data listener listens.
-    pub fn grpc_addr(&self) -> io::Result<SocketAddr> {
-        self.grpc.0.local_addr()
-    }
-
-    /// Where the admin listener listens.
-    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
-        self.admin.0.local_addr()
-    }
-
-    /// Where the control listener listens, if there is one.
-    pub fn control_addr(&self) -> io::Result<Option<SocketAddr>> {
-        address_of(self.control.as_ref())
-    }
-
-    /// Where the listener of forward-auth listens, if it has one of its own.
-    pub fn forward_auth_addr(&self) -> io::Result<Option<SocketAddr>> {
-        address_of(self.forward_auth.as_ref())
+    /// Where it listens, if there is such a listener.
+    #[must_use]
+    pub fn address(&self, role: Role) -> Option<SocketAddr> {
+        self.served.iter().find(|served| served.role == role).map(|served| served.address)
     }
 
     /// Serves until `stop` is ready, then drains. Ends after `drain.timeout`
     /// and a moment for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let Self {
-            grpc,
-            admin,
-            control,
-            forward_auth,
-            asked,
-            workers,
-            aside,
-            background,
-            drain,
-            stops,
-        } = self;
+        let Self { served, asked, workers, aside, background, drain, stops } = self;
         let Background { instance, health, probe, feed, uses, snapshot, tasks } = background;
         let (calls, visits, kept) = (Tasks::here(), Tasks::here(), Tasks::here());
 
@@ -290,14 +256,12 @@ impl App {
         if let Some(snapshot) = snapshot {
             kept.spawn("snapshot", snapshot.run(stops.last.clone()));
         }
-        let draining = &stops.draining;
-        serve("admin", admin, &aside, &visits, &stops.last);
-        serve("grpc", grpc, &workers, &calls, draining);
-        if let Some(control) = control {
-            serve("control", control, &aside, &calls, draining);
-        }
-        if let Some(forward_auth) = forward_auth {
-            serve("forward_auth", forward_auth, &workers, &calls, draining);
+        for served in served {
+            match served.role {
+                Role::Grpc | Role::ForwardAuth => served.spawn(&workers, &calls, &stops.draining),
+                Role::Control => served.spawn(&aside, &calls, &stops.draining),
+                Role::Admin => served.spawn(&aside, &visits, &stops.last),
+            }
         }
 
         let stop = stop.await;
@@ -333,18 +297,6 @@ fn start(name: &str, count: NonZeroUsize) -> Result<Workers, StartError> {
     Workers::start(name, count).map_err(StartError::Workers)
 }
 
-/// Spawns the task of a listener among those of its connections.
-fn serve(
-    name: &'static str,
-    (listener, protocol, service): Listening<impl Serves>,
-    workers: &Workers,
-    connections: &Tasks,
-    draining: &CancellationToken,
-) {
-    let (among, draining) = (connections.clone(), draining.clone());
-    connections.spawn(name, listener.serve(protocol, service, workers.clone(), among, draining));
-}
-
 fn data_config(config: &Config) -> DataConfig {
     DataConfig {
         grpc: config.grpc,
@@ -371,8 +323,4 @@ async fn finish(calls: &Tasks, stops: &Stops, end: Instant) {
     if !calls.stop(cut_off_for).await {
         tracing::warn!("connections were cut at the hard limit of the drain");
     }
-}
-
-fn address_of(listening: Option<&(Listener, Protocol, Router)>) -> io::Result<Option<SocketAddr>> {
-    listening.map(|(listener, ..)| listener.local_addr()).transpose()
 }

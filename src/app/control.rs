@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Listening, StartError, Stops, open_store_alone};
+use axum::Router;
+
+use super::{StartError, Stops, open_store_alone};
 use crate::{
     config::Config,
     explain::{self, Explainer},
@@ -14,7 +16,7 @@ use crate::{
     tasks::Tasks,
     telemetry::Metrics,
     tier::Tier,
-    transport::{Admission, Control, GrpcConfig, Listener, Protocol, control_routes},
+    transport::{Admission, Control, GrpcConfig, Protocol, control_routes},
 };
 
 /// The name of the control listener's way to the store, in metrics and in the
@@ -29,16 +31,16 @@ pub(super) const STORE_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(2).unwrap()
 /// connections there may be, this bounds how many requests may wait.
 const STREAMS: NonZeroU32 = NonZeroU32::new(8).unwrap();
 
-/// Opens a store handle of its own for the listener. The store may be down.
+/// What the control listener speaks and serves, with a store handle of its own. The store may be
+/// down.
 pub(super) fn open<T: Tier>(
     config: &Config,
-    listener: Listener,
     looked: explain::Parts<AnyStore>,
     admission: Arc<Admission<T>>,
     metrics: &Arc<Metrics>,
     stops: &Stops,
     tasks: &Tasks,
-) -> Result<Listening, StartError> {
+) -> Result<(Protocol, Router), StartError> {
     let mut own = config.clone();
     own.store.guard.max_in_flight = STORE_CONNECTIONS;
     let store = open_store_alone(&own, tasks)?;
@@ -49,5 +51,5 @@ pub(super) fn open<T: Tier>(
     let control = Control { admission, explainer, cut_off, clock };
     let spoken = GrpcConfig { max_concurrent_streams: STREAMS, ..config.grpc };
     let routes = control_routes(control, metrics, spoken)?;
-    Ok((listener, Protocol::Grpc(spoken), routes))
+    Ok((Protocol::Grpc(spoken), routes))
 }

@@ -18,7 +18,7 @@ use tokio::{
 use self::welcome::Addresses;
 use super::{Failure, OTHER, write_out};
 use crate::{
-    app::{App, Listeners, Stop, open_store},
+    app::{App, Listeners, Role, Stop, open_store},
     config::Config,
     key::KeyId,
     store::{AnyStore, sqlite::SqliteStore},
@@ -86,18 +86,19 @@ async fn serve(config: &Config) -> Result<ExitCode, Failure> {
         AnyStore::Postgres(_) => None,
     };
     let app = App::build(config, listeners, opened, Clock::System).await?;
-    let (grpc, admin, control) = (app.grpc_addr()?, app.admin_addr()?, app.control_addr()?);
-    let control = control.map(tracing::field::display);
-    let forward_auth = app.forward_auth_addr()?;
-    if let Some(first) = welcome::first_key(config).await? {
+    let [grpc, admin, control, forward_auth] = Role::ALL.map(|role| app.address(role));
+    if let (Some(grpc), Some(admin)) = (grpc, admin)
+        && let Some(first) = welcome::first_key(config).await?
+    {
         let auth = forward_auth.unwrap_or(admin);
         show(first.welcome(Addresses { grpc, admin, auth }), &first.key.id).await;
     }
-    let forward_auth = forward_auth.map(tracing::field::display);
+    let [grpc, admin, control, forward_auth] =
+        [grpc, admin, control, forward_auth].map(|address| address.map(tracing::field::display));
     let store = &config.store.url;
     let open_files = in_words(open_files);
     tracing::info!(
-        %grpc, %admin, control, forward_auth, %store, open_files, max_connections, "serving"
+        grpc, admin, control, forward_auth, %store, open_files, max_connections, "serving"
     );
 
     let (stop, told) = tokio::sync::oneshot::channel();

@@ -86,7 +86,7 @@ pub struct PostgresConfig {
 /// from that table or view, which offers the columns of `keystead.api_keys`
 /// (NULL is read as empty where that makes sense). Changing a key is then
 /// [`WriteError::ReadOnly`], there are no numbered changes to follow, and
-/// [`Store::touch`] does nothing.
+/// [`Usage::touch`] does nothing.
 ///
 /// Lookups, canaries and touches end within the connect time-out, while there is
 /// no connection, and the query time-out. What people ask for (get, list, insert,

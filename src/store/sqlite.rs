@@ -53,7 +53,7 @@ pub struct SqliteConfig {
     /// How many reading calls may be under way at once. Each has a connection
     /// and, while it runs, a thread.
     pub max_readers: NonZeroUsize,
-    /// How long a reading call, or [`Store::touch`], may take, waiting
+    /// How long a reading call, or [`Usage::touch`], may take, waiting
     /// included.
     pub query_timeout: Duration,
 }

@@ -13,7 +13,7 @@ use keystead::transport::health_pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use keystead::{
-    app::{App, Listeners, Stop, open_store},
+    app::{App, Listeners, Role, Stop, open_store},
     config::Config,
     tasks::Tasks,
     time::Clock,
@@ -58,9 +58,9 @@ impl Service {
         let opened = open_store(config).await.unwrap();
         let built = App::build(config, listeners, opened, Clock::System);
         let app = Box::pin(built).await.unwrap();
-        let (grpc, admin) = (app.grpc_addr().unwrap(), Admin(app.admin_addr().unwrap()));
-        let control = app.control_addr().unwrap();
-        let auth = app.forward_auth_addr().unwrap().unwrap_or(admin.0);
+        let [grpc, admin, control, auth] = Role::ALL.map(|role| app.address(role));
+        let (grpc, admin) = (grpc.unwrap(), Admin(admin.unwrap()));
+        let auth = auth.unwrap_or(admin.0);
         let (stop, told) = oneshot::channel();
         let running = Tasks::here();
         // A service whose test has dropped it goes on: others may still use it.
