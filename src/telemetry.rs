@@ -1,4 +1,4 @@
-//! What operators see: every instrument in one file, and the log.
+//! Logging and the metrics of every tier.
 
 mod log;
 mod metrics;

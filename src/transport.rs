@@ -1,8 +1,7 @@
-//! What the network sees: gRPC, also as Envoy speaks it, forward-auth over HTTP,
-//! health, the admin HTTP listener, and the control listener.
+//! The network surfaces: gRPC (Keystead's own API and Envoy's), forward-auth over HTTP, health, the
+//! admin HTTP listener, and the control listener.
 //!
-//! Requests are decoded and answers encoded here; tonic, prost and axum types
-//! go no further.
+//! This module decodes requests and encodes responses; tonic, prost and axum types stay inside it.
 
 mod admin;
 mod admission;
@@ -54,7 +53,7 @@ mod generated {
     pub mod pb {
         tonic::include_proto!("keystead.v1");
 
-        /// What describes each service.
+        /// File descriptor set of the service.
         pub const AUTHZ_DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("authz");
         pub const DIAGNOSTICS_DESCRIPTORS: &[u8] =
             tonic::include_file_descriptor_set!("diagnostics");
@@ -64,12 +63,12 @@ mod generated {
     pub mod health_pb {
         tonic::include_proto!("grpc.health.v1");
 
-        /// What describes the service.
+        /// File descriptor set of the service.
         pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("health");
     }
 
-    /// What is read and written of Envoy's messages. Not described by reflection,
-    /// as there is more to Envoy's own.
+    /// The subset of Envoy's messages that Keystead reads and writes. Not offered by reflection,
+    /// because Envoy's own definitions are larger.
     pub mod envoy_pb {
         tonic::include_proto!("envoy.service.auth.v3");
     }

@@ -1,22 +1,22 @@
-//! The state of the instance in the metrics.
+//! Metrics of the state of the instance, and its causes.
 
 use super::{Doubt, Instance, InstanceState, TierState};
 use crate::telemetry::Metrics;
 
 impl Instance {
-    /// Shows the state of the instance, of the write path and of what makes the store's
-    /// answers doubtful.
+    /// Exports the state of the instance and of the write path, and the doubts about the store's
+    /// answers.
     pub fn observe(&self, metrics: &Metrics) {
         for (name, doubt, description) in [
             (
                 "keystead_store_suspect",
                 Doubt::Suspect,
-                "1 while the store is not believed about what it lacks.",
+                "1 while the store's answers that a key does not exist are not trusted.",
             ),
             (
                 "keystead_store_lagging",
                 Doubt::Lagging,
-                "1 while the data of the store are older than store.max_lag.",
+                "1 while the store's data is older than store.max_lag.",
             ),
             (
                 "keystead_secret_unknown",
@@ -32,7 +32,7 @@ impl Instance {
         let instance = self.clone();
         metrics.observe_state(
             "keystead_write_path",
-            "1 for how changes of keys can be written now, 0 for the others.",
+            "1 for the current state of the write path, 0 for the others.",
             &[],
             TierState::WRITE_PATHS,
             move || instance.standing().write_path.as_write_path(),
@@ -40,7 +40,7 @@ impl Instance {
         let instance = self.clone();
         metrics.observe_state(
             "keystead_instance_state",
-            "1 for the state of this instance, 0 for the others.",
+            "1 for the current state of this instance, 0 for the others.",
             &[],
             InstanceState::ALL.map(InstanceState::as_str),
             move || instance.standing().state.as_str(),

@@ -1,7 +1,7 @@
-//! The log: for people on a terminal, JSON lines otherwise, always on stderr.
+//! Logging to stderr: pretty on a terminal, JSON lines otherwise.
 //!
-//! A thread of its own writes it. `tracing-appender` has one too, but counts no
-//! failed write, and prints to stdout when nobody reads at the end.
+//! A dedicated thread writes the log. `tracing-appender` has one too, but does not count failed
+//! writes, and prints to stdout when nobody reads stderr at shutdown.
 
 mod limit;
 mod queue;
@@ -21,35 +21,35 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use self::{
     limit::{INTERVAL, LINES_PER_INTERVAL, Limit},
-    queue::{Entrance, Queue},
+    queue::{Queue, QueueWriter},
 };
 
-/// How long the end of the process waits for the reader of the log.
+/// How long shutdown waits for the reader of the log.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
-/// What is logged, and how.
+/// Which events are logged, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// How lines look: `auto` is `pretty` on a terminal and `json` otherwise.
+    /// Format of log lines: `auto` is `pretty` on a terminal and `json` otherwise.
     pub format: LogFormat,
-    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or
-    /// directives such as `info,keystead=debug`. Of each kind of line ten are
-    /// logged in ten seconds, and the others counted, unless `trace` is among them.
+    /// Which events are logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or directives
+    /// such as `info,keystead=debug`. Each log statement may write ten lines in ten seconds;
+    /// further ones are counted, unless the filter includes `trace`.
     #[schemars(title = "a level such as `info`, or directives such as `info,keystead=debug`")]
     pub filter: String,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON otherwise.
     #[default]
     Auto,
-    /// For people.
+    /// Human-readable lines.
     Pretty,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -62,32 +62,32 @@ impl Default for LogConfig {
 /// The log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// `log.filter` cannot be read.
+    /// `log.filter` cannot be parsed.
     #[error("log.filter is no filter: {0}; write a level such as `info`, or `info,keystead=debug`")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// A word in `log.filter` that is no level.
+    /// An item in `log.filter` that is not a level.
     #[error(
-        "log.filter has `{0}`, which is no level; write error, warn, info, debug, trace or off, or `{0}=debug` for a part of the program"
+        "log.filter has `{0}`, which is no level; write error, warn, info, debug, trace or off, or \
+         `{0}=debug` for a part of the program"
     )]
     NoLevel(String),
-    /// Nobody would write it.
+    /// The writer thread cannot be started.
     #[error("cannot start the thread that writes the log: {0}; is the limit of processes too low?")]
     Thread(io::Error),
-    /// There is a log already.
+    /// Logging is set up already.
     #[error("the log is set up already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Crates whose logs are kept short, unless the filter names them: each step of
-/// a migration, the parameters of each statement, and each connection that an
-/// outage ends.
+/// Crates whose logs are reduced unless the filter names them: they log each step of a
+/// migration, the parameters of each statement, and each connection that an outage ends.
 const QUIET: &str = "refinery_core=warn,tokio_postgres=error,deadpool=error";
 
 impl LogConfig {
-    /// The filter, or why it cannot be read.
+    /// Parses the filter.
     pub fn parsed_filter(&self) -> Result<EnvFilter, LogError> {
-        // A lone word that is no level would be taken for the name of a crate,
-        // and nothing would be logged.
+        // `EnvFilter` would take a lone word that is not a level for the name of a crate, and log
+        // nothing.
         let mut words = self.filter.split(',').map(str::trim).filter(|word| !word.is_empty());
         let levels = ["off", "error", "warn", "info", "debug", "trace"];
         let is_level = |word: &str| levels.iter().any(|level| level.eq_ignore_ascii_case(word));
@@ -107,36 +107,34 @@ struct Shared {
     limit: Limit,
 }
 
-/// How many lines of the log were dropped so far: nobody read them in time, or they
-/// could not be written.
+/// Number of log lines dropped so far: nobody read them in time, or writing failed.
 #[must_use]
 pub fn log_lines_dropped() -> u64 {
     LOG.get().map_or(0, |log| log.queue.dropped())
 }
 
-/// The log, for what goes there without being an event.
+/// A handle to the log, for lines that are not events.
 #[derive(Clone, Copy)]
 pub struct Log(&'static Shared);
 
 impl Log {
-    /// Adds a line, which has no end of its own.
+    /// Appends a line. `text` has no trailing newline.
     pub fn line(self, text: impl fmt::Display) {
         self.0.queue.push(format!("{text}\n").as_bytes());
     }
 
-    /// Waits until all lines have been written, for a second at most. Blocks the
-    /// thread.
+    /// Waits until all lines have been written, for at most one second. Blocks the thread.
     pub fn flush(self) {
         self.0.queue.flush(FLUSH_LIMIT);
     }
 }
 
-/// Sets the log of this process up. Once.
+/// Sets up the log of this process. May succeed only once.
 ///
-/// From then on nobody who logs waits for whoever reads stderr.
+/// From then on, no caller that logs waits for the reader of stderr.
 pub fn init_log(config: &LogConfig) -> Result<Log, LogError> {
     let filter = config.parsed_filter()?;
-    // Who asks for everything gets everything.
+    // A `trace` filter asks for everything: no rate limit.
     let all = filter.max_level_hint() == Some(LevelFilter::TRACE);
     let lines_per_interval = if all { u64::MAX } else { LINES_PER_INTERVAL };
     let log = LOG
@@ -149,8 +147,8 @@ pub fn init_log(config: &LogConfig) -> Result<Log, LogError> {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Entrance(&log.queue))
-        // It would print them to stderr, waiting for its reader.
+        .with_writer(|| QueueWriter(&log.queue))
+        // Internal errors would go to stderr and block until its reader takes them.
         .log_internal_errors(false);
     if pretty {
         builder.with_ansi(terminal).with_target(false).finish().with(&log.limit).try_init()?;
@@ -162,17 +160,17 @@ pub fn init_log(config: &LogConfig) -> Result<Log, LogError> {
     Ok(Log(log))
 }
 
-/// Writes what is logged, for as long as the process lives.
+/// Writes the log for as long as the process lives.
 fn write(Shared { queue, limit }: &Shared) -> ! {
-    // Not locked in between: a panic that is told there must not wait for us.
+    // Not locked between writes: a panic message must not wait for this thread.
     let mut out = io::stderr();
-    let (mut batch, mut told, mut written) = (Vec::new(), 0, true);
+    let (mut batch, mut reported, mut written) = (Vec::new(), 0, true);
     loop {
         queue.take(&mut batch, INTERVAL);
-        // There is room now. While nothing can be written, this would go on for ever.
-        let lines = queue.dropped() - told;
+        // The queue has room now. While writing fails, this line would itself be dropped, for ever.
+        let lines = queue.dropped() - reported;
         if written && lines > 0 {
-            told += lines;
+            reported += lines;
             tracing::warn!(lines, "log lines were dropped: nobody read them, or writing failed");
         }
         limit.report();
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_level_is_refused_and_does_not_silence_the_log() {
+    fn filter_item_that_is_not_a_level_is_rejected_and_does_not_silence_the_log() {
         for bad in ["warning", "keystead", "info,verbose"] {
             assert!(matches!(filter(bad), Err(LogError::NoLevel(_))), "{bad}");
         }

@@ -1,8 +1,8 @@
-//! Every instrument of the service.
+//! The metrics of the service.
 //!
-//! They are OpenTelemetry instruments, read here by the Prometheus exporter.
-//! The exporter appends `_total` to counters and the unit to histograms, so
-//! that `keystead_checks` here is `keystead_checks_total` at `/metrics`.
+//! They are OpenTelemetry instruments, exported by the Prometheus exporter. The exporter appends
+//! `_total` to counters and the unit to histograms, so that `keystead_checks` here is
+//! `keystead_checks_total` at `/metrics`.
 
 mod breaker;
 mod checks;
@@ -28,31 +28,30 @@ use self::{checks::Checks, headroom::Rate, local::ShardedCounters, snapshot::Sna
 pub use self::{checks::SurfaceMetrics, connections::ConnectionEnd, snapshot::SnapshotLoad};
 use crate::telemetry::log_lines_dropped;
 
-/// Upper bounds of the histograms of durations, in seconds: from 10 µs, below
-/// the fastest check that can be timed through a socket, to 1 s, above every
-/// time-out that a check has by default.
+/// Upper bounds of the duration histograms, in seconds: from 10 µs, below the fastest check that
+/// can be timed through a socket, to 1 s, above every default time-out of a check.
 const DURATION_BOUNDS_SECONDS: [f64; 16] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
     0.05, 0.1, 0.15, 0.25, 1.0,
 ];
 
-/// The metrics could not be set up or read.
+/// The metrics could not be set up or exported.
 #[derive(Debug, thiserror::Error)]
 #[error("the metrics cannot be exported: {0}")]
 pub struct MetricsError(String);
 
-/// What the cache knew about a key.
+/// Result of a cache lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheResult {
-    /// A record that is fresh.
+    /// A fresh record.
     Fresh,
-    /// A record that is served while the store is asked behind it.
+    /// A record that is served while a background lookup refreshes it.
     Revalidating,
     /// A record that is served if the store gives no answer.
     StaleIfError,
-    /// An absence that is still believed.
+    /// An absence within its lifetime.
     Absent,
-    /// Nothing.
+    /// No entry.
     Miss,
 }
 
@@ -71,7 +70,7 @@ impl CacheResult {
     }
 }
 
-/// The instruments. One for each process, shared by all parts.
+/// The instruments: one set per process, shared by all components.
 #[derive(Debug)]
 pub struct Metrics {
     provider: SdkMeterProvider,
@@ -93,7 +92,7 @@ pub struct Metrics {
     revocation_latency: Histogram<f64>,
 }
 
-/// Reads the instruments in the Prometheus text format.
+/// Renders the metrics in the Prometheus text format.
 #[derive(Debug, Clone)]
 pub struct Exposition(Registry);
 
@@ -101,7 +100,7 @@ impl Exposition {
     /// The media type of [`Exposition::text`].
     pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-    /// All metrics, as Prometheus scrapes them.
+    /// Renders all metrics for a Prometheus scrape.
     pub fn text(&self) -> Result<Vec<u8>, MetricsError> {
         let mut text = Vec::new();
         TextEncoder::new()
@@ -112,7 +111,7 @@ impl Exposition {
 }
 
 impl Metrics {
-    /// Makes all instruments, and a view of them for Prometheus.
+    /// Creates all instruments, and their Prometheus exposition.
     pub fn new() -> Result<(Arc<Self>, Exposition), MetricsError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
@@ -139,30 +138,30 @@ impl Metrics {
             cache_lookups,
             store_lookups: counter(
                 "keystead_store_lookups",
-                "Keys that the store was asked about, by what it said.",
+                "Keys looked up in the store, by result.",
             ),
             store_queries: counter("keystead_store_queries", "Lookup queries sent to the store."),
             store_query_duration: duration(
                 &meter,
                 "keystead_store_query_duration",
-                "Time that a lookup query took, with its failures.",
+                "Duration of a lookup query, failed ones included.",
             ),
             store_in_flight: meter
                 .i64_up_down_counter("keystead_store_in_flight")
-                .with_description("Lookup queries that are at the store now.")
+                .with_description("Lookup queries in flight to the store.")
                 .build(),
             fill_batch_size: fill::batch_size(&meter),
             refreshes_dropped: counter(
                 "keystead_refreshes_dropped",
-                "Hits that were served, but whose record could not be queued to be asked for again.",
+                "Hits that were served, but whose background refresh could not be queued.",
             ),
             masked_failures: counter(
                 "keystead_masked_failures",
-                "Failures of a tier that no caller saw, because a record was served all the same.",
+                "Failures of a tier that no caller saw, because a cached record was served.",
             ),
             denials_without_evidence: counter(
                 "keystead_denials_without_evidence",
-                "Denials that rested on nothing, told as INTERNAL instead. 0 for ever.",
+                "Denials without evidence, answered as INTERNAL instead. Must stay 0.",
             ),
             breaker_transitions: breaker::transitions(&meter),
             connections_ended: connections::ended(&meter),
@@ -172,7 +171,7 @@ impl Metrics {
         }
     }
 
-    /// A series that appears with its first event has no rate for it.
+    /// A counter that first appears at 1 hides its first event from `rate()`.
     fn start_counters_at_zero(&self) {
         for result in ["found", "absent", "error"] {
             self.store_lookups.add(0, &[KeyValue::new("result", result)]);
@@ -183,34 +182,36 @@ impl Metrics {
         self.snapshot.start_at_zero();
     }
 
-    /// Counts what the cache knew.
+    /// Counts a cache lookup.
     pub fn cache_lookup(&self, result: CacheResult) {
         self.cache_lookups.count(result as usize);
     }
 
-    /// Shows how many rows were outranked, read whenever the metrics are.
+    /// Exports the number of outranked rows, read at every scrape.
     pub fn observe_rows_outranked(&self, outranked: impl Fn() -> u64 + Send + Sync + 'static) {
         self.provider
             .meter("keystead")
             .u64_observable_counter("keystead_rows_outranked")
-            .with_description("Rows of keys that are known to have ended and are usable there.")
+            .with_description(
+                "Rows that the store has as usable although the key is known to have ended.",
+            )
             .with_callback(move |counter| counter.observe(outranked(), &[]))
             .build();
     }
 
-    /// Shows how many lines of the log were dropped, read whenever the metrics are.
+    /// Exports the number of dropped log lines, read at every scrape.
     fn observe_log(&self) {
         self.provider
             .meter("keystead")
             .u64_observable_counter("keystead_log_lines_dropped")
             .with_description(
-                "Lines of the log that nobody read in time or that failed to be written.",
+                "Log lines that were dropped because nobody read them in time or writing failed.",
             )
             .with_callback(|counter| counter.observe(log_lines_dropped(), &[]))
             .build();
     }
 
-    /// Shows the size of the cache, read whenever the metrics are.
+    /// Exports the number of cache entries, read at every scrape.
     pub fn observe_cache_entries(&self, entries: impl Fn() -> usize + Send + Sync + 'static) {
         self.provider
             .meter("keystead")
@@ -222,12 +223,12 @@ impl Metrics {
             .build();
     }
 
-    /// Counts a denial that rested on nothing, and was not sent.
+    /// Counts a denial without evidence, which was not sent.
     pub fn denial_without_evidence(&self) {
         self.denials_without_evidence.add(1, &[]);
     }
 
-    /// Counts a lookup query, which is at the store until the value is dropped.
+    /// Counts a lookup query, which is in flight until the value is dropped.
     #[must_use]
     pub fn store_query_began(&self) -> InFlight<'_> {
         self.store_queries.add(1, &[]);
@@ -235,14 +236,14 @@ impl Metrics {
         InFlight { metrics: self, began: Instant::now() }
     }
 
-    /// Counts keys of a query by what the store said: `found`, `absent` or `error`.
+    /// Counts keys of a query by the store's answer: `found`, `absent` or `error`.
     pub fn store_lookups(&self, result: &'static str, keys: usize) {
         let keys = u64::try_from(keys).unwrap_or(u64::MAX);
         self.store_lookups.add(keys, &[KeyValue::new("result", result)]);
     }
 }
 
-/// A query that is at the store until this is dropped, however it ends.
+/// A query that is in flight until this is dropped, however it ends.
 #[derive(Debug)]
 pub struct InFlight<'a> {
     metrics: &'a Metrics,
@@ -250,7 +251,7 @@ pub struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    /// The query has ended with an answer or a failure: notes how long it took.
+    /// Records the duration of a query that was answered or failed.
     pub fn ended(self) {
         self.metrics.store_query_duration.record(self.began.elapsed().as_secs_f64(), &[]);
     }
@@ -262,7 +263,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// A histogram of durations.
+/// Creates a histogram of durations.
 fn duration(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
     meter
         .f64_histogram(name)
@@ -277,7 +278,7 @@ fn cache_lookups(meter: &Meter) -> Arc<ShardedCounters> {
     let counted = Arc::clone(&lookups);
     meter
         .u64_observable_counter("keystead_cache_lookups")
-        .with_description("What the cache knew about a key.")
+        .with_description("Cache lookups, by result.")
         .with_callback(move |counter| {
             for result in CacheResult::ALL {
                 let labels = [KeyValue::new("result", result.as_str())];
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_time_is_in_the_histograms_under_their_documented_names() {
+    fn durations_are_in_histograms_under_their_documented_names() {
         let (metrics, exposition) = Metrics::new().unwrap();
         metrics.surface("authz", []).took(Duration::from_micros(20));
         metrics.store_query_began().ended();

@@ -25,23 +25,24 @@ use crate::{
     time::Clock,
 };
 
-/// What the admin listener shows.
+/// The state behind the admin routes.
 #[derive(Debug, Clone)]
 pub struct AdminState {
-    /// The standing of the instance.
+    /// The state of the instance and its tiers.
     pub instance: Instance,
-    /// The breaker before the store.
+    /// The breaker of the store.
     pub breaker: BreakerView,
     /// The metrics.
     pub scrapes: Scrapes,
-    /// The tasks whose death makes the process broken.
+    /// The tasks whose panic breaks the process.
     pub tasks: Tasks,
-    /// For ages.
+    /// The clock for ages.
     pub clock: Clock,
 }
 
-/// Renders the metrics, one rendering at a time, each for all who have asked before it
-/// began: however many ask, it takes a tenth of a core at most. Clones share it.
+/// Renders the metrics. Renderings never overlap, each serves all scrapes that arrived before it
+/// began, and together they take at most a tenth of a core, however many scrapes there are. Clones
+/// share renderings.
 #[derive(Debug, Clone)]
 pub struct Scrapes {
     exposition: Exposition,
@@ -55,25 +56,25 @@ struct Rendering {
     text: Bytes,
 }
 
-/// How many times as long as a rendering took passes from its beginning to the next one:
-/// one takes a few milliseconds.
-const RENDERING_PACE: u32 = 10;
+/// Minimum time between the starts of two renderings, as a multiple of the first one's duration. A
+/// rendering takes a few milliseconds.
+const RENDERING_INTERVAL_FACTOR: u32 = 10;
 
 impl Scrapes {
-    /// Nobody has asked yet.
+    /// No rendering exists yet.
     #[must_use]
     pub fn of(exposition: Exposition) -> Self {
         Self { exposition, last: Arc::default() }
     }
 
-    /// The metrics as they are at a moment after the call.
+    /// The metrics as of some time after the call.
     async fn text(&self) -> Result<Bytes, MetricsError> {
-        let asked_at = Instant::now();
+        let called_at = Instant::now();
         let mut last = self.last.lock().await;
         match &*last {
-            Some(Rendering { began, text, .. }) if *began > asked_at => return Ok(text.clone()),
+            Some(Rendering { began, text, .. }) if *began > called_at => return Ok(text.clone()),
             Some(Rendering { began, took, .. }) => {
-                sleep_until(*began + *took * RENDERING_PACE).await;
+                sleep_until(*began + *took * RENDERING_INTERVAL_FACTOR).await;
             }
             None => {}
         }
@@ -95,7 +96,7 @@ pub fn admin_routes(state: AdminState) -> Router {
         .with_state(state)
 }
 
-/// What there is here, as text or as a page for a browser.
+/// The index of endpoints, as text or as a page for a browser.
 async fn index(headers: HeaderMap) -> Response {
     if takes_html(&headers) {
         let links = LINKS.map(|(path, what)| {
@@ -130,7 +131,7 @@ async fn metrics(State(state): State<AdminState>) -> Response {
     match state.scrapes.text().await {
         Ok(text) => ([(header::CONTENT_TYPE, Exposition::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "a scrape failed");
+            tracing::error!(%error, "rendering the metrics failed");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
         }
     }
@@ -146,7 +147,7 @@ async fn status(State(state): State<AdminState>, headers: HeaderMap) -> Response
     }
 }
 
-/// Whether a browser asks.
+/// Whether the client is a browser.
 fn takes_html(headers: &HeaderMap) -> bool {
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     accepts.is_some_and(|accepts| accepts.contains("text/html"))
@@ -162,7 +163,7 @@ fn report(standing: &Standing, breaker: BreakerState, clock: &Clock) -> Value {
     let dominant_cause =
         standing.dominant_cause().map(|(tier, cause)| json!({"tier": tier, "cause": cause}));
     let mut tiers: Map<_, _> =
-        tiers.map(|(tier, state)| (tier.to_owned(), report_of(state, now))).into_iter().collect();
+        tiers.map(|(tier, state)| (tier.to_owned(), tier_report(state, now))).into_iter().collect();
     tiers["store"]["breaker"] = json!(breaker);
     for doubt in Doubt::ALL {
         tiers["store"][doubt.as_str()] = json!(standing.doubts(doubt));
@@ -178,7 +179,7 @@ fn report(standing: &Standing, breaker: BreakerState, clock: &Clock) -> Value {
     })
 }
 
-fn report_of(state: &TierState, now: Timestamp) -> Value {
+fn tier_report(state: &TierState, now: Timestamp) -> Value {
     match state {
         TierState::Unknown => json!({"state": "unknown"}),
         TierState::None => json!({"state": "none"}),
@@ -197,7 +198,7 @@ fn seconds_between(since: Timestamp, now: Timestamp) -> u64 {
     Duration::try_from(now.duration_since(since)).unwrap_or_default().as_secs()
 }
 
-/// The report as a page that needs nothing but itself.
+/// The report as a self-contained page.
 fn page(report: &Value) -> String {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -236,9 +237,9 @@ const PAGE: &str = include_str!("admin/status.html");
 
 const INDEX: &str = include_str!("admin/index.html");
 
-/// What is served here.
+/// The endpoints of this listener.
 const LINKS: [(&str, &str); 5] = [
-    ("/status", "how this instance is, which tier fails, why, and since when"),
+    ("/status", "state of this instance, which tier fails, why, and since when"),
     ("/readyz", "200 while new checks should be sent here"),
     ("/livez", "200 while the process can make progress"),
     ("/metrics", "metrics for Prometheus"),
@@ -254,19 +255,19 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn those_who_ask_together_share_a_rendering_that_began_after_they_asked() {
+    async fn concurrent_scrapes_share_a_rendering_that_began_after_they_arrived() {
         let (metrics, exposition) = crate::telemetry::Metrics::new().unwrap();
         let scrapes = Scrapes::of(exposition);
         let first = scrapes.text().await.unwrap();
         metrics.denial_without_evidence();
         let all = futures::future::join_all((0..64).map(|_| scrapes.text())).await;
         let all: Vec<_> = all.into_iter().map(Result::unwrap).collect();
-        assert!(all.iter().all(|text| text.as_ptr() == all[0].as_ptr()), "one for all");
-        assert_ne!(all[0], first, "what was counted before they asked is in it");
+        assert!(all.iter().all(|text| text.as_ptr() == all[0].as_ptr()), "all share one rendering");
+        assert_ne!(all[0], first, "it includes what was counted before the calls");
     }
 
     #[test]
-    fn the_report_names_the_rung_the_tier_and_the_cause() {
+    fn report_names_the_state_the_tier_and_the_cause() {
         let instance = Instance::new(Clock::System);
         let watch = |tier| TierWatch::new(tier, instance.clone(), Clock::System);
         let (mut store, mut feed) = (watch(Dependency::Store), watch(Dependency::Feed));

@@ -1,8 +1,8 @@
-//! Who may wait, and for how long.
+//! Admission control: which checks may wait for the store, and for how long.
 //!
-//! What is in memory is answered at once, always. What has to wait for the
-//! store takes one of a bounded number of places, keeps a deadline, and is told
-//! so when the instance stops before the store has answered.
+//! Checks that the cache can answer are always answered at once. A check that must wait for the
+//! store takes one of a bounded number of permits, keeps a deadline, and fails with `DRAINING` when
+//! the instance stops before the store has answered.
 
 use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -18,12 +18,11 @@ use crate::{
     usage::UseLog,
 };
 
-/// How much sooner than its caller a check gives up, so that the answer still
-/// arrives: a tenth of the caller's time, but never more than this. 5 ms is
-/// above the round trip inside a region.
-const MAX_HEAD_START: Duration = Duration::from_millis(5);
+/// A check ends before its caller's deadline so that the response still arrives: by a tenth of the
+/// caller's time-out, but at most this much. 5 ms is above the round-trip time inside a region.
+const MAX_RESPONSE_MARGIN: Duration = Duration::from_millis(5);
 
-/// Lets checks in. Shared by all surfaces of the data listener.
+/// Admits checks. Shared by all surfaces of the data listener.
 #[derive(Debug)]
 pub struct Admission<T> {
     checker: Checker<T>,
@@ -34,9 +33,8 @@ pub struct Admission<T> {
 }
 
 impl<T: Tier> Admission<T> {
-    /// An admission to `checker`, which notes in `uses` which keys are used. When
-    /// `cut_off` is cancelled, whatever still waits is told that the instance is
-    /// draining.
+    /// Admits checks to `checker` and records key uses in `uses`. When `cut_off` is cancelled, all
+    /// waiting checks fail with [`Unavailable::Draining`].
     #[must_use]
     pub fn new(
         checker: Checker<T>,
@@ -48,16 +46,15 @@ impl<T: Tier> Admission<T> {
         Arc::new(Self { checker, uses, waiting, timeout: config.timeout, cut_off })
     }
 
-    /// Decides about what a client presented at `now`, if anything.
+    /// Decides about the credential that a client presented, if any, at `now`.
     ///
-    /// `patience` is how long the caller will wait, `None` if it did not say; asked
-    /// for when there is something to wait for. Ends within the check time-out and
-    /// before the caller's patience does.
+    /// `caller_timeout` returns how long the caller will wait, `None` if unknown; it is called only
+    /// when the check must wait. Ends within the check time-out and before the caller's time-out.
     pub async fn check(
         &self,
         presented: Option<&[u8]>,
         needs: Needs<'_>,
-        patience: impl FnOnce() -> Option<Duration>,
+        caller_timeout: impl FnOnce() -> Option<Duration>,
         now: Moment,
     ) -> Result<Decision, Unavailable> {
         let Some(presented) = presented else {
@@ -67,9 +64,8 @@ impl<T: Tier> Admission<T> {
             Peek::Decided(decision) => decision,
             Peek::Unavailable(cause) => return Err(cause),
             Peek::Unknown(credential) => {
-                let deadline = now.monotonic + self.budget(patience());
-                // Apart, so that a check that need not wait does not carry what it
-                // takes to do so.
+                let deadline = now.monotonic + self.budget(caller_timeout());
+                // Boxed, so that the future of a check that does not wait stays small.
                 Box::pin(self.wait(self.checker.find(credential, needs, deadline))).await?
             }
         };
@@ -80,8 +76,7 @@ impl<T: Tier> Admission<T> {
         Ok(decision)
     }
 
-    /// Waits for a decision, in one of the places for those who wait. One that can be
-    /// made at once takes none.
+    /// Waits for a decision while holding a permit. A decision that is ready at once takes none.
     async fn wait(
         &self,
         decision: impl Future<Output = Result<Decision, Unavailable>>,
@@ -90,7 +85,7 @@ impl<T: Tier> Admission<T> {
         if let Poll::Ready(decided) = poll!(decision.as_mut()) {
             return decided;
         }
-        let _place = self.waiting.try_acquire().map_err(|_| Unavailable::Overloaded)?;
+        let _permit = self.waiting.try_acquire().map_err(|_| Unavailable::Overloaded)?;
         tokio::select! {
             biased;
             decided = decision => decided,
@@ -98,11 +93,11 @@ impl<T: Tier> Admission<T> {
         }
     }
 
-    /// How long something that a caller waits for may take.
-    pub(super) fn budget(&self, patience: Option<Duration>) -> Duration {
-        patience.map_or(self.timeout, |patience| {
-            let head_start = (patience / 10).min(MAX_HEAD_START);
-            self.timeout.min(patience.saturating_sub(head_start))
+    /// How long an operation that a caller waits for may take.
+    pub(super) fn budget(&self, caller_timeout: Option<Duration>) -> Duration {
+        caller_timeout.map_or(self.timeout, |caller_timeout| {
+            let margin = (caller_timeout / 10).min(MAX_RESPONSE_MARGIN);
+            self.timeout.min(caller_timeout.saturating_sub(margin))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! `keystead.v1.Authz`: the surface for services that ask for themselves.
+//! `keystead.v1.Authz`: the surface for services that call Keystead directly.
 
 mod answer;
 mod request;
@@ -32,7 +32,7 @@ use crate::{
 /// The label of this surface in the metrics.
 const SURFACE: &str = "authz";
 
-/// Answers `keystead.v1.Authz/Check`.
+/// Serves `keystead.v1.Authz/Check`.
 #[derive(Debug)]
 pub struct AuthzService<T> {
     surface: Surface<T>,
@@ -42,9 +42,8 @@ impl<T: Tier> AuthzService<T> {
     /// The path of the method.
     pub const PATH: &str = "/keystead.v1.Authz/Check";
 
-    /// The service behind its transport: a message of at most
-    /// `max_message_bytes`, and every refusal with its `google.rpc.ErrorInfo`,
-    /// those of the transport too.
+    /// Wraps the service in its transport: messages have at most `max_message_bytes`, and every
+    /// refusal, those of the transport included, carries its `google.rpc.ErrorInfo`.
     pub fn serve(
         admission: Arc<Admission<T>>,
         metrics: &Arc<Metrics>,
@@ -61,12 +60,12 @@ impl<T: Tier> AuthzService<T> {
         message: &[u8],
         now: Moment,
     ) -> Result<Decision, Refusal> {
-        let asked = CheckRequestView::read(message)?;
-        let client_ip = client_ip(asked.client_ip)?;
-        let needs = needs::needs(&asked.required_scopes, client_ip, asked.audience)?;
-        let presented = Some(asked.api_key.as_bytes()).filter(|key| !key.is_empty());
-        let patience = || patience(headers);
-        Ok(self.surface.admission().check(presented, needs, patience, now).await?)
+        let request = CheckRequestView::read(message)?;
+        let client_ip = client_ip(request.client_ip)?;
+        let needs = needs::needs(&request.required_scopes, client_ip, request.audience)?;
+        let presented = Some(request.api_key.as_bytes()).filter(|key| !key.is_empty());
+        let caller_timeout = || grpc_timeout(headers);
+        Ok(self.surface.admission().check(presented, needs, caller_timeout, now).await?)
     }
 }
 
@@ -88,7 +87,7 @@ impl<T: Tier> UnaryMethod for AuthzService<T> {
     }
 }
 
-/// Leaves the key out.
+/// Omits the key.
 impl fmt::Debug for CheckRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { api_key: _, required_scopes, client_ip, audience } = self;
@@ -100,9 +99,9 @@ impl fmt::Debug for CheckRequest {
     }
 }
 
-/// How long the caller waits, from `grpc-timeout`: up to eight digits and a
-/// unit. What cannot be read is taken as not said.
-pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
+/// The caller's time-out from `grpc-timeout`: up to eight digits and a unit. `None` if the header
+/// is missing or malformed.
+pub(super) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -124,33 +123,33 @@ pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn patience_of(text: &str) -> Option<Duration> {
+    fn timeout_of(text: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", text.parse().unwrap());
-        patience(&headers)
+        grpc_timeout(&headers)
     }
 
     #[test]
-    fn debug_of_a_request_leaves_the_key_out() {
+    fn debug_of_a_request_omits_the_key() {
         let request = CheckRequest { api_key: "ks_live_secret".into(), ..CheckRequest::default() };
         assert!(!format!("{request:?}").contains("secret"));
     }
 
     #[test]
-    fn every_unit_of_grpc_timeout_is_read() {
-        assert_eq!(patience_of("2H"), Some(Duration::from_hours(2)));
-        assert_eq!(patience_of("3M"), Some(Duration::from_mins(3)));
-        assert_eq!(patience_of("4S"), Some(Duration::from_secs(4)));
-        assert_eq!(patience_of("5m"), Some(Duration::from_millis(5)));
-        assert_eq!(patience_of("6u"), Some(Duration::from_micros(6)));
-        assert_eq!(patience_of("99999999n"), Some(Duration::from_nanos(99_999_999)));
-        assert_eq!(patience(&HeaderMap::new()), None);
+    fn every_unit_of_grpc_timeout_is_parsed() {
+        assert_eq!(timeout_of("2H"), Some(Duration::from_hours(2)));
+        assert_eq!(timeout_of("3M"), Some(Duration::from_mins(3)));
+        assert_eq!(timeout_of("4S"), Some(Duration::from_secs(4)));
+        assert_eq!(timeout_of("5m"), Some(Duration::from_millis(5)));
+        assert_eq!(timeout_of("6u"), Some(Duration::from_micros(6)));
+        assert_eq!(timeout_of("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(grpc_timeout(&HeaderMap::new()), None);
     }
 
     #[test]
-    fn a_grpc_timeout_that_cannot_be_read_counts_as_not_said() {
+    fn malformed_grpc_timeout_is_ignored() {
         for bad in ["", "m", "5", "5x", "-5m", "123456789m", "5 m", "\u{e9}"] {
-            assert_eq!(patience_of(bad), None, "{bad}");
+            assert_eq!(timeout_of(bad), None, "{bad}");
         }
     }
 }

@@ -34,24 +34,23 @@ use crate::{
     time::Clock,
 };
 
-/// The label of this surface in the metrics: what callers of Explain were told,
-/// not what was explained to them.
+/// The label of this surface in the metrics, which count the outcomes of Explain calls, not the
+/// explained decisions.
 const SURFACE: &str = "explain";
 
 /// The scope that the key of a caller must have been granted.
 const ADMIN_SCOPE: &str = "keystead.admin";
 
-/// Answers what the control listener serves.
+/// Serves the control listener.
 #[derive(Debug)]
 pub struct Control<T, S> {
-    /// Decides about the keys of callers, as about any other.
+    /// Authorizes callers, as it does for any key.
     pub admission: Arc<Admission<T>>,
-    /// Explains.
+    /// Explains decisions.
     pub explainer: Explainer<S>,
-    /// When it is cancelled, whatever still waits is told that the instance is
-    /// draining.
+    /// When cancelled, waiting calls fail with [`Unavailable::Draining`].
     pub cut_off: CancellationToken,
-    /// For deadlines.
+    /// The clock for deadlines.
     pub clock: Clock,
 }
 
@@ -62,8 +61,7 @@ struct ControlService<T, S> {
 }
 
 impl<T: Tier, S: Lookups> Control<T, S> {
-    /// The service behind its transport, which refuses as that of the data
-    /// listener does.
+    /// Wraps the service in its transport, which refuses calls as the data listener does.
     pub(super) fn routes(self, metrics: &Arc<Metrics>, max_message_bytes: usize) -> Routes {
         let outcomes = Outcomes::new(SURFACE, metrics);
         let counted = outcomes.clone();
@@ -78,13 +76,13 @@ impl<T: Tier, S: Lookups> Control<T, S> {
         Routes::new(completing.named_layer(server))
     }
 
-    /// First who asks, then what is asked: a caller without the right learns
-    /// nothing, not even whether its request makes sense.
+    /// Authorizes the caller before it validates the request: a caller without the scope learns
+    /// nothing, not even whether its request is valid.
     async fn answer(&self, request: Request<ExplainRequest>) -> Result<ExplainResponse, Refusal> {
         let began = self.clock.monotonic();
         let (metadata, _, message) = request.into_parts();
-        let patience = authz::patience(metadata.as_ref());
-        self.authorize(metadata.as_ref(), patience).await?;
+        let caller_timeout = authz::grpc_timeout(metadata.as_ref());
+        self.authorize(metadata.as_ref(), caller_timeout).await?;
 
         let mut message = message.check.ok_or_else(|| Refusal::invalid("`check` is missing"))?;
         let api_key = Zeroizing::new(mem::take(&mut message.api_key));
@@ -92,7 +90,8 @@ impl<T: Tier, S: Lookups> Control<T, S> {
         let scopes: Vec<_> = message.required_scopes.iter().map(String::as_str).collect();
         let client_ip = authz::client_ip(&message.client_ip)?;
         let needs = needs::needs(&scopes, client_ip, &message.audience)?;
-        let left = patience.map(|patience| patience.saturating_sub(began.elapsed()));
+        let left =
+            caller_timeout.map(|caller_timeout| caller_timeout.saturating_sub(began.elapsed()));
         let deadline = self.clock.monotonic() + self.admission.budget(left);
         tokio::select! {
             biased;
@@ -106,11 +105,11 @@ impl<T: Tier, S: Lookups> Control<T, S> {
     async fn authorize(
         &self,
         headers: &HeaderMap,
-        patience: Option<Duration>,
+        caller_timeout: Option<Duration>,
     ) -> Result<(), Refusal> {
         let needs = Needs { scopes: &[ADMIN_SCOPE], ..Needs::default() };
         let now = self.clock.moment();
-        match self.admission.check(bearer(headers), needs, || patience, now).await? {
+        match self.admission.check(bearer(headers), needs, || caller_timeout, now).await? {
             Decision::Allow(_) => Ok(()),
             Decision::Deny(denial) => Err(Refusal::from(&denial)),
         }
@@ -123,12 +122,12 @@ impl<T: Tier, S: Lookups> Diagnostics for ControlService<T, S> {
         &self,
         request: Request<ExplainRequest>,
     ) -> Result<tonic::Response<ExplainResponse>, Status> {
-        let answered = self.outcomes.of(self.control.answer(request)).await;
-        answered.map(tonic::Response::new).map_err(Refusal::into_status)
+        let response = self.outcomes.of(self.control.answer(request)).await;
+        response.map(tonic::Response::new).map_err(Refusal::into_status)
     }
 }
 
-/// The key in `authorization: Bearer KEY`. Another scheme presents no key.
+/// The key in `authorization: Bearer KEY`. Any other scheme counts as no key.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let key = proxied::token(headers.get(AUTHORIZATION)?.as_bytes(), "Bearer")?;
     Some(key).filter(|key| !key.is_empty())
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_a_caller_is_read_from_the_bearer_scheme_alone() {
+    fn key_of_a_caller_is_taken_from_the_bearer_scheme_only() {
         let of = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(AUTHORIZATION, value.parse().unwrap());

@@ -1,9 +1,8 @@
-//! Forward-auth: `/auth`, which proxies such as nginx (`auth_request`), Caddy
-//! (`forward_auth`) and Traefik (`ForwardAuth`) ask about each request that they
-//! have received, with that request's headers.
+//! Forward-auth: `/auth`, which proxies such as nginx (`auth_request`), Caddy (`forward_auth`) and
+//! Traefik (`ForwardAuth`) call for each request that they receive, with that request's headers.
 //!
-//! What a key needs is in the query of `/auth` itself, as the proxy is set up to
-//! ask; what the request's own query was is in a header.
+//! The query of `/auth` itself, which is part of the proxy's configuration, has the required scopes
+//! and audience; the query of the client's request is in a header.
 
 mod needed;
 mod target;
@@ -39,11 +38,11 @@ use crate::{
 /// The label of this surface in the metrics.
 const SURFACE: &str = "forward_auth";
 
-/// Where it is asked.
+/// The path of the endpoint.
 const PATH: &str = "/auth";
 
-/// The body of a refusal as JSON once more, whatever the form of the body: nginx
-/// has no use for the body of an answer to `auth_request`.
+/// The body of a refusal as JSON, repeated in a header whatever the form of the body: nginx ignores
+/// the body of a response to `auth_request`.
 const ERROR: HeaderName = HeaderName::from_static("x-keystead-error");
 
 #[derive(Debug)]
@@ -53,7 +52,7 @@ struct ForwardAuth<T> {
     trusted_hops: u8,
 }
 
-/// `/auth`, for any method. The body of a request is not read.
+/// The route `/auth`, for any method. The request body is not read.
 pub fn auth_routes<T: Tier>(
     admission: Arc<Admission<T>>,
     metrics: &Arc<Metrics>,
@@ -73,58 +72,58 @@ async fn answer<T: Tier>(
     State(forward_auth): State<Arc<ForwardAuth<T>>>,
     request: Request<Body>,
 ) -> Response {
-    let (asked, _unread) = request.into_parts();
+    let (parts, _body) = request.into_parts();
     let now = forward_auth.surface.now();
-    let decision = forward_auth.decide(&asked, now);
-    let answered = forward_auth.surface.answer(now, decision, |grant| granted(&grant)).await;
-    answered.unwrap_or_else(|refusal| refused(&refusal, Form::for_request(&asked)))
+    let decision = forward_auth.decide(&parts, now);
+    let response = forward_auth.surface.answer(now, decision, |grant| granted(&grant)).await;
+    response.unwrap_or_else(|refusal| refused(&refusal, Form::for_request(&parts)))
 }
 
 impl<T: Tier> ForwardAuth<T> {
-    async fn decide(&self, asked: &Parts, now: Moment) -> Result<Decision, Refusal> {
-        let needed = Needed::read(asked.uri.query().unwrap_or_default())?;
-        let peer = asked.extensions.get().map(|Peer(address): &Peer| address.ip());
-        let client_ip = proxied::client_ip(asked, self.trusted_hops, peer);
+    async fn decide(&self, parts: &Parts, now: Moment) -> Result<Decision, Refusal> {
+        let needed = Needed::read(parts.uri.query().unwrap_or_default())?;
+        let peer = parts.extensions.get().map(|Peer(address): &Peer| address.ip());
+        let client_ip = proxied::client_ip(parts, self.trusted_hops, peer);
         let scopes = needs::scopes(&needed.scopes)?;
         let needs = needs::needs(&scopes, client_ip, &needed.audience)?;
-        let target = if self.sources.has_query() { Some(Target::of(asked)?) } else { None };
-        let credential = match self.sources.find(asked) {
+        let target = if self.sources.has_query() { Some(Target::of(parts)?) } else { None };
+        let credential = match self.sources.find(parts) {
             Ok(credential) => credential,
             Err(twice) => return Ok(Decision::Deny(twice.into())),
         };
-        if let (Some(Target::Untold), None) = (target, &credential) {
+        if let (Some(Target::Missing), None) = (target, &credential) {
             return Err(Target::missing());
         }
         if credential.is_none() {
-            return Ok(Decision::Deny(self.sources.missing(asked)));
+            return Ok(Decision::Deny(self.sources.missing(parts)));
         }
         Ok(self.surface.admission().check(credential.as_deref(), needs, || None, now).await?)
     }
 }
 
-/// A request as the proxy has received it.
+/// A request as the proxy received it.
 impl Proxied for Parts {
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers.get_all(name).iter().map(HeaderValue::as_bytes)
     }
 
-    /// That of the request that `/auth` is asked about; empty where the proxy does
-    /// not tell it. Only of use where [`Target::of`] has found that it is told once.
+    /// The target of the client's request; empty if the proxy does not send it. Only meaningful
+    /// after [`Target::of`] has found a single value.
     fn target(&self) -> &[u8] {
-        target::told(self).next().unwrap_or_default()
+        target::values(self).next().unwrap_or_default()
     }
 }
 
-/// Every identity header is there, as some proxies take one that is missing for
-/// leave to pass on what the client sent under its name.
+/// Sets every identity header, as some proxies pass on a header that the client sent when the
+/// response lacks it.
 fn granted(grant: &Grant) -> Response {
     let identity = identity::all(&grant.record).map(|(name, value)| {
         let value = HeaderValue::try_from(value.unwrap_or_default());
-        // Every value is a legal one: the identity is encoded.
+        // Every value is valid: the identity is encoded.
         (HeaderName::from_static(name), value.unwrap_or(HeaderValue::from_static("")))
     });
     let mut headers = HeaderMap::from_iter(identity);
-    // It is about one request, as every refusal is, which says so itself.
+    // The response is about one request. Refusals set this header themselves.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     (StatusCode::OK, headers).into_response()
 }
@@ -135,7 +134,7 @@ fn refused(refusal: &Refusal, form: Form) -> Response {
         Form::Json => HeaderValue::try_from(&body),
         Form::Text | Form::Grpc => HeaderValue::try_from(proxied::json_body(refusal)),
     };
-    // No message has anything but printable ASCII in it.
+    // Messages contain only printable ASCII.
     if let Ok(error) = error {
         headers.insert(ERROR, error);
     }

@@ -1,4 +1,4 @@
-//! `grpc.health.v1`, as seen by Kubernetes, Envoy and gRPC clients.
+//! `grpc.health.v1`, for Kubernetes, Envoy and gRPC clients.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-/// The names that the health service knows.
+/// The service names of the health service.
 #[derive(Debug, Clone, Copy)]
 pub struct HealthNames;
 
 impl HealthNames {
-    /// Names that are SERVING while this instance can answer honestly and
-    /// usefully: the server as a whole, and its check services.
+    /// Names that are SERVING while this instance can give correct and useful answers: the server
+    /// as a whole, and its check services.
     pub const READY: [&str; 3] = ["", "keystead.v1.Authz", "envoy.service.auth.v3.Authorization"];
     /// SERVING while the process can make progress.
     pub const LIVENESS: &str = "liveness";
@@ -27,10 +27,10 @@ impl HealthNames {
     pub const STORE: &str = "store";
 }
 
-/// What is said of each name.
+/// The status of each name.
 type Statuses = BTreeMap<&'static str, ServingStatus>;
 
-/// Keeps the health service true to the instance.
+/// Publishes the state of the instance through the health service.
 #[derive(Debug)]
 pub struct Health {
     statuses: watch::Sender<Statuses>,
@@ -39,8 +39,8 @@ pub struct Health {
 }
 
 impl Health {
-    /// A health service that says how `instance` stands, and that the process is
-    /// alive as long as no loop of `tasks` has died. True from the first call.
+    /// A health service for `instance`; the process is live as long as no loop of `tasks` has died.
+    /// The statuses are correct from the start.
     #[must_use]
     pub fn new(instance: Instance, tasks: Tasks) -> Self {
         let health = Self { statuses: watch::Sender::default(), instance, tasks };
@@ -48,25 +48,24 @@ impl Health {
         health
     }
 
-    /// The service, which reads messages of at most so many bytes.
+    /// The gRPC service, which reads messages of at most `max_message_bytes`.
     pub(super) fn service(&self, max_message_bytes: usize) -> HealthServer<HealthService> {
         let service = HealthService(self.statuses.subscribe());
         HealthServer::new(service).max_decoding_message_size(max_message_bytes)
     }
 
-    /// Follows every change until connections are asked to end.
+    /// Publishes every change until `draining` is cancelled.
     ///
-    /// Then the streams of those who watch end: a watcher never goes by itself, and a
-    /// drain would wait for it.
+    /// The watch streams then end: a watcher never leaves by itself, and a drain would wait for it.
     pub async fn follow(self, draining: CancellationToken) {
-        let mut standings = self.instance.subscribe();
+        let mut updates = self.instance.subscribe();
         loop {
-            standings.mark_unchanged();
+            updates.mark_unchanged();
             self.report();
             tokio::select! {
-                // What has changed is told first.
+                // Publish changes before draining ends the watch streams.
                 biased;
-                changed = standings.changed() => if changed.is_err() {
+                changed = updates.changed() => if changed.is_err() {
                     return;
                 },
                 () = self.tasks.broken(), if !self.tasks.is_broken() => {}
@@ -75,7 +74,7 @@ impl Health {
         }
     }
 
-    /// Watchers are woken by changes alone.
+    /// Publishes the current statuses. Watchers wake up only when one has changed.
     fn report(&self) {
         let standing = self.instance.standing();
         let others = [
@@ -83,21 +82,21 @@ impl Health {
             (HealthNames::STORE, standing.store_is_well()),
         ];
         let ready = HealthNames::READY.map(|name| (name, standing.state.serves()));
-        let said = ready.into_iter().chain(others).map(|(name, serves)| {
+        let current = ready.into_iter().chain(others).map(|(name, serves)| {
             let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
             (name, status)
         });
-        let said: Statuses = said.collect();
+        let current: Statuses = current.collect();
         self.statuses.send_if_modified(|statuses| {
-            let changed = *statuses != said;
-            *statuses = said;
+            let changed = *statuses != current;
+            *statuses = current;
             changed
         });
     }
 }
 
-/// `grpc.health.v1.Health`. Who watches a name that is not known is told so, as its protocol
-/// has it, and not sent away.
+/// `grpc.health.v1.Health`. A watch of an unknown name receives SERVICE_UNKNOWN and stays open, as
+/// the protocol requires.
 #[derive(Debug, Clone)]
 pub(super) struct HealthService(watch::Receiver<Statuses>);
 
@@ -129,14 +128,14 @@ impl health_server::Health for HealthService {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let name = request.into_inner().service;
-        let (statuses, said) = (self.0.clone(), None);
-        let said = stream::unfold((statuses, said, name), async |(mut statuses, said, name)| {
-            let is_new = |statuses: &Statuses| said != Some(of(statuses, &name));
+        let start = (self.0.clone(), None, name);
+        let responses = stream::unfold(start, async |(mut statuses, sent, name)| {
+            let is_new = |statuses: &Statuses| sent != Some(of(statuses, &name));
             let status = of(&*statuses.wait_for(is_new).await.ok()?, &name);
             let response = HealthCheckResponse { status: status.into() };
             Some((Ok(response), (statuses, Some(status), name)))
         });
-        Ok(Response::new(said.boxed()))
+        Ok(Response::new(responses.boxed()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a request needs of a key, on every surface within the same bounds.
+//! Validates what a request requires of a key, with the same limits on every surface.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::{
     key::{MAX_NAME_BYTES, MAX_REQUIRED_SCOPES},
 };
 
-/// What a request needs, or why it makes no sense. An empty audience is none.
+/// The requirements of a request. An empty audience means none.
 pub(super) fn needs<'a>(
     scopes: &'a [&'a str],
     client_ip: Option<IpAddr>,
@@ -31,9 +31,8 @@ pub(super) fn needs<'a>(
     Ok(Needs { scopes, client_ip, audience })
 }
 
-/// The text that tells what is needed, under the `name` that it has where it is
-/// set up. A blank one makes no sense: it would need nothing, and let everyone in,
-/// where somebody meant to need something.
+/// Checks a configured requirement, called `name` where it is configured. A blank one is an error:
+/// it would require nothing, and let every key in, although its author meant to require something.
 pub(super) fn not_blank<'a>(name: &str, text: &'a str) -> Result<&'a str, Refusal> {
     if text.trim_ascii().is_empty() {
         return Err(Refusal::invalid(format!("`{name}` is empty; leave it out")));
@@ -41,10 +40,9 @@ pub(super) fn not_blank<'a>(name: &str, text: &'a str) -> Result<&'a str, Refusa
     Ok(text)
 }
 
-/// The scopes in a text that has spaces between them. Of far too many only so
-/// many are taken that [`needs`] refuses them. With commas between them they would be a
-/// single scope, which no key has, so that nobody would be let in and each be told to ask
-/// for it.
+/// Splits scopes at spaces. Takes at most one more than [`needs`] allows, so that `needs` refuses
+/// longer lists. A comma is an error: the text would be a single scope, which no key has, so that
+/// every caller would be refused and told to ask for it.
 pub(super) fn scopes(text: &str) -> Result<Vec<&str>, Refusal> {
     if text.contains(',') {
         return Err(Refusal::invalid("scopes have a space between them, not a comma"));
@@ -61,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_its_bound_is_allowed_and_what_is_past_it_is_not() {
+    fn values_at_their_limit_are_allowed_and_values_beyond_are_refused() {
         let name = "x".repeat(MAX_NAME_BYTES);
         let long = "x".repeat(MAX_NAME_BYTES + 1);
         let texts = |count| vec![name.as_str(); count];
@@ -73,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_read_with_any_space_between_them() {
+    fn scopes_are_split_at_any_white_space() {
         assert_eq!(scopes("  read orders:write\tx ").unwrap(), ["read", "orders:write", "x"]);
         assert!(scopes(" ").unwrap().is_empty());
         let far_too_many = "x ".repeat(30_000);
@@ -82,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_with_a_comma_between_them_are_refused_with_the_remedy() {
+    fn comma_separated_scopes_are_refused_with_the_remedy() {
         for text in ["read,write", "read, write", "read ,", ","] {
             let refusal = scopes(text).unwrap_err();
             assert_eq!(refusal.reason, "REQUEST_INVALID");
@@ -91,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_up_to_be_needed_is_not_blank() {
+    fn blank_requirement_is_refused() {
         for blank in ["", " ", "\t \n"] {
             let refusal = not_blank("keystead.scopes", blank).unwrap_err();
             assert_eq!(refusal.reason, "REQUEST_INVALID");
@@ -101,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_audience_is_none() {
+    fn empty_audience_is_none() {
         assert_eq!(needs(&[], None, "").unwrap().audience, None);
         assert_eq!(needs(&[], None, "orders").unwrap().audience, Some("orders"));
     }

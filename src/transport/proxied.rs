@@ -1,7 +1,7 @@
-//! What the surfaces behind proxies have in common: where a request carries its
-//! key and its client's address, and how an answer reads as HTTP. Pure.
+//! Shared parts of the surfaces for proxies: where a request carries its key and its client's
+//! address, and how a refusal is rendered as HTTP. Pure.
 //!
-//! Each surface shows its requests through [`Proxied`].
+//! Each surface implements [`Proxied`] for its requests.
 
 mod client;
 mod config;
@@ -17,28 +17,26 @@ pub(super) use credential::{Removal, token};
 pub(super) use reply::{Form, HttpRefusal, json_body};
 pub use source::{CredentialSources, SourcesError};
 
-/// The header in which proxies note where a request came from, one address
-/// after the other.
+/// The header in which proxies list the addresses that a request came through.
 pub(super) const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// A request that a proxy has received and asks about.
+/// A request that a proxy received and asks to have checked.
 pub(super) trait Proxied {
-    /// All values of a header in the order in which they came, by its name in
-    /// lower case. Several values may have become one with a comma between them.
+    /// All values of a header in the order of arrival, by its lower-case name. Several values may
+    /// have been joined into one with commas.
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]>;
 
-    /// The path with the query, as it came.
+    /// The path with the query, as received.
     fn target(&self) -> &[u8];
 }
 
-/// A list in one header or in several (RFC 9110, 5.3): its items without the
-/// white space around them. An item may be empty.
+/// The items of a list in one header or in several (RFC 9110, 5.3), trimmed. An item may be empty.
 fn items<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
     values.flat_map(|value| value.split(|byte| *byte == b',')).map(trimmed)
 }
 
-/// Without the white space that HTTP allows around a value and is no part of it: spaces
-/// and tabs (RFC 9110, 5.6.3). Whatever else is there was sent as a part of it.
+/// Trims the white space that HTTP allows around a value: spaces and tabs (RFC 9110, 5.6.3). Other
+/// characters are part of the value.
 fn trimmed(value: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());

@@ -1,5 +1,5 @@
-//! `grpc.reflection.v1.ServerReflection` and its older name, for `grpcurl`, Postman and the
-//! like. What is asked for and not there is answered in the stream, which goes on.
+//! `grpc.reflection.v1.ServerReflection` and its older version, for `grpcurl`, Postman and similar
+//! clients. A request for something unknown gets an error response, and the stream goes on.
 //! <https://github.com/grpc/grpc/blob/master/doc/server-reflection.md>
 
 use std::{collections::HashMap, sync::Arc};
@@ -22,19 +22,19 @@ use tonic_reflection::pb::{
 };
 use tower::ServiceExt;
 
-/// Where the only method is. The messages of both versions are the same on the wire.
+/// Paths of the only method. Both versions have the same wire format.
 const V1: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 const V1ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 
-/// Adds reflection to `router`: it describes `sets`, each an encoded `FileDescriptorSet`,
-/// and itself. Reads messages of at most `max_message_bytes`.
+/// Adds reflection to `router`. It describes `sets`, each an encoded `FileDescriptorSet`, and
+/// itself. Reads messages of at most `max_message_bytes`.
 pub(super) fn describe(
     router: Router,
     sets: &[&[u8]],
     max_message_bytes: usize,
 ) -> Result<Router, prost::DecodeError> {
     let mut descriptors = Descriptors::default();
-    // An error's details too, so that a client that knows nothing of us can read them.
+    // Describe error details too, so that generic clients can decode them.
     let own = [v1::FILE_DESCRIPTOR_SET, v1alpha::FILE_DESCRIPTOR_SET];
     for set in sets.iter().chain(&own).chain([&tonic_types::pb::FILE_DESCRIPTOR_SET]) {
         for file in FileDescriptorSet::decode(*set)?.file {
@@ -50,18 +50,18 @@ pub(super) fn describe(
     Ok(router.route_service(V1, v1).route_service(V1ALPHA, v1alpha))
 }
 
-/// Every symbol with the file that defines it.
+/// All symbols and the files that define them.
 #[derive(Debug, Default)]
 struct Descriptors {
     services: Vec<String>,
-    /// Encoded, by name.
+    /// Encoded files, by name.
     files: HashMap<String, Vec<u8>>,
-    /// The name of a file, by the full name of what it defines.
+    /// The name of the defining file, by full symbol name.
     symbols: HashMap<String, String>,
 }
 
 impl Descriptors {
-    /// The first of two files with one name stays.
+    /// Adds a file. The first of two files with the same name is kept.
     fn add(&mut self, file: &FileDescriptorProto) {
         if self.files.contains_key(file.name()) {
             return;
@@ -125,14 +125,14 @@ fn error(code: Code, error_message: String) -> MessageResponse {
     MessageResponse::ErrorResponse(ErrorResponse { error_code: code.into(), error_message })
 }
 
-/// Notes the symbols of one file.
+/// Registers the symbols of one file.
 struct Symbols<'a> {
     file: &'a str,
     descriptors: &'a mut Descriptors,
 }
 
 impl Symbols<'_> {
-    /// Notes `name` in `scope`, a package or what it is nested in. Returns its full name.
+    /// Registers `name` in `scope`, a package or an enclosing symbol. Returns its full name.
     fn name(&mut self, scope: &str, name: &str) -> String {
         let full = if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") };
         self.descriptors.symbols.insert(full.clone(), self.file.to_owned());
@@ -155,7 +155,7 @@ impl Symbols<'_> {
         }
     }
 
-    /// The values of an enum are its siblings.
+    /// Registers an enum. Its values are siblings of the enum.
     fn enumeration(&mut self, scope: &str, enumeration: &EnumDescriptorProto) {
         self.name(scope, enumeration.name());
         for value in &enumeration.value {

@@ -1,4 +1,4 @@
-//! All services of the data listener and of the control listener, put together.
+//! The services of the data listener and of the control listener.
 
 use std::{
     convert::Infallible,
@@ -20,22 +20,21 @@ use super::{
 };
 use crate::{store::Lookups, telemetry::Metrics, tier::Tier, time::Clock};
 
-/// How the services of the data listener are set up.
+/// Configuration of the data listener's services.
 #[derive(Debug, Clone)]
 pub struct DataConfig {
-    /// The bounds of a connection.
+    /// The limits of a connection.
     pub grpc: GrpcConfig,
     /// Where Envoy's requests carry their keys.
     pub sources: CredentialSources,
-    /// How Envoy is answered.
+    /// Configuration of the surface for Envoy.
     pub ext_authz: ExtAuthzConfig,
 }
 
-/// What the data listener serves: the two methods that decide about keys, and
-/// behind them `grpc.health.v1.Health` and reflection. Clones share it.
+/// The services of the data listener: the two methods that decide about keys, and
+/// `grpc.health.v1.Health` and reflection. Clones share them.
 ///
-/// The two are found by their path, without a router: every request of a fleet goes
-/// through one of them.
+/// The two methods are matched by path, without a router: every check goes through one of them.
 pub struct DataService<T> {
     authz: UnaryService<AuthzService<T>>,
     envoy: UnaryService<ExtAuthzService<T>>,
@@ -43,8 +42,8 @@ pub struct DataService<T> {
 }
 
 impl<T: Tier> DataService<T> {
-    /// Whatever is refused before it reaches a service, or by a service that is not
-    /// ours, carries a `google.rpc.ErrorInfo` too.
+    /// Creates the services. Refusals by the transport and by services from libraries carry a
+    /// `google.rpc.ErrorInfo` too.
     pub fn new(
         admission: Arc<Admission<T>>,
         metrics: &Arc<Metrics>,
@@ -75,7 +74,7 @@ impl<T: Tier> DataService<T> {
     }
 }
 
-/// Where the methods of the services are of which one is served here.
+/// Path prefixes of the services of which one method is served here.
 const AUTHZ: &str = "/keystead.v1.Authz/";
 const ENVOY: &str = "/envoy.service.auth.v3.Authorization/";
 
@@ -94,11 +93,11 @@ impl<T: Tier> Service<Request<RequestBody>> for DataService<T> {
         match request.uri().path() {
             AuthzService::<T>::PATH => self.authz.call(request),
             ExtAuthzService::<T>::PATH => self.envoy.call(request),
-            path if path.starts_with(AUTHZ) => self.authz.not_served(NO_SUCH_METHOD),
-            path if path.starts_with(ENVOY) => self.envoy.not_served(NO_SUCH_METHOD),
+            path if path.starts_with(AUTHZ) => self.authz.unimplemented(NO_SUCH_METHOD),
+            path if path.starts_with(ENVOY) => self.envoy.unimplemented(NO_SUCH_METHOD),
             _ => {
-                let answer = self.others.call(request);
-                Box::pin(async { Ok(answer.await?.map(Body::new)) })
+                let response = self.others.call(request);
+                Box::pin(async { Ok(response.await?.map(Body::new)) })
             }
         }
     }
@@ -117,7 +116,7 @@ impl<T> fmt::Debug for DataService<T> {
     }
 }
 
-/// `keystead.v1.Diagnostics` and reflection, for the control listener.
+/// The routes of the control listener: `keystead.v1.Diagnostics` and reflection.
 pub fn control_routes<T: Tier, S: Lookups>(
     control: Control<T, S>,
     metrics: &Arc<Metrics>,

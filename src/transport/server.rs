@@ -1,7 +1,7 @@
-//! Listeners: how connections are accepted, how old they may grow, and how they
-//! end.
+//! Listeners: how connections are accepted, how long they live, and how they end.
 
 mod bodies;
+mod connection_limit;
 mod frames;
 mod gate;
 mod grpc;
@@ -10,7 +10,6 @@ mod inline_executor;
 mod meter;
 mod metered;
 mod non_vectored;
-mod places;
 mod workers;
 
 use std::{
@@ -39,8 +38,8 @@ pub use self::{
     workers::Workers,
 };
 use self::{
+    connection_limit::{ConnectionLimit, ConnectionPermit, LimitReached},
     meter::Meter,
-    places::{NoPlace, Place, Places},
 };
 use super::GrpcConfig;
 use crate::{
@@ -49,66 +48,60 @@ use crate::{
     time::jittered,
 };
 
-/// How far the age of connections is spread, so that clients that connected
+/// Jitter of the maximum connection age, as a fraction of it, so that clients that connected
 /// together do not reconnect together.
 const AGE_JITTER: f64 = 0.1;
 
-/// How long a connection that was asked to end may take to finish its requests:
-/// far longer than a check, and long enough for a client that streams, such as a
-/// health watch, to come back elsewhere.
+/// How long a draining connection may take to finish its requests: far longer than a check, and
+/// long enough for a streaming client, such as a health watcher, to reconnect elsewhere.
 const MAX_DRAIN: Duration = Duration::from_secs(30);
 
-/// How long a client may take from connecting to its first complete words: the
-/// HTTP/2 preface, or the headers of an HTTP/1 request. A few round trips, with
-/// packets lost on the way. It bounds for how long a client that says nothing
-/// holds a place.
-const FIRST_WORDS: Duration = Duration::from_secs(10);
+/// How long a client may take from connecting to the end of its HTTP/2 preface, or of the headers
+/// of an HTTP/1 request: a few round trips with packet loss. It bounds how long a silent client
+/// holds a permit.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long what was sent may stay unacknowledged, or a full window closed, before the
-/// operating system gives the connection up: a client that never reads must not hold
-/// its place.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+/// How long sent data may stay unacknowledged, or the peer's window closed, before the operating
+/// system drops the connection: a client that never reads must not keep its permit.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What every HTTP/2 connection begins with (RFC 9113, 3.4).
+/// The first bytes of every HTTP/2 connection (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How often it is looked whether a preface that came in parts is complete. One
-/// segment holds it, so that this is rare.
+/// How often an incomplete preface is checked again. One segment holds a preface, so this is rare.
 const PREFACE_POLL: Duration = Duration::from_millis(20);
 
-/// How long accepting pauses when the process is out of file descriptors. The
-/// backlog of the listener holds meanwhile.
+/// How long accepting pauses when the process is out of file descriptors. Connections wait in the
+/// listener's backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound listener with a bounded number of places for connections.
+/// A bound listener with a connection limit.
 #[derive(Debug)]
 pub struct Listener {
     tcp: TcpListener,
-    places: Arc<Places>,
+    limit: Arc<ConnectionLimit>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
-/// What is spoken on a listener.
+/// The protocol of a listener.
 #[derive(Debug, Clone, Copy)]
 pub enum Protocol {
-    /// gRPC, over HTTP/2 that begins at once.
+    /// gRPC, over HTTP/2 with prior knowledge.
     Grpc(GrpcConfig),
-    /// HTTP/1.1. A request has the address of its peer among its extensions.
+    /// HTTP/1.1. Requests have the address of the peer in their extensions.
     Http1 {
-        /// How long a connection lives before it is closed with an answer, spread
-        /// as that of a gRPC connection.
+        /// Maximum age of a connection, which is then closed after a response; jittered like that
+        /// of gRPC connections.
         max_connection_age: Duration,
-        /// How many bytes a request may have before its body. One with more is a
-        /// 431, as one with more than 100 headers is, and its connection is
-        /// closed. Each connection keeps a buffer that grows to as many and
-        /// 8 KiB.
+        /// Maximum size of a request's head in bytes. A larger one, or one with more than 100
+        /// headers, is answered with 431, and its connection is closed. The buffer of a connection
+        /// grows up to this size plus 8 KiB.
         max_header_bytes: NonZeroU32,
     },
 }
 
-/// What a listener can serve: a service that always answers. Each connection gets
-/// a clone.
+/// A service that a listener can serve: it never fails. Each connection gets a clone.
 pub trait Serves:
     Service<
         Request<RequestBody>,
@@ -119,7 +112,7 @@ pub trait Serves:
     + Send
     + 'static
 {
-    /// The body of an answer.
+    /// The body of a response.
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
 }
 
@@ -139,7 +132,7 @@ where
 }
 
 impl Protocol {
-    /// HTTP/1.1 with the bounds that gRPC has.
+    /// HTTP/1.1 with the limits of gRPC.
     #[must_use]
     pub fn http1(config: &GrpcConfig) -> Self {
         let GrpcConfig { max_connection_age, max_header_bytes, .. } = *config;
@@ -147,14 +140,14 @@ impl Protocol {
     }
 }
 
-/// Who is at the other end of the connection that a request came over.
+/// The address of the peer of a request's connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
 impl Listener {
-    /// Binds the address. Fails when the port is in use or forbidden. Of more than
-    /// `max_connections` the rest is refused, and of one peer's three quarters of them.
-    /// What its connections hold is within `budget`.
+    /// Binds the address. Fails when the port is in use or forbidden. Refuses connections beyond
+    /// `max_connections`, and those of one peer beyond three quarters of it. `budget` bounds the
+    /// bytes that the connections hold.
     pub async fn bind(
         address: SocketAddr,
         max_connections: NonZeroUsize,
@@ -162,19 +155,17 @@ impl Listener {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let tcp = TcpListener::bind(address).await?;
-        Ok(Self { tcp, places: Places::new(max_connections), budget, metrics })
+        Ok(Self { tcp, limit: ConnectionLimit::new(max_connections), budget, metrics })
     }
 
-    /// Where it listens: the port that was given, or the one that was found for
-    /// port 0.
+    /// The bound address: with the assigned port if port 0 was requested.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// Serves until `draining` is cancelled. Then the listener is closed, and
-    /// every connection is asked to end and does so when its last request has
-    /// been answered. Connections are tasks of `connections`: wait for those. Each
-    /// is served by the one of `workers` that has the fewest.
+    /// Serves until `draining` is cancelled. Then the listener is closed, and every connection
+    /// drains and ends with its last response. Connections are tasks of `connections`: wait for
+    /// those. Each new one goes to the worker with the fewest connections.
     pub async fn serve(
         self,
         protocol: Protocol,
@@ -188,14 +179,14 @@ impl Listener {
                 accepted = self.accept() => accepted,
                 () = draining.cancelled() => return,
             };
-            let Some(place) = self.place_of(peer) else { continue };
-            // For another runtime it must belong to none.
+            let Some(permit) = self.acquire_permit(peer) else { continue };
+            // A socket moves to another runtime only unregistered from this one.
             let Ok(stream) = stream.into_std() else { continue };
             let (service, draining) = (service.clone(), draining.clone());
             let (meter, metrics) =
                 (Meter::new(Arc::clone(&self.budget)), Arc::clone(&self.metrics));
             workers.spawn(&connections, "connection", async move {
-                let _place = place;
+                let _permit = permit;
                 let served = match TcpStream::from_std(stream) {
                     Ok(stream) => {
                         serve_connection(protocol, (stream, peer), service, &meter, draining).await
@@ -203,7 +194,7 @@ impl Listener {
                     Err(error) => Err(error.into()),
                 };
                 if let Err(error) = &served {
-                    tracing::debug!(%error, "a connection broke");
+                    tracing::debug!(%error, "connection failed");
                 }
                 let ended = served.unwrap_or_else(|error| error.why());
                 metrics.connection_ended(meter.ended().unwrap_or(ended));
@@ -211,21 +202,21 @@ impl Listener {
         }
     }
 
-    /// A place for a connection of `peer`, or a word in the log that there is none.
-    fn place_of(&self, peer: SocketAddr) -> Option<Place> {
-        let (why, ended) = match self.places.take(peer.ip()) {
-            Ok(place) => return Some(place),
-            Err(NoPlace::Full) => ("all places are taken", ConnectionEnd::Full),
-            Err(NoPlace::Share) => {
-                ("few places are left, and this peer has its share", ConnectionEnd::Share)
+    /// Acquires a permit for a connection of `peer`, or logs that there is none.
+    fn acquire_permit(&self, peer: SocketAddr) -> Option<ConnectionPermit> {
+        let (why, ended) = match self.limit.acquire(peer.ip()) {
+            Ok(permit) => return Some(permit),
+            Err(LimitReached::Full) => ("the connection limit is reached", ConnectionEnd::Full),
+            Err(LimitReached::Share) => {
+                ("few connections are left, and this peer has its share", ConnectionEnd::Share)
             }
         };
         self.metrics.connection_ended(ended);
         let listener = self.tcp.local_addr().map(tracing::field::display).ok();
         tracing::warn!(
             listener, peer = %peer.ip(), why,
-            "a connection is refused; see who opens so many, or raise `grpc.max_connections` and, \
-             with it, the limit of open files"
+            "connection refused; find out which clients open so many, or raise \
+             `grpc.max_connections` and, with it, the limit of open files"
         );
         None
     }
@@ -235,10 +226,13 @@ impl Listener {
         loop {
             match self.tcp.accept().await {
                 Ok(accepted) => return accepted,
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
                     if !failing {
-                        tracing::error!(%error, "cannot accept connections; is the limit of open files too low?");
+                        tracing::error!(
+                            %error,
+                            "cannot accept connections; is the limit of open files too low?"
+                        );
                     }
                     failing = true;
                     sleep(ACCEPT_PAUSE).await;
@@ -248,9 +242,8 @@ impl Listener {
     }
 }
 
-/// An error of the connection that was about to be accepted, not of the
-/// listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an error concerns a single incoming connection, not the listener.
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -259,14 +252,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Why a connection ended otherwise than as planned.
+/// Why a connection ended unexpectedly.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
-    #[error("the client said nothing, or not HTTP")]
+    #[error("the client sent nothing, or not HTTP")]
     NoPreface,
-    #[error("the client did not let go within {}", humantime::format_duration(MAX_DRAIN))]
+    #[error("the client did not close within {}", humantime::format_duration(MAX_DRAIN))]
     DrainTimedOut,
-    #[error("the client did not take its answers")]
+    #[error("the client did not read its responses")]
     Unread,
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -280,14 +273,14 @@ impl Broken {
             Self::NoPreface => ConnectionEnd::NoPreface,
             Self::DrainTimedOut => ConnectionEnd::DrainTimedOut,
             Self::Unread => ConnectionEnd::Unread,
-            Self::Http(error) if is_calmed(error) => ConnectionEnd::Resets,
+            Self::Http(error) if is_reset_flood(error) => ConnectionEnd::Resets,
             Self::Io(_) | Self::Http(_) => ConnectionEnd::Broken,
         }
     }
 }
 
-/// Whether the HTTP/2 library ended a connection for more resets than it is told to bear.
-fn is_calmed(error: &hyper::Error) -> bool {
+/// Whether the HTTP/2 library ended a connection for exceeding the limit of resets.
+fn is_reset_flood(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
     cause.is_some_and(|it| it.is_library() && it.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM))
 }
@@ -299,9 +292,9 @@ async fn serve_connection(
     meter: &Arc<Meter>,
     draining: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
-    // Answers are small and final: nothing is gained by waiting for more.
+    // Responses are small and complete: delaying them to coalesce gains nothing.
     stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
     match protocol {
         Protocol::Grpc(config) => {
             grpc::serve_connection(config, (stream, peer), service, meter, draining).await
@@ -313,18 +306,18 @@ async fn serve_connection(
     }
 }
 
-/// Waits until as many bytes have come as `words` holds, without taking them. Fewer
-/// are enough when they cannot begin an HTTP/2 connection.
+/// Waits until the socket has `buffer.len()` bytes, without consuming them, or fewer bytes that
+/// cannot be a preface of HTTP/2.
 ///
-/// hyper begins to watch over an HTTP/2 connection when it has read the preface,
-/// and waits for that without a limit.
-async fn await_preface(stream: &TcpStream, words: &mut [u8]) -> Result<(), Broken> {
-    let deadline = Instant::now() + FIRST_WORDS;
+/// hyper's time-outs for an HTTP/2 connection only start after the preface, for which it waits
+/// without limit.
+async fn await_preface(stream: &TcpStream, buffer: &mut [u8]) -> Result<(), Broken> {
+    let deadline = Instant::now() + FIRST_BYTES_TIMEOUT;
     loop {
-        let peeked = timeout_at(deadline, stream.peek(words)).await;
+        let peeked = timeout_at(deadline, stream.peek(buffer)).await;
         match peeked.map_err(|_| Broken::NoPreface)?? {
             0 => return Err(Broken::NoPreface),
-            all if all == words.len() || !PREFACE.starts_with(&words[..all]) => return Ok(()),
+            all if all == buffer.len() || !PREFACE.starts_with(&buffer[..all]) => return Ok(()),
             _ if Instant::now() >= deadline => return Err(Broken::NoPreface),
             _ => sleep(PREFACE_POLL).await,
         }

@@ -1,5 +1,4 @@
-//! The one table of what a caller is told: code, reason, text, and when to come
-//! back.
+//! The only table of error responses: code, reason, message, and retry delay.
 
 use std::{array, borrow::Cow, sync::LazyLock, time::Duration};
 
@@ -10,7 +9,7 @@ use prost_types::Any;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorInfo, RetryInfo, pb as rpc};
 
-use super::surface::GIVEN_UP;
+use super::surface::CANCELLED;
 use crate::{
     check::{Denial, MissingScopes, Reason},
     key::Oddity,
@@ -23,28 +22,26 @@ use crate::{
 /// The `domain` of every `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "keystead";
 
-/// The trailer that tells a gRPC client when to retry, in milliseconds (gRFC
-/// A6, "Pushback").
+/// The trailer with a gRPC client's retry delay, in milliseconds (gRFC A6, "Pushback").
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// By how much the delay of a retry varies, so that callers who were refused
-/// together do not come back together.
+/// Jitter of the retry delay, as a fraction of it, so that callers that were refused together do
+/// not retry together.
 const RETRY_JITTER: f64 = 0.5;
 
-/// How long a store that has failed is left alone, on average: an outage lasts
-/// seconds at least, and a second is what a person does not yet give up in.
+/// Average retry delay after a store failure: an outage lasts seconds at least, and a person still
+/// waits for a second.
 const RETRY_STORE: Duration = Duration::from_secs(1);
 
-/// How long callers are kept off an instance that is full, on average: the time
-/// in which its queues empty, which are at most one check time-out long.
+/// Average retry delay of an overloaded instance: the time in which its queues drain, which are at
+/// most one check time-out long.
 const RETRY_OVERLOADED: Duration = Duration::from_millis(200);
 
-/// When to ask again after an instance that stops: at once, as another instance
-/// will answer; only spread a little.
+/// Average retry delay of a draining instance: almost none, as another instance will answer.
 const RETRY_DRAINING: Duration = Duration::from_millis(20);
 
-/// The encoded denials without further facts, by reason and oddity: they answer a flood
-/// of made-up keys.
+/// The encoded denials without further facts, by reason and oddity: they answer floods of made-up
+/// keys.
 static BARE_DENIALS: LazyLock<[[BareDenial; ODDITIES]; Reason::ALL.len()]> = LazyLock::new(|| {
     Reason::ALL.map(|reason| {
         array::from_fn(|oddity| {
@@ -58,10 +55,10 @@ static BARE_DENIALS: LazyLock<[[BareDenial; ODDITIES]; Reason::ALL.len()]> = Laz
     })
 });
 
-/// How many oddities there are, none among them.
+/// Number of oddities, including none.
 const ODDITIES: usize = Oddity::ALL.len() + 1;
 
-/// A denial that has no further facts.
+/// A denial without further facts.
 #[derive(Debug, PartialEq, Eq)]
 struct BareDenial {
     message: Cow<'static, str>,
@@ -82,31 +79,31 @@ pub(super) struct Refusal {
     pub(super) code: Code,
     pub(super) reason: &'static str,
     message: Cow<'static, str>,
-    /// The delay of the retry that is asked for, spread already.
+    /// The retry delay, with jitter applied.
     retry_after: Option<Duration>,
-    /// Further facts for a program: `key_id`, `missing_scopes` or `cause`.
+    /// Machine-readable facts: `key_id`, `missing_scopes` or `cause`.
     facts: Vec<(&'static str, String)>,
     /// Whether it was made from a denial, which rests on evidence.
-    evident: bool,
-    /// Of a denial without facts.
+    has_evidence: bool,
+    /// The encoded form of a denial without facts.
     bare: Option<&'static BareDenial>,
 }
 
 impl Refusal {
     const fn new(code: Code, reason: &'static str, message: Cow<'static, str>) -> Self {
         let facts = Vec::new();
-        Self { code, reason, message, retry_after: None, facts, evident: false, bare: None }
+        Self { code, reason, message, retry_after: None, facts, has_evidence: false, bare: None }
     }
 
-    /// The row of a reason, without the evidence for it.
+    /// The row of a reason, without evidence.
     pub(super) fn for_reason(reason: Reason) -> Self {
         let (code, reason, message) = denial_row(reason);
         Self::new(code, reason, message.into())
     }
 
-    /// And names the scopes that are missing.
-    fn naming(mut self, MissingScopes { named, others }: &MissingScopes) -> Self {
-        // The message is also a header and a line of text.
+    /// Adds the missing scopes to the message and the facts.
+    fn with_missing_scopes(mut self, MissingScopes { named, others }: &MissingScopes) -> Self {
+        // The message is also sent as a header and as a line of text.
         let quoted = named.iter().map(|scope| format!("`{}`", scope.escape_default()));
         let more = (*others > 0).then(|| format!("{others} more"));
         let listed: Vec<_> = quoted.chain(more).collect();
@@ -116,25 +113,25 @@ impl Refusal {
         self
     }
 
-    /// A request that makes no sense.
+    /// An invalid request.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, "REQUEST_INVALID", Cow::Owned(message.into()))
     }
 
-    /// The message for a person.
+    /// The message for people.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
 
-    /// How long to wait before asking again, if that may help.
+    /// How long to wait before a retry, if a retry may help.
     pub(super) const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Refuses to deny without evidence: what would, is a bug, and told as one.
-    /// The types allow no such refusal; this is the second lock on the door.
+    /// Turns a denial without evidence into an internal error, as it is a bug. The types rule out
+    /// such a refusal; this is a second check.
     pub(super) fn audited(self, metrics: &Metrics) -> Self {
-        if !is_denial(self.code) || self.evident {
+        if !is_denial(self.code) || self.has_evidence {
             return self;
         }
         metrics.denial_without_evidence();
@@ -145,7 +142,7 @@ impl Refusal {
         Self::from(Unavailable::Internal)
     }
 
-    /// All of it but when to retry as a trailer. Its code is never OK.
+    /// The whole refusal, except the retry trailer. Its code is never OK.
     pub(super) fn as_rpc(&self) -> rpc::Status {
         let facts = self.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let (reason, domain) = (self.reason.to_owned(), DOMAIN.to_owned());
@@ -162,12 +159,12 @@ impl Refusal {
         }
     }
 
-    /// The code, which no row has as OK; whoever made one up is told of as a bug.
+    /// The code; an OK, which no row has, becomes an internal error.
     fn non_ok_code(&self) -> Code {
         if self.code == Code::Ok { Code::Internal } else { self.code }
     }
 
-    /// [`Refusal::as_rpc`] as it is on the wire.
+    /// The encoded [`Refusal::as_rpc`].
     pub(super) fn details(&self) -> Bytes {
         match self.bare {
             Some(bare) => bare.details.clone(),
@@ -175,12 +172,12 @@ impl Refusal {
         }
     }
 
-    /// The answer as gRPC has it.
+    /// The gRPC status.
     pub(super) fn into_status(self) -> Status {
         self.with_details(self.details())
     }
 
-    /// The answer as gRPC has it, with its [details](Refusal::details).
+    /// The gRPC status with its encoded [details](Refusal::details).
     pub(super) fn with_details(&self, details: Bytes) -> Status {
         let mut status = Status::with_details(self.non_ok_code(), &*self.message, details);
         if let Some(delay) = self.retry_after {
@@ -201,9 +198,10 @@ impl From<&Denial> for Refusal {
         let (code, reason, _) = denial_row(denial.reason());
         let row = Self::new(code, reason, Cow::Borrowed(&bare.message));
         let facts: Vec<_> = denial.key().map(|id| ("key_id", id.to_string())).into_iter().collect();
-        let refusal = Self { evident: true, bare: facts.is_empty().then_some(bare), facts, ..row };
+        let refusal =
+            Self { has_evidence: true, bare: facts.is_empty().then_some(bare), facts, ..row };
         match denial.missing_scopes() {
-            Some(missing) => refusal.naming(missing),
+            Some(missing) => refusal.with_missing_scopes(missing),
             None => refusal,
         }
     }
@@ -225,12 +223,12 @@ impl From<Unavailable> for Refusal {
     }
 }
 
-/// Whether a code says something about a key.
+/// Whether a code denies a key.
 pub(super) const fn is_denial(code: Code) -> bool {
     matches!(code, Code::Unauthenticated | Code::PermissionDenied)
 }
 
-/// Whether a code says that there is no answer.
+/// Whether a code means that there is no decision.
 pub(super) const fn is_outage(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Internal)
 }
@@ -279,8 +277,8 @@ const fn outage_row(outage: Unavailable) -> (Code, &'static str, Option<Duration
     }
 }
 
-/// A store that refuses us, or whose tables or rows cannot be used, has given no
-/// answer either: the `cause` beside the reason tells which it was.
+/// A store that refuses access, or whose tables or rows are unusable, gave no answer either: the
+/// `cause` next to the reason tells which.
 const fn store_reason(kind: StoreErrorKind) -> &'static str {
     match kind {
         StoreErrorKind::Timeout | StoreErrorKind::Blocked => "STORE_TIMEOUT",
@@ -293,7 +291,7 @@ const fn store_reason(kind: StoreErrorKind) -> &'static str {
     }
 }
 
-/// The name of a code, as the gRPC specification writes it.
+/// The name of a code as in the gRPC specification.
 pub(crate) const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -316,7 +314,7 @@ pub(crate) const fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// The HTTP status that says the same as a code, for the codes of the table.
+/// The HTTP status that corresponds to a code, for the codes of the table.
 pub(super) const fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
@@ -338,7 +336,7 @@ pub(super) const fn http_status(code: Code) -> StatusCode {
     }
 }
 
-/// Every outcome of a check, as the pair of labels that counts it.
+/// Every outcome of a check, as the pair of labels under which it is counted.
 pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str)> {
     let denials = Reason::ALL.map(|reason| {
         let (code, reason, _) = denial_row(reason);
@@ -361,7 +359,7 @@ pub(super) fn all_outcomes() -> impl Iterator<Item = (&'static str, &'static str
         (code, reason)
     });
     let invalid = "REQUEST_INVALID";
-    [(Code::Ok, ""), GIVEN_UP, (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
+    [(Code::Ok, ""), CANCELLED, (Code::InvalidArgument, invalid), (Code::Unimplemented, invalid)]
         .into_iter()
         .chain(denials)
         .chain(outages)

@@ -1,4 +1,4 @@
-//! What every surface does around a check, whatever it speaks.
+//! Shared handling of checks on every surface, whatever its protocol.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -18,18 +18,17 @@ use crate::{
     time::{Clock, Moment},
 };
 
-/// As what a call counts whose caller gave it up. Nobody is told.
-pub(super) const GIVEN_UP: (Code, &str) = (Code::Cancelled, "");
+/// The outcome of a call that its caller cancelled. It is counted, but not sent.
+pub(super) const CANCELLED: (Code, &str) = (Code::Cancelled, "");
 
-/// What callers are told under one name: without bugs that tear a connection, and
-/// counted.
+/// Counts the outcomes of calls under one name, and keeps panics from breaking their connection.
 #[derive(Debug, Clone)]
 pub(super) struct Outcomes {
     counts: Arc<SurfaceMetrics>,
     metrics: Arc<Metrics>,
 }
 
-/// A way in for checks, which are counted under its name.
+/// A surface for checks, which are counted under its name.
 #[derive(Debug)]
 pub(super) struct Surface<T> {
     outcomes: Outcomes,
@@ -38,53 +37,49 @@ pub(super) struct Surface<T> {
 }
 
 impl Outcomes {
-    /// All outcomes exist in the metrics from now on. The name is the label
-    /// `surface`.
+    /// Creates the series of all outcomes. `name` is the label `surface`.
     pub(super) fn new(name: &'static str, metrics: &Arc<Metrics>) -> Self {
         let counts = metrics.surface(name, status::all_outcomes());
         Self { counts, metrics: Arc::clone(metrics) }
     }
 
-    /// Waits for an answer. A bug in it is told as one, a denial without evidence
-    /// too, and what it comes to is counted.
+    /// Runs a call and counts its outcome. A panic or a denial without evidence becomes `INTERNAL`.
     pub(super) async fn of<A>(
         &self,
         answer: impl Future<Output = Result<A, Refusal>>,
     ) -> Result<A, Refusal> {
         let pending = self.begin();
-        // One request fails, not the connection that it shares with others.
-        let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        // A panic fails one request, not the connection that it shares with others.
+        let outcome = AssertUnwindSafe(answer).catch_unwind().await;
         pending.ended();
-        let answered = answered.unwrap_or_else(|_| Err(Unavailable::Internal.into()));
-        let answered = answered.map_err(|refusal| refusal.audited(&self.metrics));
-        let (code, reason) = answered
-            .as_ref()
-            .err()
-            .map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
+        let outcome = outcome.unwrap_or_else(|_| Err(Unavailable::Internal.into()));
+        let outcome = outcome.map_err(|refusal| refusal.audited(&self.metrics));
+        let (code, reason) =
+            outcome.as_ref().err().map_or((Code::Ok, ""), |refusal| (refusal.code, refusal.reason));
         self.counts.answered(status::code_name(code), reason);
-        answered
+        outcome
     }
 
-    /// A call that has come in. It is counted as given up if it goes before it
-    /// [ended](Pending::ended): its caller no longer waits, and so neither do we.
+    /// Registers a call. It counts as cancelled if the value is dropped before it
+    /// [ended](Pending::ended): its caller no longer waits.
     pub(super) fn begin(&self) -> Pending<'_> {
         Pending(Some(&self.counts))
     }
 
-    /// Counts a call that was refused before it was made.
+    /// Counts a call that was rejected before it reached the service.
     pub(super) fn refused(&self, rejection: &Rejection) {
         let Rejection { refusal, .. } = rejection;
         self.counts.answered(status::code_name(refusal.code), refusal.reason);
     }
 }
 
-/// A call that has not ended.
+/// A call in progress.
 #[derive(Debug)]
-#[must_use = "it is counted as given up when it is dropped"]
+#[must_use = "the call is counted as cancelled when this is dropped"]
 pub struct Pending<'a>(Option<&'a SurfaceMetrics>);
 
 impl Pending<'_> {
-    /// The call has ended otherwise, and is counted as what it came to.
+    /// The call has completed, and its outcome is counted elsewhere.
     pub(super) fn ended(mut self) {
         self.0 = None;
     }
@@ -93,14 +88,14 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if let Some(counts) = self.0 {
-            let (code, reason) = GIVEN_UP;
+            let (code, reason) = CANCELLED;
             counts.answered(status::code_name(code), reason);
         }
     }
 }
 
 impl<T: Tier> Surface<T> {
-    /// A surface with this name in the metrics.
+    /// Creates a surface with this name in the metrics.
     pub(super) fn new(
         name: &'static str,
         admission: Arc<Admission<T>>,
@@ -110,24 +105,24 @@ impl<T: Tier> Surface<T> {
         Self { outcomes: Outcomes::new(name, metrics), admission, clock }
     }
 
-    /// Who decides.
+    /// The admission control of checks.
     pub(super) fn admission(&self) -> &Admission<T> {
         &self.admission
     }
 
-    /// What is counted.
+    /// The outcome counters.
     pub(super) fn outcomes(&self) -> &Outcomes {
         &self.outcomes
     }
 
-    /// When a check begins: its one look at the clocks.
+    /// The start of a check: reads the clocks once.
     pub(super) fn now(&self) -> Moment {
         self.clock.moment()
     }
 
-    /// Waits for a check that began at `now`, which is reading the request and
-    /// [`Admission::check`], and builds with `granted` what a grant is answered: one
-    /// of the [`Outcomes`], which is timed.
+    /// Runs a check that began at `now`, which parses the request and calls [`Admission::check`],
+    /// and builds the response to a grant with `granted`. Records the duration and one of the
+    /// [`Outcomes`].
     pub(super) async fn answer<A>(
         &self,
         now: Moment,
@@ -140,8 +135,8 @@ impl<T: Tier> Surface<T> {
                 Decision::Deny(denial) => Err(Refusal::from(&denial)),
             }
         };
-        let answered = self.outcomes.of(answer).await;
+        let outcome = self.outcomes.of(answer).await;
         self.outcomes.counts.took(now.monotonic.elapsed());
-        answered
+        outcome
     }
 }

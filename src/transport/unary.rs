@@ -1,11 +1,10 @@
-//! One call of a check: a message in, read where it came in, and an answer out,
-//! written into the frame that leaves.
+//! Serves a unary check method: the request message is parsed where it was received, and the
+//! response is written into the frame that is sent.
 //!
-//! This is gRPC's unary call over HTTP/2 as far as a check needs it
-//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>): no
-//! compression, one message each way. The library that serves everything else is
-//! made for streams of messages, and spends on the buffers and the state of two
-//! such streams more than a check takes.
+//! This implements gRPC's unary calls over HTTP/2 as far as a check needs them
+//! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>): no compression, one message
+//! each way. tonic, which serves everything else, is made for streams of messages, and the buffers
+//! and state of two such streams cost more than a check.
 
 use std::{
     convert::Infallible,
@@ -23,67 +22,65 @@ use tower::{BoxError, Service};
 
 use super::{rejection::Rejection, surface::Pending};
 
-/// What comes before a message: whether it is compressed, one byte, and its length,
-/// four bytes.
+/// Length of the prefix of a message: the compressed flag, one byte, and the length, four bytes.
 const PREFIX_BYTES: usize = 5;
 
-/// With how many bytes the frame of an answer begins: more than a typical one has.
+/// Initial capacity of a response frame: more than a typical one needs.
 const FRAME_BYTES: usize = 512;
 
-/// A method with one message in and one out.
+/// A method with one request message and one response message.
 pub trait UnaryMethod: Send + Sync + 'static {
-    /// Answers a call. `headers` are those of the request; the message may hold a
-    /// key.
+    /// Executes a call. `headers` are those of the request; the message may hold a key.
     fn call(
         &self,
         headers: &HeaderMap,
         message: Bytes,
     ) -> impl Future<Output = Result<EncodedMessage, Status>> + Send;
 
-    /// Answers a call that was refused before it could be made.
+    /// The response to a call that was rejected before the method saw it.
     fn refuse(&self, rejection: Rejection) -> Response<Body>;
 
-    /// Notes how a call ends whose message is not there yet.
+    /// Registers a call whose message has not been read yet.
     fn begin(&self) -> Pending<'_>;
 }
 
-/// A message that is answered, in its frame.
+/// A response message in its frame.
 #[derive(Debug)]
 pub struct EncodedMessage(Bytes);
 
 impl EncodedMessage {
-    /// The frame of a message that `write` appends.
+    /// Frames the message that `write` appends.
     pub(super) fn of(write: impl FnOnce(&mut BytesMut)) -> Self {
         let mut frame = BytesMut::with_capacity(FRAME_BYTES);
         frame.put_bytes(0, PREFIX_BYTES);
         write(&mut frame);
-        // No record is nearly as long as 4 GiB.
+        // No record comes close to 4 GiB.
         let length = u32::try_from(frame.len() - PREFIX_BYTES).unwrap_or(u32::MAX);
         frame[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
         Self(frame.freeze())
     }
 }
 
-/// A method, served. Clones share it.
+/// Serves a method. Clones share it.
 pub struct UnaryService<M> {
     method: Arc<M>,
     max_message_bytes: usize,
 }
 
-/// An answer that may have to be waited for.
+/// A response, possibly pending.
 pub(super) type ResponseFuture =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 impl<M> UnaryService<M> {
-    /// Serves messages of at most so many bytes.
+    /// Serves messages of at most `max_message_bytes`.
     pub(super) fn new(method: M, max_message_bytes: usize) -> Self {
         Self { method: Arc::new(method), max_message_bytes }
     }
 }
 
 impl<M: UnaryMethod> UnaryService<M> {
-    /// Answers a call of another method of the same service.
-    pub(super) fn not_served(&self, why: &str) -> ResponseFuture {
+    /// Refuses a call of another method of the same service.
+    pub(super) fn unimplemented(&self, why: &str) -> ResponseFuture {
         Box::pin(future::ready(Ok(self.method.refuse(Rejection::unimplemented(why)))))
     }
 }
@@ -112,14 +109,14 @@ where
                 Err(rejection) => return Ok(method.refuse(rejection)),
             };
             Ok(match method.call(&head.headers, message).await {
-                Ok(frame) => answered(frame),
+                Ok(frame) => success(frame),
                 Err(status) => status.into_http(),
             })
         })
     }
 }
 
-/// Reads the one message of a request.
+/// Reads the single message of a request.
 async fn read<B>(
     headers: &HeaderMap,
     mut body: B,
@@ -133,11 +130,11 @@ where
     }
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     while let Some(part) = body.frame().await {
-        let part = part.map_err(|error| Rejection::broken_off(&*error.into()))?;
-        // Trailers say nothing about a check.
+        let part = part.map_err(|error| Rejection::incomplete(&*error.into()))?;
+        // Trailers are irrelevant to a check.
         let Ok(part) = part.into_data() else { continue };
-        // Nearly every request comes in one part, which is taken as it is. One that has
-        // to wait for more would keep all that was read with it.
+        // Nearly every request arrives in one part, which is used without copying. A part that
+        // waits for more is copied, as it would keep the whole read buffer alive.
         if rest.is_empty() && body.is_end_stream() {
             first = part;
         } else {
@@ -151,7 +148,7 @@ where
     message(&framed, max_message_bytes)
 }
 
-/// The message in a frame.
+/// Extracts the message from its frame.
 fn message(framed: &Bytes, max_message_bytes: usize) -> Result<Bytes, Rejection> {
     let Some(([is_compressed, length @ ..], _)) = framed.split_first_chunk::<PREFIX_BYTES>() else {
         return Err(Rejection::invalid("there is no message in the request"));
@@ -165,15 +162,13 @@ fn message(framed: &Bytes, max_message_bytes: usize) -> Result<Bytes, Rejection>
     }
     let message = framed.slice(PREFIX_BYTES..);
     if message.len() != length {
-        return Err(Rejection::invalid(
-            "there is not one message in the request, or not all of it",
-        ));
+        return Err(Rejection::invalid("the request must contain exactly one complete message"));
     }
     Ok(message)
 }
 
-/// A call that has gone well.
-pub(super) fn answered(EncodedMessage(frame): EncodedMessage) -> Response<Body> {
+/// The response to a successful call.
+pub(super) fn success(EncodedMessage(frame): EncodedMessage) -> Response<Body> {
     const OK: HeaderValue = HeaderValue::from_static("0");
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(Status::GRPC_STATUS, OK);
@@ -206,7 +201,7 @@ mod tests {
 
     const MAX: usize = 100;
 
-    /// Reads a request whose body comes in these parts.
+    /// Reads a request whose body arrives in these parts.
     async fn read_parts(headers: &HeaderMap, parts: &[&[u8]]) -> Result<Bytes, Rejection> {
         let parts: Vec<_> = parts.iter().map(|part| Bytes::copy_from_slice(part)).collect();
         let parts = parts.into_iter().map(|part| Ok::<_, Infallible>(Part::data(part)));
@@ -219,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_is_read_in_however_many_parts_it_comes() {
+    async fn message_may_arrive_in_any_number_of_parts() {
         let (headers, message) = (HeaderMap::new(), [7; MAX]);
         let whole = framed(&message);
         for size in [1, 2, 4, 5, 6, 50, whole.len()] {
@@ -231,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_that_is_too_large_is_refused_by_what_it_says_and_by_what_it_is() {
+    async fn too_large_message_is_refused_by_its_declared_and_by_its_actual_length() {
         let headers = HeaderMap::new();
         let large = framed(&[7; MAX + 1]);
         for parts in [&[&*large][..], &[&large[..5]], &[&[0; 50], &[0; 50], &[0; 50]]] {
@@ -242,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_one_message_makes_no_sense() {
+    async fn anything_but_one_complete_message_is_refused() {
         let headers = HeaderMap::new();
         let (one, mut compressed) = (framed(b"abc"), framed(b"abc"));
         compressed[0] = 1;
@@ -256,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_compression_is_not_offered() {
+    async fn compression_is_refused() {
         for (encoding, is_read) in [("identity", true), ("gzip", false)] {
             let headers = HeaderMap::from_iter([(
                 "grpc-encoding".parse().unwrap(),
@@ -271,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_says_how_long_its_message_is() {
+    fn frame_has_the_length_of_its_message() {
         let EncodedMessage(frame) = EncodedMessage::of(|to| to.put_bytes(7, 2 * FRAME_BYTES));
         assert_eq!(message(&frame, 2 * FRAME_BYTES).unwrap().len(), 2 * FRAME_BYTES);
     }

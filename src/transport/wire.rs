@@ -1,31 +1,30 @@
-//! Protobuf as it is on the wire, read where it is and written where it goes.
+//! The Protobuf wire format, read and written in place.
 //!
-//! For the two messages of every check: what generated code makes of a message
-//! is allocated field by field, for one look at a few of them.
-//! <https://protobuf.dev/programming-guides/encoding/> has the form.
+//! Used for the two messages of every check: generated code would allocate every field, although
+//! only a few are read once. Specification: <https://protobuf.dev/programming-guides/encoding/>
 
 use bytes::BufMut;
 
-/// How deep groups may be nested, as in other implementations.
+/// Maximum nesting of groups, as in other implementations.
 const MAX_DEPTH: u32 = 100;
 
-/// A message that is not of the form.
+/// The message is not valid Protobuf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// The value of a field that somebody may want to read.
+/// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    /// Any integer, a boolean or an enum.
+    /// An integer, a boolean or an enum.
     Varint(u64),
     /// A string, bytes or a message.
     Bytes(&'a [u8]),
-    /// Of a type that none of our fields has.
+    /// A type that no field of ours has.
     Other,
 }
 
 impl<'a> Value<'a> {
-    /// The bytes of a field that must have some.
+    /// The bytes of a length-delimited field.
     pub(super) fn bytes(self) -> Result<&'a [u8], Malformed> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
@@ -33,14 +32,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The text of a field that is one.
+    /// The text of a string field.
     pub(super) fn text(self) -> Result<&'a str, Malformed> {
         str::from_utf8(self.bytes()?).map_err(|_| Malformed)
     }
 }
 
-/// The fields of a message with their numbers, in the order in which they come.
-/// Ends with the first that is malformed.
+/// The fields of a message with their numbers, in wire order. Ends after the first malformed field.
 #[derive(Debug, Clone)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
@@ -92,7 +90,7 @@ impl<'a> Fields<'a> {
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;
             self.0 = rest;
-            // Of the tenth byte one bit is left.
+            // Only one bit of the tenth byte fits.
             if shift == 63 && byte > 1 {
                 return Err(Malformed);
             }
@@ -126,28 +124,27 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// Writes fields of a message. One that has the value of a field that is missing
-/// is left out by whoever writes it, where that matters.
+/// Writes the fields of a message. Callers omit fields with default values where that matters.
 pub(super) trait PutFields: BufMut {
-    /// An integer, a boolean or an enum.
+    /// Writes an integer, a boolean or an enum.
     fn put_varint_field(&mut self, number: u32, value: u64) {
         self.put_varint(u64::from(number << 3));
         self.put_varint(value);
     }
 
-    /// A string or bytes.
+    /// Writes a string or bytes.
     fn put_bytes_field(&mut self, number: u32, bytes: &[u8]) {
         self.put_field_of(number, bytes.len());
         self.put_slice(bytes);
     }
 
-    /// What comes before a string, bytes or a message with so many bytes.
+    /// Writes the key and length of a string, bytes or a message of `length` bytes.
     fn put_field_of(&mut self, number: u32, length: usize) {
         self.put_varint(u64::from(number << 3 | 2));
         self.put_varint(length as u64);
     }
 
-    /// An integer, seven bits a byte.
+    /// Writes an integer, seven bits per byte.
     fn put_varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.put_u8(value.to_le_bytes()[0] | 0x80);
@@ -159,18 +156,18 @@ pub(super) trait PutFields: BufMut {
 
 impl<B: BufMut> PutFields for B {}
 
-/// How many bytes a varint takes.
+/// Encoded size of a varint in bytes.
 pub(super) const fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros();
     bits.div_ceil(7) as usize
 }
 
-/// How many bytes an integer field with a number below 16 takes.
+/// Encoded size of an integer field with a number below 16, in bytes.
 pub(super) const fn varint_field_len(value: u64) -> usize {
     1 + varint_len(value)
 }
 
-/// How many bytes a field with a number below 16 takes whose value has so many.
+/// Encoded size of a field with a number below 16 and a value of `length` bytes.
 pub(super) const fn field_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length
 }
@@ -197,7 +194,7 @@ mod tests {
         Ok(request)
     }
 
-    /// Bytes that are mostly fields.
+    /// Mostly valid fields.
     fn message() -> impl Strategy<Value = Vec<u8>> {
         let field = prop_oneof![
             (1..6_u32, vec(any::<u8>(), 0..20)).prop_map(|(number, bytes)| {
@@ -223,13 +220,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_generated_code_reads(message in message()) {
+        fn fields_are_decoded_as_by_generated_code(message in message()) {
             let theirs = CheckRequest::decode(&*message).map_err(|_| Malformed);
             prop_assert_eq!(read(&message), theirs);
         }
 
         #[test]
-        fn what_is_written_is_as_long_as_it_is_said_to_be_and_reads_back(
+        fn written_fields_have_their_computed_length_and_decode_back(
             number in 1..16_u32, value: u64, bytes in vec(any::<u8>(), 0..300),
         ) {
             let mut written = Vec::new();
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_skipped_with_all_that_is_in_it() {
+    fn group_is_skipped_with_its_content() {
         let mut message = vec![9 << 3 | 3];
         message.put_varint_field(1, 7);
         message.extend([10 << 3 | 3, 10 << 3 | 4, 9 << 3 | 4]);

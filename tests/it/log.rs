@@ -251,10 +251,10 @@ async fn broken_connections_cannot_fill_the_log() {
         }
     }
     let broken = |lines: &[Value]| {
-        lines.iter().filter(|line| line["message"] == "a connection broke").count()
+        lines.iter().filter(|line| line["message"] == "connection failed").count()
     };
     let left_out = |lines: &[Value]| -> u64 {
-        let ours = lines.iter().filter(|line| line["like"] == "a connection broke");
+        let ours = lines.iter().filter(|line| line["like"] == "connection failed");
         ours.map(|line| line["lines"].as_u64().unwrap()).sum()
     };
     let lines = eventually("all connections are told of", async || {

@@ -1,5 +1,5 @@
-//! How often the same line may be logged, so that nobody who is served can fill
-//! the log: what is left out is counted, and said.
+//! Rate limit per log statement, so that no client can fill the log. Suppressed lines are counted
+//! and reported.
 
 use std::{
     collections::HashMap,
@@ -14,36 +14,36 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Layer};
 
-/// For how long lines of one kind are counted together.
+/// The window over which lines of one kind are counted.
 pub(super) const INTERVAL: Duration = Duration::from_secs(10);
 
-/// How many lines of one kind are logged in an interval: enough for a kind that
-/// tells several tiers apart, each of which goes and comes back.
+/// How many lines of one kind are logged per interval: enough for a log statement that several
+/// tiers share, each of which fails and recovers.
 pub(super) const LINES_PER_INTERVAL: u64 = 10;
 
-/// Bounds the lines of each kind. A kind is a place in the code that logs, so that
-/// there are as many as the program has.
+/// Limits the lines of each kind. A kind is a log statement (callsite), so their number is bounded
+/// by the program.
 #[derive(Debug)]
 pub(super) struct Limit {
     lines_per_interval: u64,
     kinds: Mutex<HashMap<Identifier, Window>>,
 }
 
-/// The lines of one kind in the interval that goes on.
+/// The lines of one kind in the current interval.
 #[derive(Debug)]
 struct Window {
     began: Instant,
     logged: u64,
-    left_out: Option<LeftOut>,
+    suppressed: Option<Suppressed>,
 }
 
-/// Lines of one kind that were not logged.
+/// Lines of one kind that were suppressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct LeftOut {
+struct Suppressed {
     lines: u64,
     level: Level,
     target: &'static str,
-    /// The message of the first.
+    /// The message of the first one.
     message: String,
 }
 
@@ -52,39 +52,43 @@ impl Limit {
         Self { lines_per_interval, kinds: Mutex::default() }
     }
 
-    /// Whether a line may be logged now. `left_out` describes the first that may
-    /// not.
-    fn admits(&self, kind: Identifier, now: Instant, left_out: impl FnOnce() -> LeftOut) -> bool {
+    /// Whether a line may be logged now. `suppressed` describes the first line that may not.
+    fn admits(
+        &self,
+        kind: Identifier,
+        now: Instant,
+        suppressed: impl FnOnce() -> Suppressed,
+    ) -> bool {
         let mut kinds = self.kinds();
-        let fresh = || Window { began: now, logged: 0, left_out: None };
-        let window = kinds.entry(kind).or_insert_with(fresh);
-        if window.left_out.is_none() && now.duration_since(window.began) >= INTERVAL {
-            *window = fresh();
+        let new_window = || Window { began: now, logged: 0, suppressed: None };
+        let window = kinds.entry(kind).or_insert_with(new_window);
+        if window.suppressed.is_none() && now.duration_since(window.began) >= INTERVAL {
+            *window = new_window();
         }
         if window.logged < self.lines_per_interval {
             window.logged += 1;
             return true;
         }
-        window.left_out.get_or_insert_with(left_out).lines += 1;
+        window.suppressed.get_or_insert_with(suppressed).lines += 1;
         false
     }
 
-    /// Takes what was left out in intervals that have ended.
-    fn ended(&self, now: Instant) -> Vec<LeftOut> {
+    /// Takes the suppressed lines of intervals that have ended.
+    fn ended(&self, now: Instant) -> Vec<Suppressed> {
         let mut ended = Vec::new();
         self.kinds().retain(|_, window| {
-            let goes_on = now.duration_since(window.began) < INTERVAL;
-            if !goes_on {
-                ended.extend(window.left_out.take());
+            let current = now.duration_since(window.began) < INTERVAL;
+            if !current {
+                ended.extend(window.suppressed.take());
             }
-            goes_on
+            current
         });
         ended
     }
 
-    /// Logs how many lines were left out in intervals that have ended.
+    /// Logs the number of suppressed lines of intervals that have ended.
     pub(super) fn report(&self) {
-        for LeftOut { lines, level, target, message } in self.ended(Instant::now()) {
+        for Suppressed { lines, level, target, message } in self.ended(Instant::now()) {
             if level <= Level::WARN {
                 tracing::warn!(lines, of = target, like = message, "repeated lines left out");
             } else {
@@ -101,13 +105,14 @@ impl Limit {
 impl<S: Subscriber> Layer<S> for &'static Limit {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // What was left out is said for as many kinds as there are.
+        // Never suppress the reports of `report`: there are at most as many as kinds.
         metadata.target() == module_path!()
-            || self.admits(metadata.callsite(), Instant::now(), || LeftOut::like(event, metadata))
+            || self
+                .admits(metadata.callsite(), Instant::now(), || Suppressed::like(event, metadata))
     }
 }
 
-impl LeftOut {
+impl Suppressed {
     fn like(event: &Event<'_>, metadata: &'static Metadata<'static>) -> Self {
         let mut message = Message(String::new());
         event.record(&mut message);
@@ -133,9 +138,9 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
-    use crate::telemetry::log::queue::{Entrance, Queue};
+    use crate::telemetry::log::queue::{Queue, QueueWriter};
 
-    /// A place in the code that logs.
+    /// A log statement.
     fn kind(name: &'static str) -> Identifier {
         static ONE: DefaultCallsite = DefaultCallsite::new(&META);
         static TWO: DefaultCallsite = DefaultCallsite::new(&META);
@@ -153,46 +158,46 @@ mod tests {
         Identifier(site)
     }
 
-    fn line() -> LeftOut {
-        LeftOut { lines: 0, level: Level::WARN, target: "test", message: "bad".to_owned() }
+    fn line() -> Suppressed {
+        Suppressed { lines: 0, level: Level::WARN, target: "test", message: "bad".to_owned() }
     }
 
     #[test]
-    fn each_kind_has_so_many_lines_an_interval_and_the_rest_is_counted() {
+    fn each_kind_logs_up_to_its_limit_per_interval_and_counts_the_rest() {
         let (limit, start) = (Limit::new(2), Instant::now());
         let admitted = |name, now| limit.admits(kind(name), now, line);
         let of_ten = (0..10).filter(|_| admitted("one", start)).count();
         assert_eq!(of_ten, 2);
-        assert!(admitted("two", start), "another kind is not held up");
+        assert!(admitted("two", start), "other kinds are not limited");
 
         assert_eq!(limit.ended(start + INTERVAL / 2), []);
-        assert_eq!(limit.ended(start + INTERVAL), [LeftOut { lines: 8, ..line() }]);
-        assert_eq!(limit.ended(start + INTERVAL), [], "it is said once");
+        assert_eq!(limit.ended(start + INTERVAL), [Suppressed { lines: 8, ..line() }]);
+        assert_eq!(limit.ended(start + INTERVAL), [], "it is reported once");
         assert!(admitted("one", start + INTERVAL));
     }
 
     #[test]
-    fn what_was_left_out_is_never_forgotten() {
+    fn suppressed_lines_stay_counted_until_they_are_reported() {
         let (limit, start) = (Limit::new(1), Instant::now());
         for seconds in 0..100 {
             limit.admits(kind("one"), start + Duration::from_secs(seconds), line);
         }
-        // The one that says it was held up: what comes meanwhile is left out too.
-        assert_eq!(limit.ended(start + INTERVAL * 10), [LeftOut { lines: 99, ..line() }]);
+        // The interval lasts until it is reported: later lines are suppressed too.
+        assert_eq!(limit.ended(start + INTERVAL * 10), [Suppressed { lines: 99, ..line() }]);
     }
 
     #[test]
-    fn repeated_event_is_left_out_and_told_with_its_message() {
+    fn repeated_event_is_suppressed_and_reported_with_its_message() {
         let limit: &'static Limit = Box::leak(Box::new(Limit::new(1)));
         let queue: &'static Queue = Box::leak(Box::new(Queue::default()));
         let subscriber = tracing_subscriber::fmt()
-            .with_writer(|| Entrance(queue))
+            .with_writer(|| QueueWriter(queue))
             .with_ansi(false)
             .finish()
             .with(limit);
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..5 {
-                tracing::warn!(number, "a stranger did it");
+                tracing::warn!(number, "request failed");
             }
             for window in limit.kinds().values_mut() {
                 window.began -= INTERVAL;
@@ -203,8 +208,8 @@ mod tests {
         queue.take(&mut out, Duration::ZERO);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(text.contains("a stranger did it number=0"), "{text}");
+        assert!(text.contains("request failed number=0"), "{text}");
         assert!(text.contains("repeated lines left out lines=4"), "{text}");
-        assert!(text.contains(r#"like="a stranger did it""#), "{text}");
+        assert!(text.contains(r#"like="request failed""#), "{text}");
     }
 }

@@ -1,9 +1,7 @@
-//! Lines of the log between those who log and the reader of stderr: a bounded
-//! queue, and a thread that empties it.
+//! A bounded queue of log lines, and the thread that writes them to stderr.
 //!
-//! Whoever logs copies a line under a lock that nobody holds during a write. A
-//! reader that is slow, asleep or gone costs lines, which are counted, and nothing
-//! else.
+//! A caller that logs copies its line under a lock that is never held during a write. A reader that
+//! is slow, stopped or gone costs lines, which are counted, and nothing else.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -15,12 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many bytes may wait: some 4,000 lines, seconds of a bad outage. As many may
-/// be with the thread that writes.
+/// Capacity of the queue in bytes: some 4,000 lines, seconds of a bad outage. The writer thread may
+/// hold as many again.
 pub(super) const CAPACITY_BYTES: usize = 1 << 20;
 
-/// How long the thread waits for room where stderr does not block: a parent may
-/// share it with a program that made it so.
+/// How long the writer thread pauses when a non-blocking stderr is full: a parent may share stderr
+/// with a program that made it non-blocking.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// The queue.
@@ -33,42 +31,40 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Lines {
-    /// Whole lines, each with its end.
+    /// Whole lines, each with its newline.
     waiting: Vec<u8>,
-    /// Whether some are with the thread that writes.
+    /// Whether the writer thread is writing a batch.
     writing: bool,
 }
 
 impl Queue {
-    /// Adds a line with its end, or counts it where there is no room. Never waits
-    /// for a write.
+    /// Appends a line, which includes its newline, or counts it as dropped when the queue is full.
+    /// Never waits for a write.
     pub(super) fn push(&self, line: &[u8]) {
         let mut lines = self.lines();
         if lines.waiting.len() + line.len() > CAPACITY_BYTES {
             drop(lines);
-            self.lost(line);
+            self.count_dropped(line);
             return;
         }
         lines.waiting.extend_from_slice(line);
         self.changed.notify_all();
     }
 
-    /// How many lines were dropped so far: there was no room, or they could not be
-    /// written.
+    /// Number of lines dropped so far: the queue was full, or writing failed.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines have been written or dropped. False when that took
-    /// longer than `limit`.
+    /// Waits until all lines have been written or dropped. Returns false after `limit`.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let busy = |lines: &mut Lines| lines.writing || !lines.waiting.is_empty();
         let waited = self.changed.wait_timeout_while(self.lines(), limit, busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Takes what waits into `batch`, as soon as there is some, or nothing after
-    /// `limit`. It is to be written then.
+    /// Moves the queued lines into `batch` as soon as there are any, or nothing after `limit`. The
+    /// caller must then call [`write`](Self::write).
     pub(super) fn take(&self, batch: &mut Vec<u8>, limit: Duration) {
         batch.clear();
         let waited =
@@ -78,16 +74,16 @@ impl Queue {
         lines.writing = true;
     }
 
-    /// Writes what was taken. False when some of it could not be, which is counted.
+    /// Writes a batch. Returns false when part of it could not be written, which is counted.
     pub(super) fn write(&self, out: &mut impl Write, batch: &[u8]) -> bool {
         let unwritten = self.write_all(out, batch);
-        self.lost(unwritten);
+        self.count_dropped(unwritten);
         self.lines().writing = false;
         self.changed.notify_all();
         unwritten.is_empty()
     }
 
-    /// Returns what could not be written.
+    /// Returns the part that could not be written.
     fn write_all<'a>(&self, out: &mut impl Write, mut rest: &'a [u8]) -> &'a [u8] {
         while !rest.is_empty() {
             match out.write(rest) {
@@ -101,7 +97,7 @@ impl Queue {
         rest
     }
 
-    /// Nothing but time ends it.
+    /// Pauses for the full time: a notification does not end it early.
     fn pause(&self) {
         let end = Instant::now() + RETRY_AFTER;
         let mut lines = self.lines();
@@ -111,7 +107,7 @@ impl Queue {
         }
     }
 
-    fn lost(&self, lines: &[u8]) {
+    fn count_dropped(&self, lines: &[u8]) {
         let lines = lines.split_inclusive(|byte| *byte == b'\n').count();
         self.dropped.fetch_add(lines.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -121,10 +117,10 @@ impl Queue {
     }
 }
 
-/// What a line is written to by `tracing-subscriber`, which writes it as a whole.
-pub(super) struct Entrance<'a>(pub(super) &'a Queue);
+/// Appends to the queue what `tracing-subscriber` writes: one whole line per call.
+pub(super) struct QueueWriter<'a>(pub(super) &'a Queue);
 
-impl Write for Entrance<'_> {
+impl Write for QueueWriter<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -139,7 +135,7 @@ impl Write for Entrance<'_> {
 mod tests {
     use super::*;
 
-    /// Takes so many bytes, then fails.
+    /// Accepts this many bytes, then fails.
     struct Full(usize);
 
     impl Write for Full {
@@ -157,7 +153,7 @@ mod tests {
         }
     }
 
-    /// Is not ready each time but the third.
+    /// Succeeds only on every third call.
     struct Unready(Vec<u8>, usize);
 
     impl Write for Unready {
@@ -182,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_written_in_their_order() {
+    fn lines_are_written_in_order() {
         let queue = Queue::default();
         queue.push(b"one\n");
         queue.push(b"two\n");
@@ -193,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn line_without_room_is_dropped_and_counted() {
+    fn line_beyond_the_capacity_is_dropped_and_counted() {
         let queue = Queue::default();
         let line = [vec![b'x'; CAPACITY_BYTES / 2 - 1], vec![b'\n']].concat();
         for _ in 0..5 {
@@ -208,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn line_that_cannot_be_written_as_a_whole_is_counted() {
+    fn partly_written_line_is_counted_as_dropped() {
         let queue = Queue::default();
         queue.push(b"one\ntwo\nthree\n");
         assert!(!write_next(&queue, &mut Full(5)));
@@ -219,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_is_not_ready_is_waited_for() {
+    fn output_that_would_block_is_retried() {
         let queue = Queue::default();
         queue.push(b"one\n");
         let mut out = Unready(Vec::new(), 0);

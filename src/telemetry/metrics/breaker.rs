@@ -1,4 +1,4 @@
-//! The instruments of breakers, by the tier before which they stand.
+//! Breaker metrics, by protected tier.
 
 use opentelemetry::{
     KeyValue,
@@ -10,14 +10,13 @@ use super::Metrics;
 pub(super) fn transitions(meter: &Meter) -> Counter<u64> {
     meter
         .u64_counter("keystead_breaker_transitions")
-        .with_description("How often a breaker came into a state.")
+        .with_description("Transitions of a breaker into a state.")
         .build()
 }
 
 impl Metrics {
-    /// Shows the state of the breaker before a tier, read whenever the metrics
-    /// are, and begins to count its changes. A breaker that lets a growing number
-    /// of calls through after an outage is closed.
+    /// Exports the state of the breaker of `tier`, read at every scrape, and starts counting its
+    /// transitions. A breaker that ramps up after an outage counts as closed.
     pub fn observe_breaker<const N: usize>(
         &self,
         tier: &'static str,
@@ -26,7 +25,7 @@ impl Metrics {
     ) {
         self.observe_state(
             "keystead_breaker_state",
-            "1 for the state of the breaker before a tier, 0 for the others.",
+            "1 for the current state of a tier's breaker, 0 for the others.",
             &[("tier", tier)],
             states,
             state,
@@ -36,7 +35,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a change of the breaker before a tier.
+    /// Counts a transition of the breaker of `tier`.
     pub fn breaker_changed(&self, tier: &'static str, to: &'static str) {
         self.breaker_transitions.add(1, &labels(tier, to));
     }
@@ -58,7 +57,7 @@ mod tests {
     const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
     #[test]
-    fn the_state_and_the_changes_of_each_breaker_are_shown_from_the_start() {
+    fn state_and_transitions_of_each_breaker_are_exported_from_the_start() {
         let (metrics, exposition) = Metrics::new().unwrap();
         let open = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&open);

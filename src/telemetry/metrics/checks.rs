@@ -1,4 +1,4 @@
-//! Checks, by how they ended and how long they took.
+//! Check metrics: outcomes and durations.
 
 use std::{
     collections::HashMap,
@@ -16,27 +16,27 @@ use super::{
     local::{BufferedHistogram, ShardedCounters},
 };
 
-/// The checks of all surfaces.
+/// The check metrics of all surfaces.
 #[derive(Debug)]
 pub(super) struct Checks {
     surfaces: Arc<Mutex<Vec<Arc<SurfaceMetrics>>>>,
     duration: Histogram<f64>,
 }
 
-/// What one surface counts of its checks. Costs a check two writes to memory that
-/// its thread alone writes to.
+/// The check metrics of one surface. Costs a check two writes to memory that only its thread
+/// writes.
 #[derive(Debug)]
 pub struct SurfaceMetrics {
     name: &'static str,
-    announced: Vec<Outcome>,
-    /// One for each that was announced.
+    declared: Vec<Outcome>,
+    /// One counter per declared outcome.
     counts: ShardedCounters,
-    /// Those that were not announced: none, as a rule.
+    /// Outcomes that were not declared; normally none.
     others: Mutex<HashMap<Outcome, u64>>,
     durations: BufferedHistogram,
 }
 
-/// A status code and a reason, by their names.
+/// A status code and a reason, by name.
 type Outcome = (&'static str, &'static str);
 
 impl Checks {
@@ -48,7 +48,7 @@ impl Checks {
             .with_description("Checks answered, by status code and reason.")
             .with_callback(move |counter| {
                 for surface in lock(&all).iter() {
-                    // Callbacks come before anything is read.
+                    // Callbacks run before any instrument is read.
                     surface.durations.flush();
                     surface.each(|count, labels| counter.observe(count, labels));
                 }
@@ -57,32 +57,32 @@ impl Checks {
         let duration = duration(
             meter,
             "keystead_check_duration",
-            "Time from a decoded request to its answer.",
+            "Time from a decoded request to its response.",
         );
         Self { surfaces, duration }
     }
 }
 
 impl SurfaceMetrics {
-    /// Counts a check that was answered, or refused before it was one.
+    /// Counts a check that was answered, or rejected before it became one.
     pub fn answered(&self, code: &'static str, reason: &'static str) {
         let outcome = (code, reason);
-        match self.announced.iter().position(|announced| *announced == outcome) {
+        match self.declared.iter().position(|declared| *declared == outcome) {
             Some(counter) => self.counts.count(counter),
             None => *lock(&self.others).entry(outcome).or_default() += 1,
         }
     }
 
-    /// Notes how long a check took, from its decoded request to its answer.
+    /// Records the time from the decoded request to the response.
     pub fn took(&self, took: Duration) {
         self.durations.record(took);
     }
 
     fn each(&self, mut observe: impl FnMut(u64, &[KeyValue])) {
-        let announced = self.announced.iter().enumerate();
-        let announced = announced.map(|(counter, outcome)| (*outcome, self.counts.total(counter)));
+        let declared = self.declared.iter().enumerate();
+        let declared = declared.map(|(counter, outcome)| (*outcome, self.counts.total(counter)));
         let others = lock(&self.others).clone();
-        for ((code, reason), count) in announced.chain(others) {
+        for ((code, reason), count) in declared.chain(others) {
             let labels = [("surface", self.name), ("code", code), ("reason", reason)];
             observe(count, &labels.map(|(name, value)| KeyValue::new(name, value)));
         }
@@ -90,20 +90,19 @@ impl SurfaceMetrics {
 }
 
 impl Metrics {
-    /// The metrics of the checks of a surface, which has a name of its own. The
-    /// outcomes that are announced, pairs of a status code and a reason, exist from
-    /// now on.
+    /// Creates the check metrics of a surface. `name` must be unique. The series of the declared
+    /// `outcomes`, pairs of a status code and a reason, exist from now on.
     pub fn surface(
         &self,
         name: &'static str,
         outcomes: impl IntoIterator<Item = (&'static str, &'static str)>,
     ) -> Arc<SurfaceMetrics> {
-        let announced: Vec<_> = outcomes.into_iter().collect();
+        let declared: Vec<_> = outcomes.into_iter().collect();
         let labels = [KeyValue::new("surface", name)];
         let surface = Arc::new(SurfaceMetrics {
             name,
-            counts: ShardedCounters::new(announced.len()),
-            announced,
+            counts: ShardedCounters::new(declared.len()),
+            declared,
             others: Mutex::default(),
             durations: BufferedHistogram::new(self.checks.duration.bind(&labels)),
         });
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_and_durations_are_read_whole_at_any_time() {
+    fn every_scrape_sees_all_outcomes_and_durations_so_far() {
         let (metrics, exposition) = Metrics::new().unwrap();
         let surface = metrics.surface("authz", [("OK", ""), ("UNAVAILABLE", "DRAINING")]);
         let shows = |line: &str| {

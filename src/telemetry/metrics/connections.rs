@@ -1,4 +1,4 @@
-//! The instruments of connections.
+//! Connection metrics.
 
 use opentelemetry::{
     KeyValue,
@@ -7,30 +7,30 @@ use opentelemetry::{
 
 use super::Metrics;
 
-/// Why a connection to one of the listeners ended, or did not begin.
+/// Why a connection to a listener ended or was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionEnd {
     /// The client closed it.
     Closed,
-    /// It had reached its age.
+    /// It reached its maximum age.
     Age,
-    /// The service stops.
+    /// The service is shutting down.
     Drain,
-    /// The client did not let go when it was asked to.
+    /// The client did not close it within the drain time-out.
     DrainTimedOut,
-    /// The client said nothing, or not HTTP.
+    /// The client sent nothing, or something other than HTTP.
     NoPreface,
-    /// It broke, or did not keep to the protocol.
+    /// It broke, or violated the protocol.
     Broken,
-    /// More calls were given up at once than may be under way.
+    /// The client reset more calls at once than may be in flight.
     Resets,
-    /// Frames came that bring nothing, such as PING, more than any client needs.
+    /// The client sent more overhead frames, such as PING, than any client needs.
     Flood,
-    /// Its client did not take its answers.
+    /// The client did not read its responses.
     Unread,
-    /// There was no place for it.
+    /// The connection limit was reached.
     Full,
-    /// Its peer had more than its share, and few places were left.
+    /// Its peer exceeded its share, and few connections were left.
     Share,
 }
 
@@ -49,7 +49,7 @@ impl ConnectionEnd {
         Self::Share,
     ];
 
-    /// As the label has it.
+    /// The value of the label `why`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -68,11 +68,11 @@ impl ConnectionEnd {
     }
 }
 
-/// Those that ended, each at 0 from the start.
+/// Counter of ended connections, with every reason at 0 from the start.
 pub(super) fn ended(meter: &Meter) -> Counter<u64> {
     let ended = meter
         .u64_counter("keystead_connections_ended")
-        .with_description("Connections that ended or were refused, on all listeners, by why.")
+        .with_description("Connections that ended or were refused, on all listeners, by reason.")
         .build();
     for why in ConnectionEnd::ALL {
         ended.add(0, &[KeyValue::new("why", why.as_str())]);
@@ -86,13 +86,13 @@ impl Metrics {
         self.connections_ended.add(1, &[KeyValue::new("why", why.as_str())]);
     }
 
-    /// Shows how many bytes connections hold, read whenever the metrics are.
+    /// Exports the number of bytes that connections hold, read at every scrape.
     pub fn observe_connection_bytes(&self, held: impl Fn() -> usize + Send + Sync + 'static) {
         self.provider
             .meter("keystead")
             .u64_observable_gauge("keystead_connection_held_bytes")
             .with_description(
-                "Bytes of requests that wait for their rest and of answers that were not taken.",
+                "Bytes of incomplete requests and of responses that clients have not read.",
             )
             .with_callback(move |gauge| gauge.observe(held() as u64, &[]))
             .build();

@@ -1,4 +1,4 @@
-//! The instruments of the fill and of what is served instead of its answers.
+//! Metrics of the fill, and of failures masked by cached records.
 
 use opentelemetry::{
     KeyValue,
@@ -7,26 +7,24 @@ use opentelemetry::{
 
 use super::Metrics;
 
-/// Upper bounds of the histogram of batches, in keys: up to twice the default of
-/// `fill.batch_max`.
+/// Upper bounds of the batch size histogram, in keys: up to twice the default of `fill.batch_max`.
 const BATCH_BOUNDS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 
 pub(super) fn batch_size(meter: &Meter) -> Histogram<u64> {
     meter
         .u64_histogram("keystead_fill_batch_size")
-        .with_description("Keys that one lookup query asked for.")
+        .with_description("Keys per lookup query.")
         .with_boundaries(BATCH_BOUNDS.to_vec())
         .build()
 }
 
 impl Metrics {
-    /// Counts how many keys a query asks for on behalf of callers.
+    /// Records the number of keys in a query on behalf of callers.
     pub fn fill_batch(&self, keys: usize) {
         self.fill_batch_size.record(u64::try_from(keys).unwrap_or(u64::MAX), &[]);
     }
 
-    /// Begins to count failures of `tier` that no caller sees, and refreshes that it drops,
-    /// by cause.
+    /// Creates the series of masked failures and dropped refreshes of `tier`, one per cause.
     pub fn announce_causes(
         &self,
         tier: &'static str,
@@ -39,7 +37,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a hit whose record could not be queued to be asked for again.
+    /// Counts a hit whose background refresh could not be queued.
     pub fn refresh_dropped(&self, cause: &'static str) {
         self.refreshes_dropped.add(1, &[KeyValue::new("cause", cause)]);
     }

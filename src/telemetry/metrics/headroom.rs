@@ -1,5 +1,4 @@
-//! How much of what the store can answer would be left if every check were a
-//! miss.
+//! The share of the store's lookup capacity that would be left if all checks were misses.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,11 +10,11 @@ use tokio::time::Instant;
 
 use super::{Metrics, local::ShardedCounters};
 
-/// Over how long the rate of checks is taken: long enough not to be moved by a
-/// burst, short enough for the next scrape to show a change.
-const SAMPLE: Duration = Duration::from_secs(10);
+/// The minimum time over which the check rate is averaged: long enough to smooth a burst, short
+/// enough that the next scrape shows a change.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often something happens that is counted: made into a rate when it is read.
+/// Rate of a counter, computed when it is read.
 #[derive(Debug)]
 pub(super) struct Rate {
     counted: Arc<ShardedCounters>,
@@ -30,17 +29,17 @@ struct Sample {
 }
 
 impl Rate {
-    /// The rate of all that `counted` counts.
+    /// The rate of the sum of `counted`.
     pub(super) fn new(counted: Arc<ShardedCounters>, now: Instant) -> Self {
         let last = Mutex::new(Sample { at: now, count: counted.sum(), per_second: 0.0 });
         Self { counted, last }
     }
 
-    /// The rate over the last span of ten seconds or more that was read.
+    /// The rate over the last sampled interval, which is at least ten seconds long.
     fn per_second(&self, now: Instant) -> f64 {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let span = now.saturating_duration_since(last.at);
-        if span >= SAMPLE {
+        if span >= MIN_INTERVAL {
             let count = self.counted.sum();
             #[expect(clippy::cast_precision_loss, reason = "exact enough for a rate")]
             let per_second = (count - last.count) as f64 / span.as_secs_f64();
@@ -51,16 +50,16 @@ impl Rate {
 }
 
 impl Metrics {
-    /// Shows the headroom, read whenever the metrics are; `capacity` is how many
-    /// keys a second the store can look up.
+    /// Exports the headroom, read at every scrape; `capacity` is how many keys per second the store
+    /// can look up.
     pub fn observe_headroom(&self, capacity: impl Fn() -> f64 + Send + Sync + 'static) {
         let demand = Arc::clone(&self.demand);
         self.provider
             .meter("keystead")
             .f64_observable_gauge("keystead_herd_headroom")
             .with_description(
-                "Share of the store's lookups that would be left if every check were a miss; below \
-                 0 a loss of the cache would be a herd.",
+                "Share of the store's lookup capacity that would be left if all checks were misses; below \
+                 0 the loss of the cache would overload the store.",
             )
             .with_unit("1")
             .with_callback(move |gauge| {
@@ -79,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_taken_over_ten_seconds_and_kept_until_the_next() {
+    fn rate_is_averaged_over_at_least_ten_seconds_and_kept_until_the_next_sample() {
         let start = Instant::now();
         let counted = Arc::new(ShardedCounters::new(2));
         let rate = Rate::new(Arc::clone(&counted), start);
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn headroom_is_what_is_left_of_the_capacity() {
+    fn headroom_is_the_unused_share_of_the_capacity() {
         assert_eq!(headroom(0.0, 1000.0).to_string(), "1");
         assert_eq!(headroom(750.0, 1000.0).to_string(), "0.25");
         assert_eq!(headroom(2000.0, 1000.0).to_string(), "-1");

@@ -1,8 +1,8 @@
-//! What every check counts, without threads that serve getting into each other's
-//! way: each thread has a place of its own, and whoever reads adds them up.
+//! Contention-free counting for the hot path: each thread writes to its own shard, and readers add
+//! the shards up.
 //!
-//! One counter for all threads is a cache line that moves between the cores with
-//! every check, which takes longer the more cores there are.
+//! A counter shared by all threads is a cache line that moves between cores with every check, which
+//! takes longer the more cores there are.
 
 use std::{
     cell::Cell,
@@ -16,33 +16,33 @@ use std::{
 
 use opentelemetry::metrics::BoundHistogram;
 
-/// How many threads have a place of their own; further ones share. More than
-/// most machines have cores, and some kilobytes in all.
-const PLACES: usize = 64;
+/// Number of shards; further threads share them. More than most machines have cores, and a few
+/// kilobytes in total.
+const SHARDS: usize = 64;
 
-/// How many durations a place gathers before they go into the histogram: then the
-/// histogram moves between the cores once for so many.
-const GATHERED: usize = 64;
+/// How many durations a shard buffers before they go into the histogram, so that the histogram's
+/// cache line moves between cores once per this many records.
+const BUFFER_LEN: usize = 64;
 
-/// Something for each thread, in cache lines of its own.
+/// A value in its own cache lines.
 ///
-/// Processors fetch lines in pairs, so that it takes two of 64 bytes.
+/// 128 bytes, because processors prefetch 64-byte lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct CachePadded<T>(T);
 
-/// One thing for each thread.
+/// One value per shard.
 #[derive(Debug)]
-struct Local<T>(Box<[CachePadded<T>]>);
+struct Sharded<T>(Box<[CachePadded<T>]>);
 
-impl<T> Local<T> {
+impl<T> Sharded<T> {
     fn new(make: impl Fn() -> T) -> Self {
-        Self((0..PLACES).map(|_| CachePadded(make())).collect())
+        Self((0..SHARDS).map(|_| CachePadded(make())).collect())
     }
 
-    /// That of this thread.
+    /// The value of this thread's shard.
     fn mine(&self) -> &T {
-        &self.0[place()].0
+        &self.0[shard_index()].0
     }
 
     fn all(&self) -> impl Iterator<Item = &T> {
@@ -50,8 +50,8 @@ impl<T> Local<T> {
     }
 }
 
-/// The place of this thread, below [`PLACES`].
-fn place() -> usize {
+/// Index of this thread's shard, below [`SHARDS`].
+fn shard_index() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     const NONE: usize = usize::MAX;
     thread_local! {
@@ -59,68 +59,68 @@ fn place() -> usize {
     }
     MINE.with(|mine| {
         if mine.get() == NONE {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % PLACES);
+            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
         }
         mine.get()
     })
 }
 
-/// Counters, told apart by their index.
+/// Counters, addressed by index.
 #[derive(Debug)]
-pub(super) struct ShardedCounters(Local<Box<[AtomicU64]>>);
+pub(super) struct ShardedCounters(Sharded<Box<[AtomicU64]>>);
 
 impl ShardedCounters {
-    /// So many counters at zero.
+    /// Creates `counters` counters at zero.
     pub(super) fn new(counters: usize) -> Self {
-        Self(Local::new(|| (0..counters).map(|_| AtomicU64::new(0)).collect()))
+        Self(Sharded::new(|| (0..counters).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// Adds one to a counter. Panics if there is no such counter.
+    /// Increments a counter. Panics if the index is out of range.
     pub(super) fn count(&self, counter: usize) {
         self.0.mine()[counter].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often something was counted.
+    /// The value of one counter.
     pub(super) fn total(&self, counter: usize) -> u64 {
         self.0.all().map(|counters| counters[counter].load(Ordering::Relaxed)).sum()
     }
 
-    /// How often anything was counted.
+    /// The sum of all counters.
     pub(super) fn sum(&self) -> u64 {
         self.0.all().flatten().map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 }
 
-/// Durations on their way into a histogram, gathered by thread.
+/// A histogram with a buffer of durations per shard.
 pub(super) struct BufferedHistogram {
-    gathered: Local<Mutex<Vec<f64>>>,
+    buffered: Sharded<Mutex<Vec<f64>>>,
     histogram: BoundHistogram<f64>,
 }
 
 impl BufferedHistogram {
     pub(super) fn new(histogram: BoundHistogram<f64>) -> Self {
-        Self { gathered: Local::new(|| Mutex::new(Vec::with_capacity(GATHERED))), histogram }
+        Self { buffered: Sharded::new(|| Mutex::new(Vec::with_capacity(BUFFER_LEN))), histogram }
     }
 
-    /// Notes a duration, in seconds, which is in the histogram from the next
-    /// [`BufferedHistogram::flush`] on at the latest.
+    /// Buffers a duration. It is in the histogram after the next [`BufferedHistogram::flush`] at
+    /// the latest.
     pub(super) fn record(&self, took: Duration) {
-        let mut gathered = lock(self.gathered.mine());
-        gathered.push(took.as_secs_f64());
-        if gathered.len() >= GATHERED {
-            self.pass_on(&mut gathered);
+        let mut buffered = lock(self.buffered.mine());
+        buffered.push(took.as_secs_f64());
+        if buffered.len() >= BUFFER_LEN {
+            self.record_all(&mut buffered);
         }
     }
 
-    /// Puts all that was noted into the histogram.
+    /// Moves all buffered durations into the histogram.
     pub(super) fn flush(&self) {
-        for gathered in self.gathered.all() {
-            self.pass_on(&mut lock(gathered));
+        for buffered in self.buffered.all() {
+            self.record_all(&mut lock(buffered));
         }
     }
 
-    fn pass_on(&self, gathered: &mut Vec<f64>) {
-        for seconds in gathered.drain(..) {
+    fn record_all(&self, buffered: &mut Vec<f64>) {
+        for seconds in buffered.drain(..) {
             self.histogram.record(seconds);
         }
     }
@@ -144,26 +144,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_any_thread_counts_is_lost() {
-        let tally = ShardedCounters::new(3);
+    fn counts_of_all_threads_add_up() {
+        let counters = ShardedCounters::new(3);
         thread::scope(|scope| {
-            for _ in 0..2 * PLACES {
-                scope.spawn(|| (0..100).for_each(|_| tally.count(1)));
+            for _ in 0..2 * SHARDS {
+                scope.spawn(|| (0..100).for_each(|_| counters.count(1)));
             }
         });
-        assert_eq!([0, 1, 2].map(|counter| tally.total(counter)), [0, 12_800, 0]);
+        assert_eq!([0, 1, 2].map(|counter| counters.total(counter)), [0, 12_800, 0]);
     }
 
     #[test]
-    fn threads_that_are_alive_together_have_places_apart() {
-        let local = Local::new(AtomicU64::default);
+    fn concurrent_threads_have_separate_shards() {
+        let local = Sharded::new(AtomicU64::default);
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| local.mine().fetch_add(1, Ordering::Relaxed));
             }
         });
-        // Other tests start threads too: some places may be shared when their
-        // number has gone round.
+        // Other tests start threads too: some shards may be shared once the index has wrapped
+        // around.
         assert!(local.all().filter(|one| one.load(Ordering::Relaxed) > 0).count() > 1);
         assert_eq!(align_of::<CachePadded<u8>>(), 128);
     }

@@ -1,12 +1,11 @@
-//! Instruments that are read when the metrics are: their owners hand in closures and
-//! labels.
+//! Observable gauges, read at every scrape: their owners pass in closures and labels.
 
 use opentelemetry::{KeyValue, metrics::MeterProvider};
 
 use super::Metrics;
 
 impl Metrics {
-    /// Shows a gauge. Without a value there is no series.
+    /// Exports a gauge. While `value` is `None`, there is no series.
     pub fn observe_gauge(
         &self,
         name: &'static str,
@@ -27,7 +26,8 @@ impl Metrics {
             .build();
     }
 
-    /// Shows a gauge with a series for each of `values` of `label`.
+    /// Exports a gauge with one series for each of `values` of `label`; `count` gets the index of
+    /// the value.
     pub fn observe_by_label<const N: usize>(
         &self,
         name: &'static str,
@@ -49,19 +49,19 @@ impl Metrics {
             .build();
     }
 
-    /// Shows a state: the series of the state that `now` returns is 1, those of the others
-    /// are 0. `of` are further labels.
+    /// Exports a state: the series of the state that `now` returns is 1, the others are 0.
+    /// `other_labels` are added to each series.
     pub fn observe_state<const N: usize>(
         &self,
         name: &'static str,
         description: &'static str,
-        of: &[(&'static str, &'static str)],
+        other_labels: &[(&'static str, &'static str)],
         states: [&'static str; N],
         now: impl Fn() -> &'static str + Send + Sync + 'static,
     ) {
         let labels = states.map(|state| {
-            let of = of.iter().map(|(name, value)| KeyValue::new(*name, *value));
-            (state, of.chain([KeyValue::new("state", state)]).collect::<Vec<_>>())
+            let others = other_labels.iter().map(|(name, value)| KeyValue::new(*name, *value));
+            (state, others.chain([KeyValue::new("state", state)]).collect::<Vec<_>>())
         });
         self.provider
             .meter("keystead")

@@ -1,4 +1,4 @@
-//! The instruments of the snapshot.
+//! Snapshot metrics.
 
 use opentelemetry::{
     KeyValue,
@@ -7,12 +7,12 @@ use opentelemetry::{
 
 use super::Metrics;
 
-/// What came of the snapshot at the start.
+/// Result of loading the snapshot at startup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotLoad {
-    /// Its entries are in memory.
+    /// Its entries were restored into the cache.
     Restored,
-    /// There was none.
+    /// There was no snapshot.
     None,
     /// It was not used.
     Refused,
@@ -43,14 +43,14 @@ impl SnapshotMetrics {
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
         Self {
-            writes: counter("keystead_snapshot_writes", "Snapshots written, or not."),
+            writes: counter("keystead_snapshot_writes", "Attempts to write a snapshot, by result."),
             loads: counter(
                 "keystead_snapshot_loads",
-                "What came of the snapshot at the start of this process.",
+                "Result of loading the snapshot when this process started.",
             ),
             changes_lost: counter(
                 "keystead_snapshot_changes_lost",
-                "Changes that could not be kept beside the snapshot, which was removed.",
+                "Changes that could not be journaled; the snapshot was removed.",
             ),
         }
     }
@@ -67,22 +67,22 @@ impl SnapshotMetrics {
 }
 
 impl Metrics {
-    /// Counts a snapshot that was written, or could not be.
+    /// Counts an attempt to write a snapshot.
     pub fn snapshot_write(&self, written: bool) {
         self.snapshot.writes.add(1, &[written_label(written)]);
     }
 
-    /// Counts what came of the snapshot at the start.
+    /// Counts the result of loading the snapshot at startup.
     pub fn snapshot_load(&self, load: SnapshotLoad) {
         self.snapshot.loads.add(1, &[KeyValue::new("result", load.as_str())]);
     }
 
-    /// Counts changes that could not be kept beside the snapshot.
+    /// Counts changes that could not be journaled.
     pub fn snapshot_changes_lost(&self, count: usize) {
         self.snapshot.changes_lost.add(u64::try_from(count).unwrap_or(u64::MAX), &[]);
     }
 
-    /// Shows how old the snapshot is, in seconds, read whenever the metrics are.
+    /// Exports the age of the snapshot in seconds, read at every scrape.
     pub fn observe_snapshot_age(&self, seconds: impl Fn() -> f64 + Send + Sync + 'static) {
         self.provider
             .meter("keystead")
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_series_of_the_snapshot_exist_from_the_start_and_count() {
+    fn snapshot_series_exist_from_the_start_and_count() {
         let (metrics, exposition) = Metrics::new().unwrap();
         metrics.observe_snapshot_age(|| 2.5);
         metrics.snapshot_write(false);

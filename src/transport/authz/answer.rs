@@ -1,4 +1,4 @@
-//! What a service is answered.
+//! Encodes the response of `Authz/Check`.
 
 use prost::Message;
 use prost_types::Timestamp;
@@ -13,21 +13,21 @@ use crate::{
     },
 };
 
-/// The answer to a key that is valid, and may do what is needed, as a message.
+/// The response to an allowed check, as a message.
 pub(in crate::transport) fn as_message(grant: &Grant) -> CheckResponse {
     let mut written = Vec::new();
     write(grant, &mut written);
-    // What was written can be read: a test holds it against generated code.
+    // What was written can be decoded: a test compares it with generated code.
     CheckResponse::decode(&*written).unwrap_or_default()
 }
 
-/// Writes the answer to a key that is valid, and may do what is needed, as a
-/// `CheckResponse`. What keys have in common is copied as it was written once.
+/// Writes the response to an allowed check, as a `CheckResponse`. The fields that many keys share
+/// are copied from an encoding that is cached per profile.
 pub(super) fn write(grant: &Grant, to: &mut impl PutFields) {
     let Grant { record, freshness, age } = grant;
     to.put_bytes_field(1, record.id().as_bytes());
     to.put_bytes_field(2, record.principal().as_bytes());
-    to.put_slice(record.profile().prepared(PreparedFor::Authz, in_common));
+    to.put_slice(record.profile().prepared(PreparedFor::Authz, shared_fields));
     if let Some(end) = record.expires_at() {
         put_time(to, 5, end.as_second().cast_unsigned(), end.subsec_nanosecond());
     }
@@ -43,8 +43,8 @@ pub(super) fn write(grant: &Grant, to: &mut impl PutFields) {
     to.put_varint_field(3, revision);
 }
 
-/// Scopes and metadata.
-fn in_common(profile: &Profile) -> Box<[u8]> {
+/// Scopes and metadata, which many keys share.
+fn shared_fields(profile: &Profile) -> Box<[u8]> {
     let mut written = Vec::new();
     for scope in profile.scopes() {
         written.put_bytes_field(3, scope.as_bytes());
@@ -77,7 +77,7 @@ fn freshness_number(freshness: Freshness) -> u64 {
     u64::from(i32::from(freshness).cast_unsigned())
 }
 
-/// A time as protobuf has it.
+/// Converts a time to its protobuf type.
 pub(in crate::transport) fn timestamp(time: jiff::Timestamp) -> Timestamp {
     Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
@@ -93,11 +93,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_what_generated_code_would_write(
+        fn written_response_equals_that_of_generated_code(
             principal in ".{0,200}",
             scopes in vec(".{0,20}", 0..5),
             metadata in vec((".{0,9}", ".{0,200}"), 0..4),
-            // To the microsecond, as records have it.
+            // With microsecond precision, as in records.
             expires_at in option::of((0..100_000_000_000_i64, 0..1_000_000_i32)),
             revision: i64,
             age in (any::<u32>(), 0..1_000_000_000_u32),

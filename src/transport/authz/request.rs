@@ -1,4 +1,4 @@
-//! What a service asks.
+//! Parses the request of `Authz/Check`.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use crate::transport::{
     wire::{Fields, Malformed, Value},
 };
 
-/// A `CheckRequest`, read where it is.
+/// A `CheckRequest`, borrowed from the received message.
 #[derive(Default)]
 pub(super) struct CheckRequestView<'a> {
     pub(super) api_key: &'a str,
@@ -18,13 +18,13 @@ pub(super) struct CheckRequestView<'a> {
 
 impl<'a> CheckRequestView<'a> {
     pub(super) fn read(message: &'a [u8]) -> Result<Self, Refusal> {
-        let mut asked = Self::default();
+        let mut request = Self::default();
         for field in Fields::of(message) {
-            asked.take(field).map_err(|Malformed| {
+            request.take(field).map_err(|Malformed| {
                 Refusal::invalid("the message is no `keystead.v1.CheckRequest`")
             })?;
         }
-        Ok(asked)
+        Ok(request)
     }
 
     fn take(&mut self, field: Result<(u32, Value<'a>), Malformed>) -> Result<(), Malformed> {
@@ -40,11 +40,11 @@ impl<'a> CheckRequestView<'a> {
     }
 }
 
-/// Where the client is, from a text that is empty if that is not known.
+/// Parses the client address; an empty text means unknown.
 pub(in crate::transport) fn client_ip(text: &str) -> Result<Option<IpAddr>, Refusal> {
     if text.is_empty() {
         return Ok(None);
     }
-    let told = text.parse().map(Some);
-    told.map_err(|_| Refusal::invalid("client_ip is not an IPv4 or IPv6 address without a port"))
+    let parsed = text.parse().map(Some);
+    parsed.map_err(|_| Refusal::invalid("client_ip is not an IPv4 or IPv6 address without a port"))
 }

@@ -1,4 +1,4 @@
-//! An explanation as the API has it.
+//! Converts an explanation to its protobuf message.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn decision(explanation: &Explanation) -> ExplainedDecision {
         explain::Basis::Store => Basis::Store,
         explain::Basis::Nothing => Basis::Nothing,
     };
-    let mut told = match &explanation.decision {
+    let mut explained = match &explanation.decision {
         Ok(Decision::Allow(grant)) => ExplainedDecision {
             code: status::code_name(Code::Ok).to_owned(),
             answer: Some(authz::as_message(grant)),
@@ -51,9 +51,9 @@ fn decision(explanation: &Explanation) -> ExplainedDecision {
         Ok(Decision::Deny(denial)) => refused(&Refusal::from(denial)),
         Err(outage) => refused(&Refusal::from(*outage)),
     };
-    told.rule.clone_from(&explanation.rule);
-    told.set_basis(basis);
-    told
+    explained.rule.clone_from(&explanation.rule);
+    explained.set_basis(basis);
+    explained
 }
 
 fn refused(refusal: &Refusal) -> ExplainedDecision {
@@ -81,7 +81,7 @@ fn credential(explanation: &Explanation) -> ExplainedCredential {
 
 fn memory(seen: &Seen) -> ExplainedMemory {
     let Seen { at, memory, .. } = seen;
-    let on_the_wall = |instant| Some(timestamp(at.wall_at(instant)));
+    let wall_time = |instant| Some(timestamp(at.wall_at(instant)));
     match &memory.held {
         None => {
             ExplainedMemory { state: MemoryState::Nothing.into(), ..ExplainedMemory::default() }
@@ -92,7 +92,7 @@ fn memory(seen: &Seen) -> ExplainedMemory {
             ExplainedMemory {
                 state: state.into(),
                 age: since(*at, *validated_at),
-                fresh_until: on_the_wall(*until),
+                fresh_until: wall_time(*until),
                 ..ExplainedMemory::default()
             }
         }
@@ -109,9 +109,9 @@ fn memory(seen: &Seen) -> ExplainedMemory {
             age: since(*at, *validated_at),
             record: Some(record(known)),
             feed_vouches: *vouched,
-            fresh_until: on_the_wall(windows.fresh_until),
-            revalidated_until: on_the_wall(windows.revalidating_until),
-            served_until: on_the_wall(windows.stale_until.max(windows.fresh_until)),
+            fresh_until: wall_time(windows.fresh_until),
+            revalidated_until: wall_time(windows.revalidating_until),
+            served_until: wall_time(windows.stale_until.max(windows.fresh_until)),
             missing_for: missing_since.and_then(|missing| since(*at, missing)),
         },
     }
@@ -129,12 +129,12 @@ const fn state(life: EntryState, missing: bool) -> MemoryState {
 
 fn store(seen: &Seen, alone: Option<&Decision>) -> ExplainedStore {
     let StoreReply { answer, took, .. } = &seen.store;
-    let (said, known) = match answer {
+    let (kind, known) = match answer {
         Ok(Answer::Found(known)) => (StoreAnswer::Found, Some(known)),
         Ok(Answer::Absent(_)) => (StoreAnswer::Absent, None),
         Err(_) => (StoreAnswer::Error, None),
     };
-    let silence = answer.as_ref().err();
+    let failure = answer.as_ref().err();
     let agreement = seen.agreement().map_or(Agreement::Unspecified, |agreement| match agreement {
         explain::Agreement::Same => Agreement::Same,
         explain::Agreement::StoreIsNewer => Agreement::StoreIsNewer,
@@ -144,11 +144,11 @@ fn store(seen: &Seen, alone: Option<&Decision>) -> ExplainedStore {
         explain::Agreement::StoreHasIt => Agreement::StoreHasIt,
     });
     ExplainedStore {
-        answer: said.into(),
+        answer: kind.into(),
         record: known.map(record),
         agreement: agreement.into(),
-        cause: silence.map(|it| it.cause.as_str().to_owned()).unwrap_or_default(),
-        detail: silence.map(|it| it.detail.clone()).unwrap_or_default(),
+        cause: failure.map(|it| it.cause.as_str().to_owned()).unwrap_or_default(),
+        detail: failure.map(|it| it.detail.clone()).unwrap_or_default(),
         took: duration(*took),
         alone: alone.map(outcome).unwrap_or_default().to_owned(),
     }

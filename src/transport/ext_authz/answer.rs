@@ -1,4 +1,4 @@
-//! What Envoy is told of a refusal.
+//! Encodes refusals for Envoy.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -15,10 +15,10 @@ use crate::transport::{
     unary::{self, EncodedMessage},
 };
 
-/// Refuses a request; `as_error` if Envoy may count it as an error of ours, and
-/// let the request through where it is told to do so then.
-pub(super) fn refused(told: HttpRefusal, as_error: bool) -> CheckResponse {
-    let HttpRefusal { status, headers, body, rpc } = told;
+/// A response that refuses a request. With `as_error`, Envoy may count it as an error of the
+/// authorization service and let the request through if so configured.
+pub(super) fn refused(refusal: HttpRefusal, as_error: bool) -> CheckResponse {
+    let HttpRefusal { status, headers, body, rpc } = refusal;
     let headers = headers.iter().map(|(name, value)| {
         header_of(Bytes::copy_from_slice(name.as_ref()), Bytes::copy_from_slice(value.as_bytes()))
     });
@@ -35,27 +35,27 @@ pub(super) fn refused(told: HttpRefusal, as_error: bool) -> CheckResponse {
     }
 }
 
-/// Refuses a request whose message no service has seen. It is an answer like any
-/// other: Envoy would take a failed call for an error of ours, which a client could
-/// bring about at will where `failure_mode_allow` lets requests through then.
+/// Refuses a request whose message was rejected by the transport. It is an ordinary response: Envoy
+/// would take a failed call for an error of the authorization service, which a client could cause
+/// at will where `failure_mode_allow` then lets requests through.
 pub(super) fn unread(rejection: Rejection) -> Response<Body> {
     if rejection.refusal.code != Code::InvalidArgument {
-        // Another method, or a compression that we do not offer: not from a client.
+        // An unknown method or an unsupported compression: not caused by a client.
         return rejection.into_http();
     }
-    let mut told = HttpRefusal::new(&rejection.refusal, Form::Json);
+    let mut refusal = HttpRefusal::new(&rejection.refusal, Form::Json);
     if rejection.is_too_large {
-        told.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        refusal.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     }
-    unary::answered(frame(&refused(told, false)))
+    unary::success(frame(&refused(refusal, false)))
 }
 
-/// A message in its frame.
+/// Encodes a response with its gRPC frame.
 pub(super) fn frame(message: &CheckResponse) -> EncodedMessage {
     EncodedMessage::of(|to| message.encode_raw(to))
 }
 
-/// A header that takes the place of any of its name.
+/// A header that replaces any header of the same name.
 pub(super) fn header_of(key: Bytes, value: Bytes) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key, value }),

@@ -1,10 +1,9 @@
-//! What Envoy is told of a grant.
+//! Encodes grants for Envoy.
 //!
-//! The request goes on with the headers that tell whose key it is, without those
-//! that a client may have made up, and without what is to be removed; and the
-//! dynamic metadata tell the same to later filters and to the access log. Of this,
-//! what keys have in common and what all answers have in common is written once and
-//! copied then.
+//! The request goes on with identity headers that name the key's owner, without those that a client
+//! may have forged, and without the parts to remove; the dynamic metadata gives the same identity
+//! to later filters and to the access log. What many keys and what all responses share is encoded
+//! once and then copied.
 
 use std::collections::BTreeMap;
 
@@ -22,18 +21,18 @@ use crate::{
     },
 };
 
-/// The one field of the dynamic metadata.
+/// The only field of the dynamic metadata.
 const METADATA: &str = "keystead";
 
-/// The part of an `OkHttpResponse` that is the same for every request: without the
-/// headers `always`, of which no upstream is to see any.
-pub(super) fn for_all(always: impl Iterator<Item = String>) -> Box<[u8]> {
+/// The part of an `OkHttpResponse` that is the same for every request: it removes the headers
+/// `always`, which no upstream may see.
+pub(super) fn common_part(always: impl Iterator<Item = String>) -> Box<[u8]> {
     let headers_to_remove = always.map(Bytes::from).collect();
     OkHttpResponse { headers_to_remove, ..OkHttpResponse::default() }.encode_to_vec().into()
 }
 
-/// The part of an `OkHttpResponse` by which a request is rid of its key.
-pub(super) fn for_one(removal: Removal<'_>) -> Vec<u8> {
+/// The part of an `OkHttpResponse` that removes the key from a request.
+pub(super) fn removal_part(removal: Removal<'_>) -> Vec<u8> {
     let owned = |name: &str| Bytes::copy_from_slice(name.as_bytes());
     let named = |name: &'static str| Bytes::from_static(name.as_bytes());
     let part = OkHttpResponse {
@@ -44,8 +43,8 @@ pub(super) fn for_one(removal: Removal<'_>) -> Vec<u8> {
     part.encode_to_vec()
 }
 
-/// Writes a `CheckResponse` that lets a request through; with `parts` of its
-/// `OkHttpResponse` that have nothing to do with the key.
+/// Writes a `CheckResponse` that lets a request through. `parts` are encoded parts of its
+/// `OkHttpResponse` that do not depend on the key.
 pub(super) fn write(key: &CompactKey, parts: [&[u8]; 2], to: &mut impl PutFields) {
     let (id, principal) = (identity::value(key.id()), identity::value(key.principal()));
     let shared = Shared::of(key.profile());
@@ -76,7 +75,7 @@ pub(super) fn write(key: &CompactKey, parts: [&[u8]; 2], to: &mut impl PutFields
     to.put_slice(shared.facts);
 }
 
-/// What is told of a profile.
+/// The encoded fields that depend only on the profile.
 struct Shared<'a> {
     /// A part of an `OkHttpResponse`: the header with the scopes.
     ok: &'a [u8],
@@ -87,7 +86,7 @@ struct Shared<'a> {
 impl<'a> Shared<'a> {
     fn of(profile: &'a Profile) -> Self {
         let prepared = profile.prepared(PreparedFor::ExtAuthz, prepared);
-        // As it was put together below.
+        // Split as `prepared` joins them.
         let (length, both) = prepared.split_first_chunk().unwrap_or((&[0; 4], &[]));
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
         let (ok, facts) = both.split_at_checked(length).unwrap_or_default();
@@ -95,7 +94,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Both parts of [`Shared`], the length of the first before them.
+/// Both parts of [`Shared`], preceded by the length of the first.
 fn prepared(profile: &Profile) -> Box<[u8]> {
     let scopes = identity::scopes(profile);
     let mut part = OkHttpResponse::default();
@@ -132,8 +131,7 @@ fn header(name: &'static str, value: String) -> HeaderValueOption {
     header_of(Bytes::from_static(name.as_bytes()), value.into())
 }
 
-/// What takes the place of a header of this name, as a whole field; or removes it,
-/// where there is no value.
+/// Writes the field that replaces a header of this name or, if the value is empty, removes it.
 fn put_identity(to: &mut impl PutFields, name: &str, value: &str) {
     if value.is_empty() {
         return to.put_bytes_field(5, name.as_bytes());
@@ -160,15 +158,15 @@ const fn option_len(header: usize) -> usize {
     field_len(header) + varint_field_len(OVERWRITE)
 }
 
-/// The beginning of an entry of a map with its name, which is a field by itself; its
-/// value, a message of so many bytes, is to come.
+/// Writes the start of a map entry, which is a field of its own, up to its name; the value, a
+/// message of `value_len` bytes, must follow.
 fn put_entry(to: &mut impl PutFields, name: &str, value_len: usize) {
     to.put_field_of(1, entry_len(name, value_len));
     to.put_bytes_field(1, name.as_bytes());
     to.put_field_of(2, value_len);
 }
 
-/// How many bytes two fields take, a name and a value.
+/// Encoded size of two fields, a name and a value.
 const fn entry_len(name: &str, value_len: usize) -> usize {
     field_len(name.len()) + field_len(value_len)
 }
@@ -180,7 +178,7 @@ mod tests {
     use super::*;
     use crate::{store::fake::record, transport::envoy_pb::CheckResponse};
 
-    /// The same, as generated code has it.
+    /// The same response, built with generated code.
     fn expected(key: &CompactKey, removed: &[&'static str]) -> CheckResponse {
         let mut ok = OkHttpResponse::default();
         ok.headers_to_remove.extend(removed.iter().map(|name| Bytes::from_static(name.as_bytes())));
@@ -210,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_what_generated_code_would_write(
+        fn written_response_equals_that_of_generated_code(
             principal in ".{0,200}",
             scopes in vec(".{0,20}", 0..5),
             metadata in vec((".{0,9}", ".{0,200}"), 0..4),
@@ -222,8 +220,9 @@ mod tests {
             let key = CompactKey::from(&record);
             let always = ["x_a", "x_b"];
             let removal = Removal { headers: vec!["authorization"], ..Removal::default() };
-            let parts = [&*for_all(always.map(str::to_owned).into_iter()), &for_one(removal)];
-            // The second time as it was prepared the first time.
+            let common = common_part(always.map(str::to_owned).into_iter());
+            let parts = [&*common, &removal_part(removal)];
+            // The second iteration uses the cached encoding of the first.
             for _ in 0..2 {
                 let mut written = Vec::new();
                 write(&key, parts, &mut written);

@@ -1,7 +1,7 @@
-//! What Envoy asks, read where it is in the frame.
+//! Parses Envoy's request in place, without copying it.
 //!
-//! Of the many fields of an `envoy.service.auth.v3.CheckRequest` these are read,
-//! and the others are skipped:
+//! Of the many fields of an `envoy.service.auth.v3.CheckRequest` these are read, and the others are
+//! skipped:
 //!
 //! ```text
 //! CheckRequest.attributes 1
@@ -13,8 +13,7 @@
 //!   context_extensions 10           map: key 1, value 2
 //! ```
 //!
-//! A message that comes in parts is read as one, as every reader of Protobuf does;
-//! texts need not be UTF-8.
+//! Messages split over several fields are merged, as Protobuf requires; strings need not be UTF-8.
 
 use std::net::IpAddr;
 
@@ -25,17 +24,17 @@ use crate::transport::{
     wire::{Fields, Malformed, Value},
 };
 
-/// What the context extensions begin with that are for us, in whatever case and
-/// whatever follows: `Keystead.scopes` and `keystead_scopes` are slips of ours.
-const OURS: &[u8] = b"keystead";
+/// Prefix of Keystead's context extensions, in any case and whatever follows: `Keystead.scopes` and
+/// `keystead_scopes` are misspellings of them.
+const PREFIX: &[u8] = b"keystead";
 
-/// How much of the name of an unknown one a message repeats, in bytes.
+/// How many bytes of an unknown extension's name an error message repeats.
 const MAX_SHOWN: usize = 64;
 
-/// How many headers there is place for at first: more than a browser sends.
-const HEADERS: usize = 32;
+/// Initial capacity for headers: more than a browser sends.
+const HEADERS_CAPACITY: usize = 32;
 
-/// What Envoy asks about. It may hold a key, and is never shown.
+/// A `CheckRequest` of Envoy. It may hold a key, so it has no `Debug`.
 #[derive(Default)]
 pub(super) struct Message<'a> {
     http: Option<HttpRequestView<'a>>,
@@ -43,10 +42,10 @@ pub(super) struct Message<'a> {
     extensions: Vec<Pair<'a>>,
 }
 
-/// The request that Envoy asks about.
+/// The HTTP request to check.
 #[derive(Default)]
 pub(super) struct HttpRequestView<'a> {
-    /// Envoy writes these, or those of a `header_map`.
+    /// Envoy fills either this or `raw`, the headers of a `header_map`.
     joined: Vec<Pair<'a>>,
     raw: Vec<Pair<'a>>,
     path: &'a [u8],
@@ -59,11 +58,11 @@ struct Pair<'a> {
     value: &'a [u8],
 }
 
-/// The other end of the connection that the request came on.
+/// The peer of the connection on which the request arrived.
 #[derive(Default, Clone, Copy)]
 enum Source<'a> {
     #[default]
-    NotTold,
+    Unset,
     Socket {
         address: &'a [u8],
     },
@@ -106,37 +105,36 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// `None` if there is no HTTP request in the message.
-    pub(super) const fn asked(&self) -> Option<&HttpRequestView<'a>> {
+    /// The HTTP request; `None` if the message has none.
+    pub(super) const fn http(&self) -> Option<&HttpRequestView<'a>> {
         self.http.as_ref()
     }
 
-    /// Which scopes, with spaces between them, and which audience the route needs,
-    /// from its context extensions `keystead.scopes` and `keystead.audience`; or why
-    /// they make no sense. One that is blank, or another one of ours, is a slip: to
-    /// ignore it would need less than was meant.
+    /// The scopes, separated by spaces, and the audience that the route requires, from its context
+    /// extensions `keystead.scopes` and `keystead.audience`. A blank one, or another one with
+    /// Keystead's prefix, is an error: ignoring a misspelling would require less than intended.
     pub(super) fn needs(&self) -> Result<(&'a str, &'a str), Refusal> {
         let (mut scopes, mut audience) = ("", "");
         for Pair { key, value } in &self.extensions {
-            // Of several the last counts, as in every map of protobuf.
-            let (its_name, place) = match *key {
+            // The last of several entries counts, as in every Protobuf map.
+            let (name, slot) = match *key {
                 b"keystead.scopes" => ("keystead.scopes", &mut scopes),
                 b"keystead.audience" => ("keystead.audience", &mut audience),
-                key if is_ours(key) => return Err(unknown(key)),
+                key if has_prefix(key) => return Err(unknown(key)),
                 _ => continue,
             };
-            let not_utf8 = |_| Refusal::invalid(format!("`{its_name}` is not UTF-8"));
-            *place = needs::not_blank(its_name, str::from_utf8(value).map_err(not_utf8)?)?;
+            let not_utf8 = |_| Refusal::invalid(format!("`{name}` is not UTF-8"));
+            *slot = needs::not_blank(name, str::from_utf8(value).map_err(not_utf8)?)?;
         }
         Ok((scopes, audience))
     }
 
-    /// The other end of the connection that the request came on, if it is an IP
+    /// The address of the peer of the connection on which the request arrived, if it is an IP
     /// address.
     pub(super) fn source_ip(&self) -> Option<IpAddr> {
         match self.source {
             Source::Socket { address } => str::from_utf8(address).ok()?.parse().ok(),
-            Source::NotTold | Source::Other => None,
+            Source::Unset | Source::Other => None,
         }
     }
 }
@@ -159,7 +157,7 @@ impl<'a> HttpRequestView<'a> {
         })
     }
 
-    /// All headers with their values, in the order in which they came.
+    /// All headers in the order of arrival.
     fn headers(&self) -> &[Pair<'a>] {
         if self.raw.is_empty() { &self.joined } else { &self.raw }
     }
@@ -177,7 +175,7 @@ impl Proxied for HttpRequestView<'_> {
 }
 
 impl<'a> Pair<'a> {
-    /// An entry of a map.
+    /// Parses a map entry.
     fn read(entry: &'a [u8]) -> Result<Self, Malformed> {
         let mut pair = Self::default();
         each(entry, |number, value| {
@@ -191,7 +189,7 @@ impl<'a> Pair<'a> {
         Ok(pair)
     }
 
-    /// A header of a `header_map`, with its value in whichever way it was written.
+    /// Parses a header of a `header_map`, whose value is in either of two fields.
     fn read_raw(header: &'a [u8]) -> Result<Self, Malformed> {
         let (mut pair, mut raw): (Self, &[u8]) = (Self::read(header)?, &[]);
         each(header, |number, value| {
@@ -208,14 +206,14 @@ impl<'a> Pair<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The last of several kinds of address counts.
+    /// Parses an address; the last of several kinds counts.
     fn read(&mut self, address: &'a [u8]) -> Result<(), Malformed> {
         each(address, |number, value| {
             match number {
                 1 => {
                     let mut address = match *self {
                         Self::Socket { address } => address,
-                        Self::NotTold | Self::Other => &[],
+                        Self::Unset | Self::Other => &[],
                     };
                     each(value.bytes()?, |number, value| {
                         if number == 2 {
@@ -238,12 +236,12 @@ impl<'a> Source<'a> {
 
 fn push<'a>(pairs: &mut Vec<Pair<'a>>, pair: Pair<'a>) {
     if pairs.is_empty() {
-        pairs.reserve(HEADERS);
+        pairs.reserve(HEADERS_CAPACITY);
     }
     pairs.push(pair);
 }
 
-/// Hands each field of a message to `take`.
+/// Calls `take` with each field of a message.
 fn each<'a>(
     message: &'a [u8],
     mut take: impl FnMut(u32, Value<'a>) -> Result<(), Malformed>,
@@ -255,15 +253,15 @@ fn each<'a>(
     Ok(())
 }
 
-fn is_ours(name: &[u8]) -> bool {
-    let begins = name.trim_ascii_start().first_chunk::<{ OURS.len() }>();
-    begins.is_some_and(|begins| begins.eq_ignore_ascii_case(OURS))
+fn has_prefix(name: &[u8]) -> bool {
+    let begins = name.trim_ascii_start().first_chunk::<{ PREFIX.len() }>();
+    begins.is_some_and(|begins| begins.eq_ignore_ascii_case(PREFIX))
 }
 
 fn unknown(name: &[u8]) -> Refusal {
     let shown = &name[..name.len().min(MAX_SHOWN)];
     Refusal::invalid(format!(
-        "`{}` is no context extension of ours; write `keystead.scopes` or `keystead.audience`",
+        "`{}` is no context extension of Keystead; write `keystead.scopes` or `keystead.audience`",
         shown.escape_ascii()
     ))
 }

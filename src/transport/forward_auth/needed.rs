@@ -1,39 +1,39 @@
-//! What a key needs, from the query of `/auth`.
+//! The required scopes and audience, from the query of `/auth`.
 
 use percent_encoding::percent_decode_str;
 
 use crate::transport::{needs::not_blank, status::Refusal};
 
-/// How much of an unknown parameter a message repeats, in bytes.
+/// How many bytes of an unknown parameter an error message repeats.
 const MAX_SHOWN: usize = 64;
 
-/// What a key needs.
+/// The scopes and the audience that a request requires.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Needed {
-    /// With spaces between them.
+    /// Separated by spaces.
     pub(super) scopes: String,
     /// Empty for none.
     pub(super) audience: String,
 }
 
 impl Needed {
-    /// Reads `scopes`, with spaces between them, and `audience`, as forms are
-    /// encoded: a space is `+` or `%20`.
+    /// Parses `scopes`, separated by spaces, and `audience`, in form encoding: a space is `+` or
+    /// `%20`.
     ///
-    /// Whatever else there is, is there twice or is left empty makes no sense:
-    /// the slip of whoever set up the proxy would let everyone in.
+    /// An unknown, repeated or empty parameter is an error: a misspelling in the proxy's
+    /// configuration would otherwise let every key in.
     pub(super) fn read(query: &str) -> Result<Self, Refusal> {
         let (mut scopes, mut audience) = (None, None);
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             let (name, value) = (decoded(name)?, decoded(value)?);
-            let place = match name.as_str() {
+            let slot = match name.as_str() {
                 "scopes" => &mut scopes,
                 "audience" => &mut audience,
                 _ => return Err(unknown(&name)),
             };
             not_blank(&name, &value)?;
-            if place.replace(value).is_some() {
+            if slot.replace(value).is_some() {
                 return Err(Refusal::invalid(format!("`{name}` of /auth is there twice")));
             }
         }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn needs_are_read_as_forms_are_encoded() {
+    fn parameters_are_form_decoded() {
         for query in [
             "scopes=read+orders:write",
             "scopes=read%20orders%3Awrite",
@@ -89,14 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn a_query_without_parameters_needs_nothing() {
+    fn query_without_parameters_requires_nothing() {
         for query in ["", "&", "&&"] {
             reads_as(query, &[], "");
         }
     }
 
     #[test]
-    fn a_parameter_that_is_misspelt_is_named() {
+    fn misspelled_parameter_is_refused_by_name() {
         for (query, name) in [
             ("scope=read", "scope"),
             ("scopes=read&Audience=x", "Audience"),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_is_empty_or_there_twice_makes_no_sense() {
+    fn empty_or_repeated_parameter_is_refused() {
         for query in ["scopes=", "scopes", "scopes=+%09", "audience=&scopes=read"] {
             assert!(refusal(query).contains("is empty"), "{query}");
         }

@@ -1,29 +1,30 @@
-//! Where a client is, as far as proxies can be trusted.
+//! The address of a client, as far as proxies are trusted.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{FORWARDED_FOR, Proxied, items};
 
-/// The address of a client: the one at place `hops` of `x-forwarded-for`, counted
-/// from the right, or that of the `peer` if `hops` is 0.
+/// The address of a client: entry `hops` of `x-forwarded-for`, counted from the right, or that of
+/// the `peer` if `hops` is 0.
 ///
-/// Each proxy adds an address at the right, so that a client can write what it
-/// likes at the left and nothing at the place of a proxy that is trusted. `None`,
-/// not known, if there is no address at that place: no other one takes its place,
+/// Each proxy appends an address on the right, so a client can forge entries on the left but not
+/// the entry of a trusted proxy. `None` means unknown, if that entry is missing or is not an
+/// address: no other address replaces it, least of all that of the proxy, to which a key may be
+/// restricted.
 /// above all not that of the proxy, which a key may be restricted to.
 pub(in crate::transport) fn client_ip(
     request: &impl Proxied,
     hops: u8,
     peer: Option<IpAddr>,
 ) -> Option<IpAddr> {
-    let Some(behind) = usize::from(hops).checked_sub(1) else { return peer };
+    let Some(skipped) = usize::from(hops).checked_sub(1) else { return peer };
     let values = || request.header(FORWARDED_FOR).filter(|value| !value.trim_ascii().is_empty());
-    let position = items(values()).count().checked_sub(behind + 1)?;
+    let position = items(values()).count().checked_sub(skipped + 1)?;
     items(values()).nth(position).and_then(address)
 }
 
-/// An address with or without a port; an IPv6 address with a port, and maybe one
-/// without, is in brackets.
+/// Parses an address with or without a port. An IPv6 address with a port is in brackets; one
+/// without may be.
 fn address(item: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(item).ok()?;
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().map(IpAddr::V6).ok();
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_counted_from_the_right_over_all_headers() {
+    fn client_is_counted_from_the_right_across_all_headers() {
         let values = ["203.0.113.1, 203.0.113.2", "203.0.113.3 ,203.0.113.4"];
         for (hops, ip) in [
             (0, Some(PEER)),
@@ -63,15 +64,15 @@ mod tests {
     }
 
     #[test]
-    fn with_fewer_entries_than_trusted_hops_the_client_is_not_known() {
+    fn client_is_unknown_with_fewer_entries_than_trusted_hops() {
         for values in [&[][..], &[""], &[" ", "\t"]] {
             assert_eq!(client(values, 1), None);
-            assert_eq!(client(values, 0).as_deref(), Some(PEER), "the header does not count");
+            assert_eq!(client(values, 0).as_deref(), Some(PEER), "the header is ignored");
         }
     }
 
     #[test]
-    fn what_a_client_writes_moves_no_trusted_place() {
+    fn forged_entries_do_not_shift_the_trusted_one() {
         for made_up in ["10.0.0.1", "", ",", "10.0.0.1, ", "unknown, \"", "[", "10.0.0.1,,,"] {
             let seen = client(&[made_up, "203.0.113.7"], 1);
             assert_eq!(seen.as_deref(), Some("203.0.113.7"), "{made_up}");
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_an_address_is_read() {
+    fn every_notation_of_an_address_is_parsed() {
         for (text, ip) in [
             ("203.0.113.1", "203.0.113.1"),
             ("203.0.113.1:8080", "203.0.113.1"),
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_at_the_trusted_place_is_not_known() {
+    fn client_is_unknown_if_the_trusted_entry_is_not_an_address() {
         for text in [
             "unknown",
             "203.0.113",
@@ -111,14 +112,14 @@ mod tests {
         ] {
             assert_eq!(client(&["203.0.113.8", text], 1), None, "{text}");
         }
-        // An empty entry is one too, if there are others.
+        // An empty entry counts, if there are others.
         assert_eq!(client(&["203.0.113.8,"], 1), None);
         assert_eq!(client(&["203.0.113.8,"], 2).as_deref(), Some("203.0.113.8"));
     }
 
     proptest! {
         #[test]
-        fn whatever_is_sent_the_last_trusted_entry_stands(
+        fn last_trusted_entry_counts_whatever_precedes_it(
             noise in prop::collection::vec(any::<u8>(), 0..60), hops in 0..6_u8,
         ) {
             let request = Request::default().with(FORWARDED_FOR, noise);
@@ -128,7 +129,7 @@ mod tests {
         }
 
         #[test]
-        fn every_address_is_read_as_it_is_written(ip in any::<IpAddr>(), port in any::<u16>()) {
+        fn every_formatted_address_is_parsed(ip in any::<IpAddr>(), port in any::<u16>()) {
             for text in [ip.to_string(), SocketAddr::new(ip, port).to_string()] {
                 prop_assert_eq!(address(text.as_bytes()), Some(ip));
             }

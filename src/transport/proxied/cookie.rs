@@ -5,14 +5,14 @@ use super::trimmed;
 /// A cookie as a client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cookie<'a> {
-    /// Name and value, without the white space around them.
+    /// Name and value, trimmed.
     pub(super) text: &'a [u8],
     pub(super) name: &'a [u8],
-    /// Without the quotes around it.
+    /// Without surrounding quotes.
     pub(super) value: &'a [u8],
 }
 
-/// The cookies in all values of the header, in their order.
+/// The cookies in all values of the header, in order.
 pub(super) fn cookies<'a>(
     values: impl Iterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = Cookie<'a>> {
@@ -20,13 +20,12 @@ pub(super) fn cookies<'a>(
     texts.filter(|text| !text.is_empty()).map(cookie)
 }
 
-/// Where in a text of [`cookies`] a cookie may begin: at its start, and behind each
-/// comma. No cookie has a comma in it (RFC 6265, 4.1.1), but two headers that
-/// became one have it between them. Its value goes on to the end of the text.
+/// The positions in a text of [`cookies`] at which a cookie may begin: the start, and after each
+/// comma. A cookie contains no comma (RFC 6265, 4.1.1), but headers that were joined have one
+/// between them. The value extends to the end of the text.
 ///
-/// A name is looked for up to the next comma alone, so that a text of commas takes a
-/// time that grows with its length and no faster.
-pub(super) fn beginnings(text: &[u8]) -> impl Iterator<Item = (usize, Cookie<'_>)> {
+/// A name is searched only up to the next comma, so that a text of commas takes linear time.
+pub(super) fn starts(text: &[u8]) -> impl Iterator<Item = (usize, Cookie<'_>)> {
     let mut start = 0;
     let parts = text.split(|byte| *byte == b',').map(move |part| {
         let at = start;
@@ -38,7 +37,7 @@ pub(super) fn beginnings(text: &[u8]) -> impl Iterator<Item = (usize, Cookie<'_>
     parts.filter(named).map(|(at, _)| (at, cookie(trimmed(&text[at..]))))
 }
 
-/// One without `=` is a name alone, as it is to most servers.
+/// Parses a cookie. One without `=` is a name only, as in most servers.
 fn cookie(text: &[u8]) -> Cookie<'_> {
     let mut parts = text.splitn(2, |byte| *byte == b'=');
     let [name, value] = [(); 2].map(|()| trimmed(parts.next().unwrap_or_default()));
@@ -59,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_read_as_servers_read_them() {
+    fn cookies_are_parsed_as_servers_parse_them() {
         assert_eq!(read(&["a=1; b=2"]), [("a", "1"), ("b", "2")]);
         assert_eq!(read(&["a=1;b=2;", " ; c = 3 "]), [("a", "1"), ("b", "2"), ("c", "3")]);
         assert_eq!(read(&["a=x=y=; b"]), [("a", "x=y="), ("b", "")]);
@@ -69,15 +68,15 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_may_begin_behind_a_comma() {
-        let names = beginnings(b"a=1, key=x,b").map(|(at, cookie)| (at, cookie.name));
+    fn cookie_may_start_after_a_comma() {
+        let names = starts(b"a=1, key=x,b").map(|(at, cookie)| (at, cookie.name));
         assert_eq!(names.collect::<Vec<_>>(), [(0, &b"a"[..]), (4, b"key"), (11, b"b")]);
-        assert_eq!(beginnings(b"").count(), 1);
+        assert_eq!(starts(b"").count(), 1);
     }
 
     proptest! {
         #[test]
-        fn whatever_is_sent_is_cut_into_parts_of_it(
+        fn any_bytes_are_split_into_parts_of_themselves(
             values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..3),
         ) {
             for cookie in cookies(values.iter().map(Vec::as_slice)) {

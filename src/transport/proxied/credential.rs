@@ -1,4 +1,4 @@
-//! The key in a request, and how a request reads without it.
+//! The key in a request, and its removal from the request.
 
 use std::{borrow::Cow, collections::HashSet, fmt, iter, ops::Deref};
 
@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     CredentialSources, Proxied,
-    cookie::{Cookie, beginnings, cookies},
+    cookie::{Cookie, cookies, starts},
     identity::lookalikes,
     items,
     source::Source,
@@ -18,34 +18,31 @@ use crate::check::{Denial, MissingCredential, PresentedTwice};
 const AUTHORIZATION: &str = "authorization";
 const COOKIE: &str = "cookie";
 
-/// What was presented as a key: a part of the request, or decoded from it and
-/// wiped when dropped.
+/// A presented key: a slice of the request, or decoded from it and zeroized on drop.
 pub(in crate::transport) enum Credential<'a> {
-    /// As it is in the request.
+    /// As sent in the request.
     AsSent(&'a [u8]),
-    /// From a query parameter with percent signs in it.
+    /// Percent-decoded from a query parameter.
     Decoded(Zeroizing<Vec<u8>>),
 }
 
-/// What is to be removed from a request, so that nobody behind the proxy sees
-/// the key.
+/// What to remove from a request so that the key does not pass the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::transport) struct Removal<'a> {
-    /// Headers that are there, but for those of [`CredentialSources::headers`].
+    /// Headers in the request, except those of [`CredentialSources::headers`].
     pub(in crate::transport) headers: Vec<&'static str>,
-    /// Query parameters, by their names as they are spelled in the request.
+    /// Query parameters, by their names as spelled in the request.
     pub(in crate::transport) parameters: Vec<&'a str>,
-    /// The header `cookie` as it reads without those that held a key; `None` if
-    /// it stays as it is. Without a cookie that is not UTF-8, which a proxy could
-    /// not be told.
+    /// The header `cookie` without the cookies that held a key; `None` if it stays as it is.
+    /// Without cookies that are not UTF-8, which cannot be sent to a proxy.
     pub(in crate::transport) cookie: Option<String>,
 }
 
 impl CredentialSources {
-    /// The key in a request: that of the first source that holds something.
+    /// The key in a request: that of the first non-empty source.
     ///
-    /// `None` if no source does. A source that holds something must hold it once;
-    /// of several nobody could say which one the proxy or the upstream takes.
+    /// `None` if all sources are empty. Several values in one source are an error: the proxy or the
+    /// upstream might use another one.
     pub(in crate::transport) fn find<'a>(
         &'a self,
         request: &'a impl Proxied,
@@ -59,7 +56,8 @@ impl CredentialSources {
         Ok(None)
     }
 
-    /// That no source holds anything. Tells it where a header has a key without a scheme.
+    /// The denial when all sources are empty. It adds a hint if `authorization` has a key without a
+    /// scheme.
     pub(in crate::transport) fn missing(&self, request: &impl Proxied) -> Denial {
         let mut denial = Denial::from(MissingCredential);
         let is_word = |item: &[u8]| !item.is_empty() && item.iter().all(u8::is_ascii_graphic);
@@ -68,8 +66,8 @@ impl CredentialSources {
                 |it| matches!(it, Source::Authorization(scheme) if token(item, scheme).is_some()),
             )
         };
-        let looks = self.iter().any(|source| matches!(source, Source::Authorization(_)));
-        if looks
+        let has_scheme = self.iter().any(|source| matches!(source, Source::Authorization(_)));
+        if has_scheme
             && items(request.header(AUTHORIZATION)).any(|item| is_word(item) && !is_scheme(item))
         {
             denial.without_scheme();
@@ -77,8 +75,8 @@ impl CredentialSources {
         denial
     }
 
-    /// The headers of `header:NAME`, which hold a key if they are there, and the names
-    /// that a server may take for theirs.
+    /// The headers of `header:NAME` sources, which always hold a key, and the names that a server
+    /// may confuse with them.
     pub(in crate::transport) fn headers(&self) -> impl Iterator<Item = String> {
         let names = self.iter().filter_map(|source| match source {
             Source::Header(name) => Some(name.as_str()),
@@ -87,32 +85,32 @@ impl CredentialSources {
         names.flat_map(|name| iter::once(name.to_owned()).chain(lookalikes(name)))
     }
 
-    /// Whether a key may be in a query.
+    /// Whether a source is a query parameter.
     pub(in crate::transport) fn has_query(&self) -> bool {
         self.iter().any(|source| matches!(source, Source::Query(_)))
     }
 
-    /// All that is in any of the sources, also in those that were not asked as an
-    /// earlier one held something, but for [`CredentialSources::headers`].
+    /// The values in any of the sources, including sources after the first non-empty one, but not
+    /// those of [`CredentialSources::headers`].
     pub(in crate::transport) fn removal<'a>(&'a self, request: &'a impl Proxied) -> Removal<'a> {
         let mut removal = Removal::default();
         for source in self.iter() {
             match source {
                 Source::Authorization(scheme) => {
                     let mut items = items(request.header(AUTHORIZATION));
-                    let there = items.any(|item| token(item, scheme).is_some());
-                    if there && !removal.headers.contains(&AUTHORIZATION) {
+                    let present = items.any(|item| token(item, scheme).is_some());
+                    if present && !removal.headers.contains(&AUTHORIZATION) {
                         removal.headers.push(AUTHORIZATION);
                     }
                 }
                 Source::Query(name) => {
-                    // A name has more spellings than can be looked through for each.
+                    // The spellings of a name are too many for a linear search per parameter.
                     let mut seen = HashSet::new();
                     let spelled = parameters(request.target(), name).map(|(spelled, _)| spelled);
                     removal.parameters.extend(spelled.filter(|spelled| seen.insert(*spelled)));
                 }
-                // The first are always to be removed, and the second are below all
-                // at once, as they share a header.
+                // Headers are always removed, and cookies are removed together below, as they share
+                // a header.
                 Source::Header(_) | Source::Cookie(_) => {}
             }
         }
@@ -127,13 +125,13 @@ impl CredentialSources {
             )
         };
         let source_in = |text| {
-            let mut begins = beginnings(text).filter(|(_, cookie)| is_source(cookie));
-            begins.next().map(|(at, _)| at)
+            let mut starts = starts(text).filter(|(_, cookie)| is_source(cookie));
+            starts.next().map(|(at, _)| at)
         };
         if !cookies(request.header(COOKIE)).any(|cookie| source_in(cookie.text).is_some()) {
             return;
         }
-        // What is behind a comma after a key may be a part of the key.
+        // Text after a comma that follows a key may be part of the key.
         let kept =
             cookies(request.header(COOKIE)).filter_map(|cookie| match source_in(cookie.text) {
                 Some(at) => cookie.text[..at].strip_suffix(b",").map(trimmed),
@@ -167,10 +165,10 @@ impl Source {
             }
             Self::Cookie(name) => {
                 let cookies = cookies(request.header(COOKIE));
-                let begun = cookies.flat_map(|cookie| beginnings(cookie.text));
-                let ours = begun.filter(|(_, cookie)| cookie.name == name.as_bytes());
-                match once(ours.map(|(_, cookie)| cookie.value))? {
-                    // Another cookie begins there.
+                let candidates = cookies.flat_map(|cookie| starts(cookie.text));
+                let named = candidates.filter(|(_, cookie)| cookie.name == name.as_bytes());
+                match once(named.map(|(_, cookie)| cookie.value))? {
+                    // Another cookie starts after the comma.
                     Some(value) if value.contains(&b',') => Err(PresentedTwice),
                     value => Ok(value.map(Credential::AsSent)),
                 }
@@ -179,46 +177,46 @@ impl Source {
     }
 }
 
-/// The one item that there is, unless it is empty. Of several all must be empty.
+/// The only item, unless it is empty. Several items are allowed only if all are empty.
 fn once<'a>(mut items: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, PresentedTwice> {
     let Some(first) = items.next() else { return Ok(None) };
-    let (mut more, mut holds) = (false, !first.is_empty());
+    let (mut more, mut non_empty) = (false, !first.is_empty());
     for item in items {
         more = true;
-        holds |= !item.is_empty();
+        non_empty |= !item.is_empty();
     }
-    match (holds, more) {
+    match (non_empty, more) {
         (false, _) => Ok(None),
         (true, false) => Ok(Some(first)),
         (true, true) => Err(PresentedTwice),
     }
 }
 
-/// What follows a scheme; `None` if it is another one. The scheme may be written
-/// in any case (RFC 9110, 11.1).
+/// The credentials after a scheme; `None` if the scheme is another one. Schemes are
+/// case-insensitive (RFC 9110, 11.1).
 pub(in crate::transport) fn token<'a>(credentials: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
-    let (its, token) = credentials.split_at_checked(scheme.len())?;
+    let (prefix, token) = credentials.split_at_checked(scheme.len())?;
     let ends = matches!(token.first(), None | Some(b' ' | b'\t'));
-    (its.eq_ignore_ascii_case(scheme.as_bytes()) && ends).then(|| trimmed(token))
+    (prefix.eq_ignore_ascii_case(scheme.as_bytes()) && ends).then(|| trimmed(token))
 }
 
-/// The parameters of that name in the query of a target: the name as it is
-/// spelled, which is ASCII, and the value as it is.
+/// The parameters called `name` in the query of a target: the name as spelled, which is ASCII, and
+/// the undecoded value.
 fn parameters<'a>(target: &'a [u8], name: &str) -> impl Iterator<Item = (&'a str, &'a [u8])> {
     let query = target.splitn(2, |byte| *byte == b'?').nth(1).unwrap_or_default();
     query.split(|byte| *byte == b'&').filter_map(move |parameter| {
         let mut parts = parameter.splitn(2, |byte| *byte == b'=');
         let spelled = parts.next().unwrap_or_default();
-        let is_it = percent_decode(spelled).eq(name.bytes());
-        let spelled = is_it.then(|| str::from_utf8(spelled).ok()).flatten()?;
+        let is_named = percent_decode(spelled).eq(name.bytes());
+        let spelled = is_named.then(|| str::from_utf8(spelled).ok()).flatten()?;
         Some((spelled, parts.next().unwrap_or_default()))
     })
 }
 
-/// The value of a query parameter as it was meant (RFC 3986, 2.1).
+/// Percent-decodes the value of a query parameter (RFC 3986, 2.1).
 ///
-/// A `+` is a plus: that it stands for a space is a habit of HTML forms. No key
-/// has a space in it, while one that was made elsewhere may well be base64.
+/// A `+` stays a plus; only HTML forms use it for a space. No key has a space in it, while a
+/// foreign key may well be base64.
 fn decoded(value: &[u8]) -> Credential<'_> {
     match Cow::from(percent_decode(value)) {
         Cow::Borrowed(value) => Credential::AsSent(value),
@@ -237,7 +235,7 @@ impl Deref for Credential<'_> {
     }
 }
 
-/// Leaves the key out.
+/// Omits the key.
 impl fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credential(***)")

@@ -1,4 +1,4 @@
-//! A request for tests.
+//! A proxied request for tests.
 
 use super::Proxied;
 
@@ -20,12 +20,11 @@ impl Request {
         self
     }
 
-    /// With the values of each name in one, as by an Envoy without
-    /// `encode_raw_headers`.
+    /// Joins the values of each header, as Envoy does without `encode_raw_headers`.
     pub(super) fn joined(self) -> Self {
         let mut joined = Self { headers: Vec::new(), target: self.target };
         for (name, value) in self.headers {
-            match joined.headers.iter_mut().find(|(its, _)| *its == name) {
+            match joined.headers.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, values)) => values.extend([b",", value.as_slice()].concat()),
                 None => joined.headers.push((name, value)),
             }
@@ -33,8 +32,8 @@ impl Request {
         joined
     }
 
-    /// Whether these bytes are anywhere in it.
-    pub(super) fn shows(&self, bytes: &[u8]) -> bool {
+    /// Whether a header value or the target contains `bytes`.
+    pub(super) fn contains(&self, bytes: &[u8]) -> bool {
         let texts = self.headers.iter().map(|(_, value)| value).chain([&self.target]);
         texts.into_iter().any(|text| text.windows(bytes.len()).any(|window| window == bytes))
     }
@@ -42,7 +41,7 @@ impl Request {
 
 impl Proxied for Request {
     fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        let named = self.headers.iter().filter(move |(its, _)| its == name);
+        let named = self.headers.iter().filter(move |(other, _)| other == name);
         named.map(|(_, value)| value.as_slice())
     }
 

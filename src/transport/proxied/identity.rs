@@ -1,49 +1,49 @@
-//! Whose key it is, as headers for whoever is behind the proxy.
+//! The identity of a key's owner, as headers for the upstream.
 
 use std::borrow::Cow;
 
 use crate::key::{CompactKey, Profile};
 
-/// The header that tells the id of the key.
+/// The header with the id of the key.
 pub(in crate::transport) const KEY_ID: &str = "x-keystead-key-id";
-/// The header that tells whose key it is.
+/// The header with the owner of the key.
 pub(in crate::transport) const PRINCIPAL: &str = "x-keystead-principal";
-/// The header that tells what the key may do.
+/// The header with the scopes of the key.
 pub(in crate::transport) const SCOPES: &str = "x-keystead-scopes";
 
 const NAMES: [&str; 3] = [KEY_ID, PRINCIPAL, SCOPES];
 
-/// The most `-` in a name for which all of [`lookalikes`] are told.
+/// The most dashes in a name for which [`lookalikes`] returns all spellings.
 const MAX_DASHES: usize = 4;
 
-/// The names that a server may take for one of [`all`].
+/// The names that a server may confuse with those of [`all`].
 pub(in crate::transport) fn all_lookalikes() -> impl Iterator<Item = String> {
     NAMES.into_iter().flat_map(lookalikes)
 }
 
-/// The names that a server may take for that of a header: those that hand headers
-/// over in variables write `_` for `-` (CGI, RFC 3875, 4.1.18). Of a name with more
-/// than 4 `-`, only the one with `_` for all of them.
+/// The names that a server may confuse with that of a header: servers that pass headers in
+/// variables replace `-` by `_` (CGI, RFC 3875, 4.1.18). For a name with more than 4 dashes, only
+/// the one with all of them replaced.
 pub(super) fn lookalikes(name: &str) -> impl Iterator<Item = String> {
     let dashes = name.bytes().filter(|byte| *byte == b'-').count();
     let all = (1_u32 << dashes.min(MAX_DASHES)) - 1;
     let first = if dashes > MAX_DASHES { all } else { 1 };
     (first..=all).map(move |chosen| {
-        let mut place = 0;
+        let mut position = 0;
         let spelled = name.chars().map(|letter| {
             if letter != '-' {
                 return letter;
             }
-            let underscore = chosen >> place.min(MAX_DASHES - 1) & 1 == 1;
-            place += 1;
+            let underscore = chosen >> position.min(MAX_DASHES - 1) & 1 == 1;
+            position += 1;
             if underscore { '_' } else { '-' }
         });
         spelled.collect()
     })
 }
 
-/// The headers that tell whose key was presented, with their values; `None` for
-/// one that is not set, and must not be left as a client may have sent it.
+/// The identity headers with their values; `None` for a header that is not set and must be removed,
+/// as a client may have sent it.
 pub(in crate::transport) fn all(key: &CompactKey) -> [(&'static str, Option<String>); 3] {
     let set = |value: String| Some(value).filter(|value| !value.is_empty());
     [
@@ -53,8 +53,7 @@ pub(in crate::transport) fn all(key: &CompactKey) -> [(&'static str, Option<Stri
     ]
 }
 
-/// The scopes as the value of a header: with a space between them, and one within a
-/// scope encoded.
+/// The scopes as a header value: separated by spaces, with spaces within a scope encoded.
 pub(in crate::transport) fn scopes(profile: &Profile) -> String {
     let mut scopes = String::new();
     for scope in profile.scopes() {
@@ -66,8 +65,8 @@ pub(in crate::transport) fn scopes(profile: &Profile) -> String {
     scopes
 }
 
-/// A text as the value of a header, which any value is: `%`, what is not printable
-/// ASCII, and a space at either end are percent-encoded as UTF-8.
+/// Encodes any text as a header value: `%`, everything but printable ASCII, and a space at either
+/// end are percent-encoded as UTF-8.
 pub(in crate::transport) fn value(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'%') {
         return text.into();
@@ -77,7 +76,7 @@ pub(in crate::transport) fn value(text: &str) -> Cow<'_, str> {
     encoded.into()
 }
 
-/// Adds a text; with `spaces`, those that are not at an end as they are.
+/// Appends an encoded text; with `spaces`, inner spaces stay as they are.
 fn encode(encoded: &mut String, text: &str, spaces: bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let last = text.len().saturating_sub(1);
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_name_key_principal_and_scopes() {
+    fn headers_contain_key_id_principal_and_scopes() {
         let scopes = ["read", "orders:write"].map(str::to_owned);
         let [key_id, principal, granted] = headers(|record| record.rights.scopes = scopes.into());
         assert_eq!(key_id.0, "x-keystead-key-id");
@@ -124,18 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_key_has_not_is_named_without_a_value() {
+    fn missing_attribute_has_a_name_without_a_value() {
         let [_, principal, scopes] = headers(|record| record.rights.principal.clear());
         assert_eq!((principal.1, scopes.1), (None, None));
     }
 
     #[test]
-    fn a_value_that_is_no_legal_header_is_encoded() {
+    fn value_that_is_not_a_valid_header_is_encoded() {
         let name = " Größe 100%\r\nx-admin: 1 ".to_owned();
         let [_, principal, _] = headers(|record| record.rights.principal = name);
         let expected = "%20Gr%C3%B6%C3%9Fe 100%25%0D%0Ax-admin: 1%20";
         assert_eq!(principal.1.as_deref(), Some(expected));
-        // No scope can be read as two.
+        // A scope is never read as two.
         let scope = vec!["read admin".to_owned()];
         let [_, _, scopes] = headers(|record| record.rights.scopes = scope);
         assert_eq!(scopes.1.as_deref(), Some("read%20admin"));
@@ -156,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_principal_is_a_legal_header_and_can_be_read_back(name in any::<String>()) {
+        fn every_principal_encodes_to_a_valid_header_and_decodes_back(name in any::<String>()) {
             for spaces in [true, false] {
                 let mut encoded = String::new();
                 encode(&mut encoded, &name, spaces);

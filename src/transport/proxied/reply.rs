@@ -1,4 +1,4 @@
-//! A refusal as HTTP.
+//! Renders a refusal as HTTP.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -13,39 +13,38 @@ use tonic::{Code, Status};
 use super::{Proxied, items};
 use crate::transport::status::{self, Refusal};
 
-/// How whoever sent the request can be told.
+/// The format in which a refusal is sent to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum Form {
     /// A JSON object.
     Json,
     /// A line of plain text.
     Text,
-    /// As gRPC has it: the proxy puts the body into `grpc-message`, and passes
-    /// `grpc-status` and its details on.
+    /// For gRPC clients: the proxy puts the body into `grpc-message`, and passes on `grpc-status`
+    /// and its details.
     Grpc,
 }
 
-/// A refusal as HTTP.
+/// A refusal as an HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::transport) struct HttpRefusal {
     pub(in crate::transport) status: StatusCode,
-    /// Each name once.
+    /// At most one value per name.
     pub(in crate::transport) headers: HeaderMap,
     pub(in crate::transport) body: String,
-    /// The whole of it as a `google.rpc.Status` on the wire, whose code is not OK.
+    /// The whole refusal as an encoded `google.rpc.Status`, whose code is not OK.
     pub(in crate::transport) rpc: Bytes,
 }
 
 impl Form {
-    /// The form that suits a request: as gRPC for a gRPC client; as text for a
-    /// client that accepts plain text and no JSON, or does not say what it accepts
-    /// and sends text; otherwise as JSON. A bug here costs no more than the form: the
-    /// refusal is sent all the same.
+    /// Chooses the form for a request: gRPC for a gRPC client; text for a client that accepts plain
+    /// text but not JSON, or sends text without saying what it accepts; otherwise JSON. A panic
+    /// here only costs the form: the refusal is sent as JSON.
     pub(in crate::transport) fn for_request(request: &impl Proxied) -> Self {
-        panic::catch_unwind(AssertUnwindSafe(|| Self::suiting(request))).unwrap_or(Self::Json)
+        panic::catch_unwind(AssertUnwindSafe(|| Self::choose(request))).unwrap_or(Self::Json)
     }
 
-    fn suiting(request: &impl Proxied) -> Self {
+    fn choose(request: &impl Proxied) -> Self {
         let content_type = request.header(CONTENT_TYPE.as_str()).next().unwrap_or_default();
         let content_type = media_type(content_type);
         if is_grpc(content_type) {
@@ -53,7 +52,7 @@ impl Form {
         }
         let accepted = || accepted(request);
         let text = if accepted().next().is_none() {
-            begins(content_type, "text/")
+            starts_with(content_type, "text/")
         } else {
             let takes = |types: &[&str]| {
                 accepted()
@@ -67,7 +66,7 @@ impl Form {
 }
 
 impl HttpRefusal {
-    /// A refusal in a form.
+    /// Renders `refusal` in `form`.
     pub(in crate::transport) fn new(refusal: &Refusal, form: Form) -> Self {
         let rpc = refusal.details();
         let mut headers = match form {
@@ -75,7 +74,7 @@ impl HttpRefusal {
             Form::Json => of_type("application/json"),
             Form::Text => of_type("text/plain; charset=utf-8"),
         };
-        // So that no cache on the way tells one client what another was told.
+        // A cache must not send one client's refusal to another.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(challenge) = challenge(refusal) {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -107,18 +106,18 @@ fn of_type(content_type: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))])
 }
 
-/// What a gRPC client reads beside the message: the code, which a proxy would
-/// otherwise guess from the HTTP status, and the details.
+/// What a gRPC client reads besides the message: the code, which a proxy would otherwise guess from
+/// the HTTP status, and the details.
 fn grpc_headers(status: &Status) -> HeaderMap {
     const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
     let mut headers = HeaderMap::new();
-    // Fails for metadata that is no header alone, and ours is.
+    // Fails only for metadata that is not a valid header; this is.
     let _ = status.add_header(&mut headers);
     headers.remove(MESSAGE);
     headers
 }
 
-/// What a client may do about a refusal (RFC 6750, 3).
+/// The `www-authenticate` challenge of a refusal (RFC 6750, 3).
 fn challenge(refusal: &Refusal) -> Option<&'static str> {
     match (refusal.code, refusal.reason) {
         (Code::Unauthenticated, "CREDENTIAL_MISSING") => Some(r#"Bearer realm="keystead""#),
@@ -130,24 +129,24 @@ fn challenge(refusal: &Refusal) -> Option<&'static str> {
     }
 }
 
-/// `application/grpc`, also with a codec, but not gRPC-Web, whose frames a
-/// trailer is a part of.
+/// Matches `application/grpc`, with or without a codec, but not gRPC-Web, whose frames include the
+/// trailers.
 fn is_grpc(media_type: &[u8]) -> bool {
     const GRPC: &str = "application/grpc";
-    begins(media_type, GRPC) && matches!(media_type.get(GRPC.len()), None | Some(b'+'))
+    starts_with(media_type, GRPC) && matches!(media_type.get(GRPC.len()), None | Some(b'+'))
 }
 
-fn begins(text: &[u8], with: &str) -> bool {
-    text.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+fn starts_with(text: &[u8], prefix: &str) -> bool {
+    text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
-/// Without its parameters.
+/// Strips the parameters.
 fn media_type(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// The media ranges of `accept`, but for those of no quality: they are what the
-/// client does not accept (RFC 9110, 12.4.2).
+/// The media ranges of `accept`, except those with `q=0`, which the client does not accept (RFC
+/// 9110, 12.4.2).
 fn accepted(request: &impl Proxied) -> impl Iterator<Item = &[u8]> {
     let ranges = items(request.header(ACCEPT.as_str())).filter(|range| !range.is_empty());
     ranges.filter(|range| !range.split(|byte| *byte == b';').any(is_zero_quality)).map(media_type)

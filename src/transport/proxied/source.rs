@@ -1,11 +1,11 @@
-//! Where a request may carry its key, as it is written in the configuration.
+//! Credential sources as written in the configuration.
 
 use std::{fmt, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The places in which a key is looked for, the first first: 1 to 8, each once.
+/// Where to look for a key, in this order: 1 to 8 distinct sources.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(into = "Vec<String>", try_from = "Vec<String>")]
 #[schemars(
@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct CredentialSources(Vec<Source>);
 
-/// A place in which a key is looked for.
+/// A part of a request that may carry a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     /// What follows this scheme in the header `authorization`.
     Authorization(String),
-    /// A header, by its name in lower case.
+    /// A header, by its lower-case name.
     Header(String),
     /// A query parameter.
     Query(String),
@@ -26,30 +26,30 @@ pub(super) enum Source {
     Cookie(String),
 }
 
-/// A text that is no list of sources.
+/// The text is not a list of sources.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourcesError {
-    /// A list without any.
+    /// The list is empty.
     #[error("there is none")]
     None,
-    /// More than are looked at.
+    /// The list is too long.
     #[error("there are {0}, and {max} are allowed", max = CredentialSources::MAX)]
     TooMany(usize),
-    /// The same twice.
+    /// A source is repeated.
     #[error("`{0}` is there twice")]
     Twice(String),
-    /// No kind of source.
+    /// The kind of source is unknown.
     #[error("{0:?} is no source")]
     Unknown(String),
-    /// Not a name of what it should name.
+    /// The name is not valid for this kind of source.
     #[error("{name:?} is no {what}")]
     Name {
-        /// What it should name.
+        /// The kind of name.
         what: &'static str,
         /// The text.
         name: String,
     },
-    /// A header that means something else, to proxies or to us.
+    /// A header that has another meaning, to proxies or to Keystead.
     #[error("`{name}` holds {holds}, and no key")]
     Taken {
         /// The header, in lower case.
@@ -57,12 +57,12 @@ pub enum SourcesError {
         /// What it holds.
         holds: &'static str,
     },
-    /// A header that has a kind of source of its own.
+    /// A header that has its own kind of source.
     #[error("`{name}` holds {why}, so write `{instead}`")]
     OwnKind {
         /// The header.
         name: &'static str,
-        /// Why the header as a whole is no key.
+        /// Why the whole header cannot be a key.
         why: &'static str,
         /// The right kind.
         instead: &'static str,
@@ -70,7 +70,7 @@ pub enum SourcesError {
 }
 
 impl CredentialSources {
-    /// The most sources there may be. Each is looked for in every request.
+    /// The maximum number of sources. Each costs every request a search.
     pub const MAX: usize = 8;
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Source> {
@@ -116,10 +116,10 @@ impl From<CredentialSources> for Vec<String> {
 }
 
 impl Source {
-    /// Whether both find the same.
+    /// Whether both find the same values.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            // A scheme may be written in any case (RFC 9110, 11.1).
+            // Schemes are case-insensitive (RFC 9110, 11.1).
             (Self::Authorization(a), Self::Authorization(b)) => a.eq_ignore_ascii_case(b),
             (a, b) => a == b,
         }
@@ -133,10 +133,10 @@ impl FromStr for Source {
         let unknown = || SourcesError::Unknown(text.to_owned());
         let (kind, name) = text.split_once(':').ok_or_else(unknown)?;
         let named = |what, is_name: fn(u8) -> bool| {
-            let right =
+            let valid =
                 !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_name);
             let error = SourcesError::Name { what, name: name.to_owned() };
-            if right { Ok(name.to_owned()) } else { Err(error) }
+            if valid { Ok(name.to_owned()) } else { Err(error) }
         };
         match kind {
             "authorization" => named("scheme", is_token).map(Self::Authorization),
@@ -159,8 +159,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// The longest name, in bytes: longer than any that is in use, and short enough
-/// for a message.
+/// Maximum length of a name, in bytes: longer than any in use, and short enough for an error
+/// message.
 const MAX_NAME_BYTES: usize = 64;
 
 fn header(name: &str) -> Result<Source, SourcesError> {
@@ -175,35 +175,35 @@ fn header(name: &str) -> Result<Source, SourcesError> {
             why: "many cookies",
             instead: "cookie:NAME",
         }),
-        name => match taken(name) {
+        name => match reserved_for(name) {
             Some(holds) => Err(SourcesError::Taken { name: name.to_owned(), holds }),
             None => Ok(Source::Header(name.to_owned())),
         },
     }
 }
 
-/// What a header holds that cannot hold a key: proxies write it, or an answer is
-/// made by it, so that a key in it would be lost, or removing it would do harm.
-fn taken(name: &str) -> Option<&'static str> {
+/// Describes the content of a header that cannot be a source: proxies write it, or it shapes the
+/// response, so a key in it would be lost, or removing it would do harm.
+fn reserved_for(name: &str) -> Option<&'static str> {
     match name {
         "host" => Some("the name of the server"),
         "x-forwarded-for" => Some("the addresses of clients"),
         "x-forwarded-uri" | "x-original-uri" => Some("the path that a client asked for"),
         "accept" | "content-type" => Some("a media type"),
-        name if name.starts_with("x-keystead-") => Some("what Keystead tells"),
+        name if name.starts_with("x-keystead-") => Some("what Keystead sets"),
         _ => None,
     }
 }
 
-/// A letter of a `token` (RFC 9110, 5.6.2): what names of headers, of schemes
-/// and of cookies are made of.
+/// A character of a `token` (RFC 9110, 5.6.2), of which names of headers, schemes and cookies
+/// consist.
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// What a name of a query parameter may be made of: what is unreserved (RFC 3986,
-/// 2.3), so that every server reads the same name.
+/// A character of a query parameter's name: the unreserved ones (RFC 3986, 2.3), which every server
+/// decodes alike.
 const fn is_parameter(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_source_is_read_and_written() {
+    fn each_kind_of_source_is_parsed_and_formatted() {
         for (text, source) in [
             ("authorization:Bearer", Source::Authorization("Bearer".to_owned())),
             ("header:x-api-key", Source::Header("x-api-key".to_owned())),
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_the_same_may_be_there_once() {
+    fn equivalent_sources_are_refused() {
         let refused = |texts: [&str; 2]| {
             CredentialSources::try_from(texts.map(str::to_owned).to_vec()).is_err()
         };
@@ -241,10 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_means_something_else_is_no_source() {
-        for (name, told) in [
-            ("x-keystead-key-id", "what Keystead tells"),
-            ("X-Keystead-Anything", "what Keystead tells"),
+    fn header_with_another_meaning_is_refused() {
+        for (name, message) in [
+            ("x-keystead-key-id", "what Keystead sets"),
+            ("X-Keystead-Anything", "what Keystead sets"),
             ("Host", "the name of the server"),
             ("x-forwarded-for", "the addresses of clients"),
             ("x-forwarded-uri", "the path"),
@@ -255,7 +255,7 @@ mod tests {
             ("cookie", "write `cookie:NAME`"),
         ] {
             let error = format!("header:{name}").parse::<Source>().unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(message), "{error}");
         }
         for name in ["x-keystead", "x-host", "accept-key"] {
             assert!(format!("header:{name}").parse::<Source>().is_ok(), "{name}");
@@ -263,14 +263,14 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_servers_may_spell_in_two_ways_is_no_source() {
+    fn parameter_that_servers_may_decode_differently_is_refused() {
         for name in ["key[0]", "a b", "a;b", "a%62", "a+b", "schlüssel", "a/b", "", "a,b"] {
             assert!(format!("query:{name}").parse::<Source>().is_err(), "{name}");
         }
     }
 
     #[test]
-    fn the_bound_of_a_name_is_kept() {
+    fn name_length_is_limited() {
         let long = |len: usize| format!("cookie:{}", "x".repeat(len)).parse::<Source>();
         assert!(long(MAX_NAME_BYTES).is_ok());
         assert!(long(MAX_NAME_BYTES + 1).is_err());
@@ -278,7 +278,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_read_is_written_so_that_it_is_read_again(
+        fn every_parsed_list_is_formatted_so_that_it_parses_again(
             texts in prop::collection::vec("(authorization|header|query|cookie)?:?\\PC{0,6}", 0..4),
         ) {
             if let Ok(sources) = CredentialSources::try_from(texts) {

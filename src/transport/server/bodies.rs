@@ -1,5 +1,5 @@
-//! The bodies of requests and answers, bounded in time and in bytes for as long as they
-//! wait: a request for its rest, an answer for its reader.
+//! Request and response bodies, limited in time and in bytes while a request is incomplete or a
+//! response is unread.
 
 use std::{
     pin::Pin,
@@ -13,43 +13,51 @@ use http::Request;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::meter::{Held, HeldAnswer, Meter};
+use super::meter::{Held, HeldResponse, Meter};
 
-/// How long a body may take to come in whole, from when it had not. As long as the
-/// first words of a connection.
-const WHOLE: Duration = Duration::from_secs(10);
+/// How long a body that has not arrived with its headers may take to arrive. The same as for the
+/// first bytes of a connection.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The body of a request.
 ///
-/// Nearly every one has come in whole when it is looked at, and costs nothing here.
+/// Most bodies have arrived completely when they are first polled, and cost nothing here.
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
     meter: Arc<Meter>,
     held: Option<Held>,
-    late: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// It did not come in whole in time.
-    #[error("the request did not come in whole within {}", humantime::format_duration(WHOLE))]
+    /// It did not arrive completely in time.
+    #[error(
+        "the request did not arrive completely within {}",
+        humantime::format_duration(BODY_TIMEOUT)
+    )]
     Late,
-    /// Too much waits for its rest already.
-    #[error("too many requests wait for their rest")]
+    /// Incomplete requests already use the whole budget.
+    #[error("too many incomplete requests")]
     Full,
-    /// The connection broke, or does not keep to the protocol.
+    /// The connection broke, or violated the protocol.
     #[error(transparent)]
     Broken(#[from] hyper::Error),
 }
 
 impl RequestBody {
     pub(super) fn of(request: Request<Incoming>, meter: &Arc<Meter>) -> Request<Self> {
-        request.map(|incoming| Self { incoming, meter: Arc::clone(meter), held: None, late: None })
+        request.map(|incoming| Self {
+            incoming,
+            meter: Arc::clone(meter),
+            held: None,
+            deadline: None,
+        })
     }
 
-    /// Holds what has come in until the whole is dealt with. False when it is too much.
+    /// Holds what has arrived until the request is done. Returns false when it exceeds the budget.
     fn holds(&mut self, part: usize) -> bool {
         if self.held.is_none() && self.incoming.is_end_stream() {
             return true;
@@ -73,8 +81,8 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) else {
-            let late = self.late.get_or_insert_with(|| Box::pin(sleep(WHOLE)));
-            ready!(late.as_mut().poll(context));
+            let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(BODY_TIMEOUT)));
+            ready!(deadline.as_mut().poll(context));
             return Poll::Ready(Some(Err(BodyError::Late)));
         };
         Poll::Ready(match frame {
@@ -96,30 +104,31 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of an answer, whose pieces are held until they have been taken.
+/// The body of a response, whose chunks are counted until they have been sent.
 #[derive(Debug)]
-pub(super) struct AnswerBody<B> {
+pub(super) struct ResponseBody<B> {
     body: B,
     meter: Arc<Meter>,
 }
 
-impl<B> AnswerBody<B> {
+impl<B> ResponseBody<B> {
     pub(super) const fn of(body: B, meter: Arc<Meter>) -> Self {
         Self { body, meter }
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
-    type Data = Piece;
+impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
+    type Data = ResponseChunk;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<ResponseChunk>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let piece = |bytes: Bytes| Piece { _held: self.meter.hold_answer(bytes.len()), bytes };
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(piece))))
+        let chunk =
+            |bytes: Bytes| ResponseChunk { _held: self.meter.hold_response(bytes.len()), bytes };
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -131,14 +140,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
     }
 }
 
-/// A piece of an answer. It lives until it is on its way.
+/// A chunk of a response, dropped once it has been written to the socket.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(super) struct ResponseChunk {
     bytes: Bytes,
-    _held: Option<HeldAnswer>,
+    _held: Option<HeldResponse>,
 }
 
-impl Buf for Piece {
+impl Buf for ResponseChunk {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }

@@ -1,88 +1,92 @@
-//! The frames that come in over an HTTP/2 connection, as far as their heads tell: how
-//! many ask for work without bringing a call.
+//! Counts the incoming frames of an HTTP/2 connection by their headers, to limit frames that cause
+//! work without carrying a call.
 
 use tokio::time::Instant;
 
 use super::PREFACE;
 
-/// The length of the head of a frame, and the types that are told apart (RFC 9113, 4.1
-/// and 6).
-const HEAD_LEN: usize = 9;
+/// The length of a frame header, and the types that are distinguished (RFC 9113, 4.1 and 6).
+const FRAME_HEADER_LEN: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 
-/// The flag of a frame that ends a stream.
+/// The flag of a frame that ends its stream.
 const END_STREAM: u8 = 1;
 
-/// How many frames that bring nothing a connection may send at first; some of them
-/// belong to every beginning.
-const AT_FIRST: u32 = 1_000;
+/// How many overhead frames a connection may send at first; every connection starts with some.
+const INITIAL: u32 = 1_000;
 
-/// How many more it may send with each call: a client may announce its windows, measure
-/// the way, and give the call up.
-const WITH_A_CALL: u32 = 10;
+/// How many more it may send per call: a client may update its windows, ping, and reset the call.
+const PER_CALL: u32 = 10;
 
-/// How many it may save up.
-const MOST: u32 = 10_000;
+/// The maximum balance.
+const MAX: u32 = 10_000;
 
-/// Counts frames that bring nothing: PING, SETTINGS, PRIORITY, `WINDOW_UPDATE`,
-/// `RST_STREAM` and whatever else is no beginning of a call and no part of a message. One
-/// a second is always allowed, as for keep-alive.
+/// Limits overhead frames: PING, SETTINGS, PRIORITY, `WINDOW_UPDATE`, `RST_STREAM` and every other
+/// frame that neither starts a call nor carries a part of a message. One per second is always
+/// allowed, as for keep-alive.
 #[derive(Debug)]
 pub(super) struct Frames {
-    head: [u8; HEAD_LEN],
-    /// How many bytes of the head have come.
-    have: usize,
-    /// How many bytes come before the next head.
-    skip: usize,
-    left: u32,
+    header: [u8; FRAME_HEADER_LEN],
+    /// How many bytes of the current header have arrived.
+    header_bytes: usize,
+    /// How many bytes precede the next header.
+    skip_bytes: usize,
+    balance: u32,
     earned_at: Instant,
 }
 
 impl Frames {
-    /// Those of a connection that begins with the preface.
+    /// The counter of a connection, which starts with the preface.
     pub(super) fn new(now: Instant) -> Self {
-        Self { head: [0; HEAD_LEN], have: 0, skip: PREFACE.len(), left: AT_FIRST, earned_at: now }
+        Self {
+            header: [0; FRAME_HEADER_LEN],
+            header_bytes: 0,
+            skip_bytes: PREFACE.len(),
+            balance: INITIAL,
+            earned_at: now,
+        }
     }
 
-    /// Looks at what has come in. False when there are too many that bring nothing.
+    /// Counts the frames in `bytes`. Returns false when there are too many overhead frames.
     pub(super) fn admits(&mut self, mut bytes: &[u8]) -> bool {
         loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
+            let skipped = self.skip_bytes.min(bytes.len());
+            self.skip_bytes -= skipped;
             bytes = &bytes[skipped..];
             if bytes.is_empty() {
                 return true;
             }
-            let missing = (HEAD_LEN - self.have).min(bytes.len());
-            self.head[self.have..self.have + missing].copy_from_slice(&bytes[..missing]);
-            self.have += missing;
+            let missing = (FRAME_HEADER_LEN - self.header_bytes).min(bytes.len());
+            self.header[self.header_bytes..self.header_bytes + missing]
+                .copy_from_slice(&bytes[..missing]);
+            self.header_bytes += missing;
             bytes = &bytes[missing..];
-            if self.have == HEAD_LEN && !self.frame() {
+            if self.header_bytes == FRAME_HEADER_LEN && !self.count_frame() {
                 return false;
             }
         }
     }
 
-    fn frame(&mut self) -> bool {
-        self.have = 0;
-        let [a, b, c, kind, flags, ..] = self.head;
-        self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+    fn count_frame(&mut self) -> bool {
+        self.header_bytes = 0;
+        let [a, b, c, kind, flags, ..] = self.header;
+        self.skip_bytes = u32::from_be_bytes([0, a, b, c]) as usize;
         match kind {
-            HEADERS => self.left = (self.left + WITH_A_CALL).min(MOST),
-            DATA if self.skip > 0 || flags & END_STREAM != 0 => {}
-            _ if self.left > 0 => self.left -= 1,
-            _ => return self.earns(Instant::now()),
+            HEADERS => self.balance = (self.balance + PER_CALL).min(MAX),
+            DATA if self.skip_bytes > 0 || flags & END_STREAM != 0 => {}
+            _ if self.balance > 0 => self.balance -= 1,
+            _ => return self.earn(Instant::now()),
         }
         true
     }
 
-    /// One a second since the last time that there was none left.
-    fn earns(&mut self, now: Instant) -> bool {
+    /// Earns one frame per second since the balance was last empty.
+    fn earn(&mut self, now: Instant) -> bool {
         let earned = now.saturating_duration_since(self.earned_at).as_secs();
         self.earned_at = now;
-        self.left = u32::try_from(earned).unwrap_or(MOST).min(MOST);
-        self.left = self.left.saturating_sub(1);
+        self.balance = u32::try_from(earned).unwrap_or(MAX).min(MAX);
+        self.balance = self.balance.saturating_sub(1);
         earned > 0
     }
 }
@@ -100,11 +104,11 @@ mod tests {
 
     fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).unwrap().to_be_bytes();
-        let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
-        [&head[..], &vec![7; payload]].concat()
+        let header = [length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        [&header[..], &vec![7; payload]].concat()
     }
 
-    fn begun() -> Frames {
+    fn started() -> Frames {
         let mut frames = Frames::new(Instant::now());
         assert!(frames.admits(PREFACE));
         frames
@@ -116,26 +120,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn frames_that_bring_nothing_are_admitted_within_a_bound() {
+    async fn overhead_frames_are_limited() {
         for (kind, payload) in [(PING, 8), (4, 6), (2, 5), (8, 4), (3, 4), (9, 0), (0, 0), (77, 3)]
         {
-            assert_eq!(admitted(&mut begun(), &frame(kind, 0, payload)), AT_FIRST, "{kind}");
+            assert_eq!(admitted(&mut started(), &frame(kind, 0, payload)), INITIAL, "{kind}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_are_admitted_without_a_bound_whatever_goes_with_them() {
+    async fn calls_with_their_overhead_frames_are_not_limited() {
         let call = [frame(HEADERS, 4, 50), frame(DATA, END_STREAM, 200), frame(3, 0, 4)].concat();
         let with_pings = [call, frame(PING, 0, 8).repeat(8)].concat();
-        assert_eq!(admitted(&mut begun(), &with_pings), 100_000);
+        assert_eq!(admitted(&mut started(), &with_pings), 100_000);
         let empty_end = [frame(HEADERS, 4, 50), frame(DATA, END_STREAM, 0)].concat();
-        assert_eq!(admitted(&mut begun(), &empty_end), 100_000);
+        assert_eq!(admitted(&mut started(), &empty_end), 100_000);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_a_second_is_always_admitted() {
-        let (mut frames, ping) = (begun(), frame(PING, 0, 8));
-        assert!((0..AT_FIRST).all(|_| frames.admits(&ping)));
+    async fn one_overhead_frame_per_second_is_always_admitted() {
+        let (mut frames, ping) = (started(), frame(PING, 0, 8));
+        assert!((0..INITIAL).all(|_| frames.admits(&ping)));
         for _ in 0..100 {
             advance(Duration::from_secs(1)).await;
             assert!(frames.admits(&ping));
@@ -145,16 +149,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_in_what_pieces_they_come(
+        fn splitting_the_bytes_does_not_change_the_count(
             kinds in prop::collection::vec((0..10_u8, 0..40_usize), 0..40),
             size in 1..30_usize,
         ) {
             let bytes: Vec<u8> =
                 kinds.iter().flat_map(|(kind, payload)| frame(*kind, 0, *payload)).collect();
-            let (mut whole, mut pieces) = (begun(), begun());
+            let (mut whole, mut pieces) = (started(), started());
             prop_assert!(whole.admits(&bytes));
             prop_assert!(bytes.chunks(size).all(|piece| pieces.admits(piece)));
-            prop_assert_eq!((whole.left, whole.have, whole.skip), (pieces.left, 0, 0));
+            prop_assert_eq!(whole.balance, pieces.balance);
+            prop_assert_eq!((whole.header_bytes, whole.skip_bytes), (0, 0));
         }
     }
 }

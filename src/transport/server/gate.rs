@@ -1,4 +1,4 @@
-//! What is refused before any service sees it.
+//! Refuses requests before any service sees them.
 
 use std::{
     convert::Infallible,
@@ -23,17 +23,17 @@ use super::{RequestBody, Serves};
 /// A refusal in plain text.
 type Refusal = Response<Full<Bytes>>;
 
-/// Answers what `refuse` refuses, and hands the rest to `service`.
+/// Sends the refusal of `refuse`, if any, or passes the request on to `service`.
 #[derive(Debug, Clone)]
 pub(super) struct Gate<S> {
     pub(super) refuse: fn(&Request<RequestBody>) -> Option<Refusal>,
     pub(super) service: S,
 }
 
-type Answer<B> = Response<EitherBody<Full<Bytes>, B>>;
+type GateResponse<B> = Response<EitherBody<Full<Bytes>, B>>;
 
 impl<S: Serves> Service<Request<RequestBody>> for Gate<S> {
-    type Response = Answer<S::Body>;
+    type Response = GateResponse<S::Body>;
     type Error = Infallible;
     type Future = Either<
         Ready<Result<Self::Response, Infallible>>,
@@ -48,14 +48,14 @@ impl<S: Serves> Service<Request<RequestBody>> for Gate<S> {
         if let Some(refusal) = (self.refuse)(&request) {
             return ready(Ok(refusal.map(EitherBody::Left))).left_future();
         }
-        let passed_on: fn(_) -> _ = |answer: Response<_>| answer.map(EitherBody::Right);
-        self.service.call(request).map_ok(passed_on).right_future()
+        let map_body: fn(_) -> _ = |response: Response<_>| response.map(EitherBody::Right);
+        self.service.call(request).map_ok(map_body).right_future()
     }
 }
 
-/// Refuses what is no gRPC call, as gRPC asks for (PROTOCOL-HTTP2, "Requests"). An
-/// answer of gRPC always has the status 200, which a proxy that takes this listener for
-/// the one of forward-auth would read as a grant.
+/// Refuses requests that are not gRPC calls, as gRPC requires (PROTOCOL-HTTP2, "Requests"). gRPC
+/// responses always have the status 200, which a proxy that mistakes this listener for the
+/// forward-auth one would take for a grant.
 pub(super) fn not_grpc(request: &Request<RequestBody>) -> Option<Refusal> {
     let method = request.method();
     if method != Method::POST {
@@ -64,7 +64,7 @@ pub(super) fn not_grpc(request: &Request<RequestBody>) -> Option<Refusal> {
             "this port serves gRPC alone, whose method is POST",
         );
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-        // The answer to HEAD has no body.
+        // A response to HEAD has no body.
         return Some(if method == Method::HEAD {
             refusal.map(|_| Full::default())
         } else {
@@ -82,23 +82,23 @@ pub(super) fn not_grpc(request: &Request<RequestBody>) -> Option<Refusal> {
     })
 }
 
-/// Whether the content type is `application/grpc`, with a codec or a parameter or
-/// without. gRPC-Web is another protocol.
+/// Whether the content type is `application/grpc`, with or without a codec or a parameter. gRPC-Web
+/// is another protocol.
 fn has_grpc_type(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let parts = value.and_then(|value| value.split_at_checked(GRPC.len()));
-    parts.is_some_and(|(begins, rest)| {
-        begins.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+    parts.is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
     })
 }
 
-/// Refuses a request that does not name one host, as RFC 9112 (3.2) asks for: proxies on
-/// the way may take one and who is behind them the other.
+/// Refuses a request without exactly one host, as RFC 9112 (3.2) requires: a proxy and the server
+/// behind it might use different ones.
 pub(super) fn not_one_host(request: &Request<RequestBody>) -> Option<Refusal> {
     let hosts = request.headers().get_all(HOST).iter().count();
-    let is_right = hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11;
-    (!is_right).then(|| refusal(StatusCode::BAD_REQUEST, "a request has one `host` header"))
+    let is_valid = hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11;
+    (!is_valid).then(|| refusal(StatusCode::BAD_REQUEST, "a request has one `host` header"))
 }
 
 fn refusal(status: StatusCode, why: &'static str) -> Refusal {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_is_known_by_its_content_type() {
+    fn grpc_is_recognized_by_its_content_type() {
         let is_grpc = |value: &str| {
             let value = HeaderValue::from_str(value).unwrap();
             has_grpc_type(&HeaderMap::from_iter([(CONTENT_TYPE, value)]))

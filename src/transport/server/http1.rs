@@ -1,4 +1,4 @@
-//! HTTP/1.1, as proxies and people speak it.
+//! HTTP/1.1, for proxies and people.
 
 mod lingering;
 
@@ -28,21 +28,20 @@ use tower::ServiceExt;
 
 use self::lingering::Lingering;
 use super::{
-    Broken, FIRST_WORDS, MAX_DRAIN, Peer, Serves, await_preface,
-    bodies::{AnswerBody, RequestBody},
+    Broken, FIRST_BYTES_TIMEOUT, MAX_DRAIN, Peer, Serves, await_preface,
+    bodies::{RequestBody, ResponseBody},
     gate::{Gate, not_one_host},
     meter::Meter,
 };
 use crate::telemetry::ConnectionEnd;
 
-/// How much more than the headers that it may have is read of an HTTP/1 request at once,
-/// so that one with somewhat more is read whole as a rule. The least that hyper takes
-/// for a buffer.
-const BEYOND_HEADERS: usize = 8192;
+/// How much of an HTTP/1 request is buffered beyond the maximum size of its head, so that a
+/// slightly larger one is usually read completely. The smallest buffer that hyper allows.
+const BUFFER_MARGIN: usize = 8192;
 
-/// A connection that is `age` old is closed with the next answer: on one that
-/// has nothing under way a client could just be sending. One on which nothing
-/// comes for [`FIRST_WORDS`] is closed by hyper.
+/// Closes the connection with the first response after `age`: closing it while idle could race with
+/// the client's next request. hyper closes a connection on which nothing arrives for
+/// [`FIRST_BYTES_TIMEOUT`].
 pub(super) async fn serve_connection<S: Serves>(
     (age, max_header_bytes): (Duration, NonZeroU32),
     (stream, peer): (TcpStream, SocketAddr),
@@ -50,10 +49,10 @@ pub(super) async fn serve_connection<S: Serves>(
     meter: &Arc<Meter>,
     draining: CancellationToken,
 ) -> Result<ConnectionEnd, Broken> {
-    // hyper would hold on to one that has said nothing yet.
-    let mut word = [0];
+    // hyper's graceful shutdown would wait for a connection that has not sent anything.
+    let mut first_byte = [0];
     tokio::select! {
-        said = await_preface(&stream, &mut word) => said?,
+        result = await_preface(&stream, &mut first_byte) => result?,
         () = draining.cancelled() => return Ok(ConnectionEnd::Drain),
     }
     let last = AtomicBool::new(false);
@@ -61,7 +60,7 @@ pub(super) async fn serve_connection<S: Serves>(
     let service = service
         .map_request(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Peer(peer));
-            // The client's own wish, which hyper follows without a word.
+            // The client asked to close, which hyper does without sending the header.
             if wants_close(request.headers()) {
                 last.store(true, Ordering::Relaxed);
             }
@@ -71,14 +70,14 @@ pub(super) async fn serve_connection<S: Serves>(
             if last.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            response.map(|body| AnswerBody::of(body, Arc::clone(meter)))
+            response.map(|body| ResponseBody::of(body, Arc::clone(meter)))
         });
     let max_header_bytes = usize::try_from(max_header_bytes.get()).unwrap_or(usize::MAX);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .max_header_size(max_header_bytes)
-        .max_buf_size(max_header_bytes.saturating_add(BEYOND_HEADERS))
-        .header_read_timeout(FIRST_WORDS)
+        .max_buf_size(max_header_bytes.saturating_add(BUFFER_MARGIN))
+        .header_read_timeout(FIRST_BYTES_TIMEOUT)
         .serve_connection(TokioIo::new(Lingering::new(stream)), TowerToHyperService::new(service));
     let mut connection = pin!(connection);
     let end = tokio::select! {

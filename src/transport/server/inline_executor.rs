@@ -1,11 +1,10 @@
-//! The calls of a connection.
+//! Executes the calls of a connection inline.
 //!
-//! Nearly every check is answered as soon as it is looked at. A task for each, as
-//! servers make them, would cost more than the check. So the calls that have come
-//! in together are looked at once in the task of their connection, one after the
-//! other, and their answers leave together. A call that has to wait then, for the
-//! store or for the rest of its message, becomes a task of its own: no call waits
-//! for another.
+//! Nearly every check completes in its first poll; a task per call, as servers usually spawn, would
+//! cost more than the check. So calls that arrived together are polled once in the task of their
+//! connection, one after the other, and their responses are sent together. A call that is still
+//! pending, because it waits for the store or for the rest of its message, becomes its own task: no
+//! call waits for another.
 
 use std::{
     future::poll_fn,
@@ -23,53 +22,53 @@ use super::meter::Meter;
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The calls that have come in and were not looked at yet. Clones share them.
+/// The received calls that have not been polled yet. Clones share them.
 #[derive(Clone)]
 pub(super) struct InlineExecutor {
-    waiting: Arc<Mutex<Vec<Call>>>,
+    queued: Arc<Mutex<Vec<Call>>>,
     meter: Arc<Meter>,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for InlineExecutor {
     fn execute(&self, call: F) {
-        self.waiting().push(Box::pin(call));
+        self.queued().push(Box::pin(call));
     }
 }
 
 impl InlineExecutor {
-    /// Those of a connection that has this meter.
+    /// The executor of the connection that `meter` belongs to.
     pub(super) fn new(meter: Arc<Meter>) -> Self {
-        Self { waiting: Arc::default(), meter }
+        Self { queued: Arc::default(), meter }
     }
 
-    /// Drives a connection to its end, and answers its calls whenever it has read
-    /// all that has come in, or its turn is over. May be cancelled, and called again.
-    pub(super) async fn answered_in<C: Future>(&self, mut connection: Pin<&mut C>) -> C::Output {
-        let mut together = Vec::new();
+    /// Drives a connection to its end. Polls its calls whenever it has read all received data, or
+    /// its turn is over. May be cancelled, and called again.
+    pub(super) async fn drive<C: Future>(&self, mut connection: Pin<&mut C>) -> C::Output {
+        let mut batch = Vec::new();
         poll_fn(|context| {
             self.meter.begin_turn();
             loop {
                 let progress = connection.as_mut().poll(context);
-                mem::swap(&mut together, &mut *self.waiting());
-                if progress.is_ready() || together.is_empty() {
+                mem::swap(&mut batch, &mut *self.queued());
+                if progress.is_ready() || batch.is_empty() {
                     return progress;
                 }
-                together.drain(..).for_each(look_at);
+                batch.drain(..).for_each(poll_or_spawn);
             }
         })
         .await
     }
 
     /// Nothing panics while it holds this lock.
-    fn waiting(&self) -> MutexGuard<'_, Vec<Call>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queued(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Answers a call, or leaves it to a task of its own. A bug in it ends it alone.
-fn look_at(mut call: Call) {
-    let looked = catch_unwind(AssertUnwindSafe(|| call.as_mut().now_or_never()));
-    if let Ok(None) = looked {
+/// Polls a call once and spawns it if it is pending. A panic in it affects no other call.
+fn poll_or_spawn(mut call: Call) {
+    let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().now_or_never()));
+    if let Ok(None) = polled {
         TokioExecutor::new().execute(call);
     }
 }
@@ -86,10 +85,9 @@ mod tests {
 
     use super::{super::meter::Budget, *};
 
-    /// A connection that brings these calls, all at once, and then ends when `end`
-    /// is opened.
-    async fn connection(calls: &InlineExecutor, bring: Vec<Call>, end: &Semaphore) {
-        for call in bring {
+    /// A connection that receives `incoming` calls at once, and ends when `end` gets a permit.
+    async fn connection(calls: &InlineExecutor, incoming: Vec<Call>, end: &Semaphore) {
+        for call in incoming {
             calls.execute(call);
         }
         let _ = end.acquire().await;
@@ -107,11 +105,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_that_need_not_wait_are_answered_in_the_task_of_their_connection() {
+    async fn calls_that_do_not_wait_complete_in_the_task_of_their_connection() {
         let (calls, end, count) = (calls(), Semaphore::new(0), Arc::default());
-        let bring = (0..3).map(|_| counting(&count)).collect();
-        let mut connection = pin!(connection(&calls, bring, &end));
-        let mut driven = pin!(calls.answered_in(connection.as_mut()));
+        let incoming = (0..3).map(|_| counting(&count)).collect();
+        let mut connection = pin!(connection(&calls, incoming, &end));
+        let mut driven = pin!(calls.drive(connection.as_mut()));
         assert_eq!(futures::poll!(driven.as_mut()), Poll::Pending);
         assert_eq!(count.load(Relaxed), 3);
         end.add_permits(1);
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_has_to_wait_holds_up_no_other_and_ends_by_itself() {
+    async fn pending_call_delays_no_other_and_completes_in_its_own_task() {
         let (calls, end, count) = (calls(), Semaphore::new(0), Arc::default());
         let gate = Arc::new(Semaphore::new(0));
         let (opened, counted) = (Arc::clone(&gate), counting(&count));
@@ -128,7 +126,7 @@ mod tests {
             counted.await;
         });
         let mut connection = pin!(connection(&calls, vec![waiting, counting(&count)], &end));
-        let mut driven = pin!(calls.answered_in(connection.as_mut()));
+        let mut driven = pin!(calls.drive(connection.as_mut()));
         assert_eq!(futures::poll!(driven.as_mut()), Poll::Pending);
         assert_eq!(count.load(Relaxed), 1);
         gate.add_permits(1);
@@ -138,11 +136,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_in_a_call_ends_neither_its_connection_nor_other_calls() {
+    async fn panic_in_a_call_ends_neither_its_connection_nor_other_calls() {
         let (calls, end, count) = (calls(), Semaphore::new(0), Arc::default());
         let bad: Call = Box::pin(async { panic!("on purpose") });
         let mut connection = pin!(connection(&calls, vec![bad, counting(&count)], &end));
-        let mut driven = pin!(calls.answered_in(connection.as_mut()));
+        let mut driven = pin!(calls.drive(connection.as_mut()));
         assert_eq!(futures::poll!(driven.as_mut()), Poll::Pending);
         assert_eq!(count.load(Relaxed), 1);
         end.add_permits(1);

@@ -1,4 +1,4 @@
-//! A connection that is read in turns, and ends when it is abused.
+//! A connection that is read in turns, and is ended when abused.
 
 use std::{
     io,
@@ -45,7 +45,7 @@ impl AsyncRead for Metered {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         if meter.turn() == 0 {
-            // There may be more: it is looked at again behind the others.
+            // There may be more data: poll again after the other connections.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }

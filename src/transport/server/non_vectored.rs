@@ -1,4 +1,4 @@
-//! A connection that is written to in one piece.
+//! A connection whose writes are not vectored.
 
 use std::{
     io,
@@ -8,13 +8,13 @@ use std::{
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-/// Says that it cannot write several buffers at once.
+/// Reports that vectored writes are not supported.
 ///
-/// The HTTP/2 library then copies up to 1 KiB of a message behind the frames before it,
-/// instead of 256 bytes (`CHAIN_THRESHOLD` of h2). A longer message is written where it
-/// is, together with what is before it and before anything else: a system call for each
-/// answer to Envoy, which has some hundred bytes, where the answers to all requests of
-/// one reading now leave with one.
+/// h2 then copies messages of up to 1 KiB, instead of 256 bytes (`CHAIN_THRESHOLD`), into the
+/// buffer with the frames before them. A longer message is written in place, after the buffered
+/// frames and before anything else: that would be a system call for each response to Envoy, which
+/// has some hundred bytes, whereas now the responses to all requests of one read leave with one
+/// call.
 pub(super) struct NonVectored<T>(pub(super) T);
 
 impl<T: Read + Unpin> Read for NonVectored<T> {

@@ -1,4 +1,4 @@
-//! What the table tells, row by row.
+//! Tests of the table, row by row.
 
 use tonic_types::StatusExt;
 
@@ -13,7 +13,7 @@ fn status(outage: Unavailable) -> Status {
 }
 
 #[test]
-fn no_outage_is_told_as_a_denial() {
+fn no_outage_is_answered_with_a_denial() {
     let kinds = StoreErrorKind::ALL.map(Unavailable::Store);
     let others = [
         Unavailable::BreakerOpen,
@@ -30,7 +30,7 @@ fn no_outage_is_told_as_a_denial() {
 }
 
 #[test]
-fn every_outage_says_when_to_retry_in_both_ways() {
+fn every_outage_has_a_retry_delay_in_details_and_trailer() {
     for _ in 0..100 {
         let status = status(Unavailable::Store(StoreErrorKind::Timeout));
         let delay = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
@@ -41,7 +41,7 @@ fn every_outage_says_when_to_retry_in_both_ways() {
 }
 
 #[test]
-fn denials_ask_for_no_retry() {
+fn denials_have_no_retry_delay() {
     let status = Refusal::from(&Denial::from(MissingCredential)).into_status();
     assert!(status.get_details_retry_info().is_none());
     assert!(status.metadata().get(RETRY_PUSHBACK).is_none());
@@ -50,15 +50,15 @@ fn denials_ask_for_no_retry() {
 }
 
 #[test]
-fn a_denial_without_evidence_is_counted_and_told_as_a_bug() {
+fn denial_without_evidence_is_counted_and_answered_as_internal() {
     let (metrics, exposition) = Metrics::new().unwrap();
     let counted = |times: u8| {
         let text = String::from_utf8(exposition.text().unwrap()).unwrap();
         let line = format!("keystead_denials_without_evidence_total {times}");
         assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
     };
-    let honest = Refusal::from(&Denial::from(MissingCredential));
-    assert_eq!(honest.clone().audited(&metrics), honest);
+    let valid = Refusal::from(&Denial::from(MissingCredential));
+    assert_eq!(valid.clone().audited(&metrics), valid);
     assert_eq!(Refusal::from(Unavailable::Suspect).audited(&metrics).code, Code::Unavailable);
     counted(0);
     let made_up = Refusal::new(Code::PermissionDenied, "KEY_UNKNOWN", "".into());
@@ -67,7 +67,7 @@ fn a_denial_without_evidence_is_counted_and_told_as_a_bug() {
 }
 
 #[test]
-fn no_refusal_is_ever_ok_whatever_made_it() {
+fn no_refusal_has_the_code_ok() {
     let made_up = Refusal::new(Code::Ok, "", "".into());
     assert_eq!(made_up.as_rpc().code, Code::Internal as i32);
     assert_eq!(made_up.into_status().code(), Code::Internal);
@@ -82,7 +82,7 @@ fn no_refusal_is_ever_ok_whatever_made_it() {
 }
 
 #[test]
-fn denial_without_facts_is_encoded_beforehand_with_what_is_odd_about_the_credential() {
+fn denial_without_facts_is_pre_encoded_with_the_oddity_of_the_credential() {
     let mut twice = Denial::from(PresentedTwice);
     let mut missing = Denial::from(MissingCredential);
     assert!(Refusal::from(&missing).message().ends_with("no API key was presented"));
@@ -105,7 +105,7 @@ fn denial_without_facts_is_encoded_beforehand_with_what_is_odd_about_the_credent
 }
 
 #[test]
-fn each_outcome_is_counted_under_labels_of_its_own() {
+fn each_outcome_has_distinct_labels() {
     let mut outcomes: Vec<_> = all_outcomes().collect();
     let count = outcomes.len();
     outcomes.sort_unstable();
@@ -114,10 +114,11 @@ fn each_outcome_is_counted_under_labels_of_its_own() {
 }
 
 #[test]
-fn missing_scopes_are_named_in_the_message_and_in_a_fact() {
+fn missing_scopes_are_in_the_message_and_in_a_fact() {
     let missing = |named: &[&str], others| {
         let named = named.iter().map(|&scope| scope.to_owned()).collect();
-        Refusal::for_reason(Reason::ScopeMissing).naming(&MissingScopes { named, others })
+        Refusal::for_reason(Reason::ScopeMissing)
+            .with_missing_scopes(&MissingScopes { named, others })
     };
     let two = missing(&["write", "admin"], 0);
     assert_eq!(two.message(), "the API key lacks a scope that is required: `write`, `admin`");

@@ -302,7 +302,7 @@ async fn places_that_one_client_takes_leave_some_to_others() {
     })
     .await;
     let log = site.server.log();
-    let said = log.lines().filter(|line| line.contains("a connection is refused")).count();
+    let said = log.lines().filter(|line| line.contains("connection refused; find")).count();
     assert!((1..100).contains(&said), "said {said} times: {log}");
 }
 

@@ -25,7 +25,7 @@ fn with_extensions(extensions: &[(&str, &str)]) -> Vec<u8> {
 
 fn values(message: &[u8], name: &str) -> Vec<Vec<u8>> {
     let message = Message::read(message).unwrap();
-    message.asked().unwrap().header(name).map(<[u8]>::to_vec).collect()
+    message.http().unwrap().header(name).map(<[u8]>::to_vec).collect()
 }
 
 fn raw(headers: &[(&str, &str, &[u8])]) -> core::HeaderMap {
@@ -50,7 +50,7 @@ fn headers_are_read_in_either_encoding() {
 }
 
 #[test]
-fn an_entry_that_is_there_twice_is_read_twice_also_in_a_message_that_comes_in_parts() {
+fn repeated_header_keeps_all_values_even_across_merged_messages() {
     let http = |value: &str| {
         let headers = HashMap::from([("x-api-key".to_owned(), value.to_owned())]);
         about(context::HttpRequest { headers, ..Default::default() })
@@ -59,7 +59,7 @@ fn an_entry_that_is_there_twice_is_read_twice_also_in_a_message_that_comes_in_pa
 }
 
 #[test]
-fn the_needs_of_a_route_are_read_from_its_extensions() {
+fn needs_of_a_route_are_read_from_its_extensions() {
     let message = with_extensions(&[
         ("keystead.scopes", "read  write"),
         ("keystead.audience", "orders"),
@@ -72,7 +72,7 @@ fn the_needs_of_a_route_are_read_from_its_extensions() {
 }
 
 #[test]
-fn an_extension_that_is_a_slip_is_refused_and_not_ignored() {
+fn misspelled_extension_is_refused_and_not_ignored() {
     let refusal = |extension| {
         let message = with_extensions(&[extension]);
         Message::read(&message).unwrap().needs().unwrap_err()
@@ -112,7 +112,7 @@ fn from(address: Option<core::address::Address>) -> Option<IpAddr> {
 }
 
 #[test]
-fn the_source_is_an_ip_address_or_not_known() {
+fn source_is_an_ip_address_or_unknown() {
     use core::address::Address::{Pipe, SocketAddress};
     let socket = |address: &str| {
         let address = address.to_owned();
@@ -128,7 +128,7 @@ fn the_source_is_an_ip_address_or_not_known() {
     assert_eq!(Message::default().source_ip(), None);
 }
 
-/// Messages with something in every field that is read, and in some that are not.
+/// Messages that use every field that is parsed, and some that are skipped.
 fn request() -> impl Strategy<Value = stock::CheckRequest> {
     let text = || any::<String>();
     let map = || prop::collection::hash_map(text(), text(), 0..4);
@@ -185,15 +185,15 @@ fn map_of(pairs: &[Pair<'_>]) -> HashMap<String, String> {
     pairs.iter().map(|Pair { key, value }| (text(key), text(value))).collect()
 }
 
-/// Holds what is read against what Envoy's own messages read.
-fn is_read_as(theirs: stock::CheckRequest, ours: &Message<'_>) -> Result<(), TestCaseError> {
+/// Compares the parsed message with the decoding of generated code.
+fn assert_same(theirs: stock::CheckRequest, ours: &Message<'_>) -> Result<(), TestCaseError> {
     use core::address::Address::SocketAddress;
     let theirs = theirs.attributes.unwrap_or_default();
     prop_assert_eq!(map_of(&ours.extensions), theirs.context_extensions);
 
     let theirs_http = theirs.request.and_then(|request| request.http);
-    prop_assert_eq!(ours.asked().is_some(), theirs_http.is_some());
-    if let Some((ours, theirs)) = ours.asked().zip(theirs_http) {
+    prop_assert_eq!(ours.http().is_some(), theirs_http.is_some());
+    if let Some((ours, theirs)) = ours.http().zip(theirs_http) {
         prop_assert_eq!(map_of(&ours.joined), theirs.headers);
         prop_assert_eq!(ours.path, theirs.path.as_bytes());
         let theirs = theirs.header_map.map(|map| map.headers).unwrap_or_default();
@@ -211,7 +211,7 @@ fn is_read_as(theirs: stock::CheckRequest, ours: &Message<'_>) -> Result<(), Tes
             prop_assert_eq!(address, theirs.address.as_bytes());
         }
         (Source::Other, Some(other)) => prop_assert!(!matches!(other, SocketAddress(_))),
-        (Source::NotTold, None) => {}
+        (Source::Unset, None) => {}
         (_, theirs) => prop_assert!(false, "{:?}", theirs),
     }
     Ok(())
@@ -219,27 +219,27 @@ fn is_read_as(theirs: stock::CheckRequest, ours: &Message<'_>) -> Result<(), Tes
 
 proptest! {
     #[test]
-    fn every_message_is_read_with_the_fields_that_it_has(theirs in request()) {
+    fn every_message_is_read_with_all_its_fields(theirs in request()) {
         let bytes = theirs.encode_to_vec();
-        is_read_as(theirs, &Message::read(&bytes).unwrap())?;
+        assert_same(theirs, &Message::read(&bytes).unwrap())?;
     }
 
     #[test]
-    fn what_envoys_own_messages_read_is_read_so_here_whatever_its_bytes(
+    fn any_bytes_that_generated_code_decodes_are_decoded_alike(
         theirs in request(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-        behind in prop::collection::vec(any::<u8>(), 0..20),
+        trailing in prop::collection::vec(any::<u8>(), 0..20),
     ) {
-        let mut bytes = [theirs.encode_to_vec(), behind].concat();
+        let mut bytes = [theirs.encode_to_vec(), trailing].concat();
         for (at, byte) in changes {
             if !bytes.is_empty() {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
         }
-        // They also refuse what is wrong in fields that are skipped here.
+        // Generated code also rejects errors in fields that are skipped here.
         if let Ok(theirs) = stock::CheckRequest::decode(bytes.as_slice()) {
-            is_read_as(theirs, &Message::read(&bytes).unwrap())?;
+            assert_same(theirs, &Message::read(&bytes).unwrap())?;
         }
     }
 }

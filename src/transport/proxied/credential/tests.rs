@@ -8,7 +8,7 @@ fn sources(texts: &[&str]) -> CredentialSources {
     texts.try_into().unwrap()
 }
 
-/// What is found, as a text; `Err` if it was presented twice.
+/// The key that is found, as text; `Err` if it was presented twice.
 fn find(texts: &[&str], request: &Request) -> Result<Option<String>, PresentedTwice> {
     let sources = sources(texts);
     let found = sources.find(request)?;
@@ -20,7 +20,7 @@ fn found(texts: &[&str], request: &Request) -> String {
 }
 
 #[test]
-fn the_first_source_that_holds_something_wins() {
+fn first_non_empty_source_wins() {
     let both = Request::default().with("x-api-key", "second").with("authorization", "Bearer first");
     let sources = ["authorization:Bearer", "header:x-api-key"];
     assert_eq!(found(&sources, &both), "first");
@@ -35,7 +35,7 @@ fn the_first_source_that_holds_something_wins() {
 }
 
 #[test]
-fn a_scheme_is_read_in_any_case_and_with_any_space() {
+fn scheme_is_matched_in_any_case_and_with_any_space() {
     for value in ["Bearer it", "bearer it", "BEARER   it ", "Bearer\tit"] {
         let request = Request::default().with("authorization", value);
         assert_eq!(found(&["authorization:Bearer"], &request), "it", "{value}");
@@ -46,7 +46,7 @@ fn a_scheme_is_read_in_any_case_and_with_any_space() {
 }
 
 #[test]
-fn what_is_presented_twice_in_a_source_is_never_one_of_the_two() {
+fn key_presented_twice_in_a_source_is_an_error() {
     let header = |values: &[&str], name: &str| {
         values.iter().fold(Request::default(), |request, value| request.with(name, value))
     };
@@ -72,16 +72,16 @@ fn what_is_presented_twice_in_a_source_is_never_one_of_the_two() {
         let request = header(values, "cookie");
         assert_eq!(find(&["cookie:key"], &request), Err(PresentedTwice), "{values:?}");
     }
-    // It is not hidden by a later source, but by an earlier one.
+    // An error in a source is not hidden by a later source, but by an earlier one.
     let twice = header(&["a", "b"], "x-api-key").with("authorization", "Bearer it");
     assert!(find(&["header:x-api-key", "authorization:Bearer"], &twice).is_err());
     assert_eq!(found(&["authorization:Bearer", "header:x-api-key"], &twice), "it");
-    // Nothing twice is nothing.
+    // Several empty values are empty.
     assert_eq!(find(&["header:x-api-key"], &header(&["", " ,"], "x-api-key")), Ok(None));
 }
 
 #[test]
-fn a_query_parameter_is_decoded_and_a_plus_is_a_plus() {
+fn query_parameter_is_percent_decoded_and_a_plus_stays_a_plus() {
     for (target, key) in [
         ("/orders?key=it", "it"),
         ("/?a=b&key=it&c", "it"),
@@ -102,14 +102,14 @@ fn a_query_parameter_is_decoded_and_a_plus_is_a_plus() {
 }
 
 #[test]
-fn a_cookie_is_found_among_others() {
+fn cookie_is_found_among_others() {
     let request = Request::default().with("cookie", "theme=dark; key=\"it\"").with("cookie", "z=1");
     assert_eq!(found(&["cookie:key"], &request), "it");
     assert_eq!(find(&["cookie:Key"], &request), Ok(None));
 }
 
 #[test]
-fn a_cookie_in_a_header_that_became_one_with_another_is_found_and_removed() {
+fn cookie_in_joined_headers_is_found_and_removed() {
     let twice = "key=a; x=1,key=b";
     let request = Request::default().with("cookie", twice);
     assert_eq!(find(&["cookie:key"], &request), Err(PresentedTwice));
@@ -121,21 +121,21 @@ fn a_cookie_in_a_header_that_became_one_with_another_is_found_and_removed() {
         let cookie = removal.cookie.unwrap();
         assert!(cookie.starts_with("x=1") && !cookie.contains("it"), "{cookie}");
     }
-    // What is behind a key may be a part of it.
+    // Text after a key may be part of it.
     let request = Request::default().with("cookie", "x=1,key=a,b; y=2");
     assert_eq!(find(&["cookie:key"], &request), Err(PresentedTwice));
     assert_eq!(sources(&["cookie:key"]).removal(&request).cookie.as_deref(), Some("x=1; y=2"));
 }
 
 #[test]
-fn debug_of_a_credential_leaves_it_out() {
+fn debug_of_a_credential_omits_the_key() {
     for credential in [Credential::AsSent(b"secret"), decoded(b"%73ecret")] {
         assert!(!format!("{credential:?}").contains("secret"));
     }
 }
 
 #[test]
-fn a_removal_names_what_is_in_any_source() {
+fn removal_covers_the_values_of_all_sources() {
     let sources = sources(&[
         "authorization:Bearer",
         "header:x-api-key",
@@ -158,7 +158,7 @@ fn a_removal_names_what_is_in_any_source() {
 }
 
 #[test]
-fn a_removal_leaves_what_is_no_key() {
+fn removal_keeps_everything_that_is_not_a_key() {
     let sources = sources(&["authorization:Bearer", "header:x-api-key", "query:key", "cookie:key"]);
     let request = Request::default()
         .with("authorization", "Basic a")
@@ -170,12 +170,12 @@ fn a_removal_leaves_what_is_no_key() {
         Request::default().with("cookie", "key=c").with("authorization", "Basic a,Bearer b");
     assert_eq!(sources.removal(&alone).headers, ["authorization", "cookie"]);
     assert_eq!(sources.removal(&alone).cookie, None);
-    // A cookie that no proxy could be told goes with the key.
+    // A cookie that cannot be sent to a proxy is removed together with the key.
     let odd = Request::default().with("cookie", b"key=c; odd=\xff; even=1");
     assert_eq!(sources.removal(&odd).cookie.as_deref(), Some("even=1"));
 }
 
-/// Requests that are more likely than chance to hold something.
+/// Requests that often have values in the sources.
 fn request() -> impl Strategy<Value = Request> {
     let header = prop_oneof![
         ("(authorization|x-api-key|cookie)", "(Bearer |key=|[,;= \"]){0,3}[a-z,;=%\" ]{0,8}")
@@ -191,11 +191,11 @@ fn request() -> impl Strategy<Value = Request> {
 
 const ALL: [&str; 4] = ["authorization:Bearer", "header:x-api-key", "query:key", "cookie:key"];
 
-/// In no request but where it is planted.
+/// Occurs in a request only where a test puts it.
 const SENTINEL: &str = "S3NT1NEL";
 
-/// Requests with a sentinel in sources, in every spelling that is covered.
-fn planted() -> impl Strategy<Value = Request> {
+/// Requests with a sentinel in sources, in every supported spelling.
+fn with_sentinel() -> impl Strategy<Value = Request> {
     let header = prop_oneof![
         ("authorization", "([Bb]earer|BEARER)[ \t]{1,2}S3NT1NEL(,|, Basic a)?"),
         ("authorization", "(Basic [a-z]|Bearer|ApiKey b|)"),
@@ -213,7 +213,7 @@ fn planted() -> impl Strategy<Value = Request> {
     )
 }
 
-/// The request as a proxy passes it on.
+/// The request as a proxy forwards it.
 fn without(request: &Request, sources: &CredentialSources) -> Request {
     let removal = sources.removal(request);
     let mut removed: Vec<_> = sources.headers().collect();
@@ -224,7 +224,7 @@ fn without(request: &Request, sources: &CredentialSources) -> Request {
     if let Some(cookie) = &removal.cookie {
         left = left.with(COOKIE, cookie);
     }
-    // As Envoy cuts a query into parameters.
+    // Split the query into parameters as Envoy does.
     let target = request.target();
     let Some(start) = target.iter().position(|byte| *byte == b'?') else { return left.to(target) };
     let kept = target[start + 1..].split(|byte| *byte == b'&').filter(|parameter| {
@@ -237,13 +237,13 @@ fn without(request: &Request, sources: &CredentialSources) -> Request {
 
 proptest! {
     #[test]
-    fn no_byte_of_a_key_is_left_after_a_removal(request in planted()) {
+    fn removal_leaves_no_byte_of_a_key(request in with_sentinel()) {
         let left = without(&request, &sources(&ALL));
-        prop_assert!(!left.shows(SENTINEL.as_bytes()), "{left:?} of {request:?}");
+        prop_assert!(!left.contains(SENTINEL.as_bytes()), "{left:?} of {request:?}");
     }
 
     #[test]
-    fn nothing_is_found_in_any_source_after_a_removal(request in request()) {
+    fn all_sources_are_empty_after_a_removal(request in request()) {
         let left = without(&request, &sources(&ALL));
         for text in ALL {
             prop_assert_eq!(find(&[text], &left), Ok(None), "{}", text);
@@ -251,7 +251,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_presented_alone_is_found_as_it_is(key in "[!-+./0-9<-~-]{1,40}") {
+    fn single_key_is_found_unchanged(key in "[!-+./0-9<-~-]{1,40}") {
         let bearer = Request::default().with("authorization", format!("Bearer {key}"));
         prop_assert_eq!(found(&["authorization:Bearer"], &bearer), key.clone());
         let header = Request::default().with("x-api-key", &key);

@@ -18,7 +18,7 @@ fn form(headers: &[(&str, &str)]) -> Form {
 }
 
 #[test]
-fn a_client_is_told_in_a_form_that_it_reads() {
+fn form_follows_what_the_client_accepts() {
     for accept in ["*/*", "application/json", "text/plain, */*;q=0.1", "text/html", "image/*", ""] {
         assert_eq!(form(&[("accept", accept)]), Form::Json, "{accept}");
     }
@@ -41,7 +41,7 @@ fn a_client_is_told_in_a_form_that_it_reads() {
 }
 
 #[test]
-fn a_grpc_client_is_told_as_grpc_and_a_browser_is_not() {
+fn grpc_clients_get_the_grpc_form_and_browsers_do_not() {
     for grpc in ["application/grpc", "application/grpc+proto", "Application/GRPC; x=y"] {
         assert_eq!(form(&[("content-type", grpc), ("accept", "text/plain")]), Form::Grpc, "{grpc}");
     }
@@ -59,7 +59,7 @@ fn outage() -> Refusal {
 }
 
 #[test]
-fn json_tells_code_reason_and_message() {
+fn json_has_code_reason_and_message() {
     let refusal = HttpRefusal::new(&Refusal::invalid("say \"what\""), Form::Json);
     assert_eq!(refusal.status, 400);
     assert_eq!(header(&refusal, "content-type").unwrap(), "application/json");
@@ -70,14 +70,14 @@ fn json_tells_code_reason_and_message() {
 }
 
 #[test]
-fn text_tells_reason_and_message_in_a_line() {
+fn text_has_reason_and_message_in_one_line() {
     let refusal = HttpRefusal::new(&Refusal::invalid("no"), Form::Text);
     assert_eq!(header(&refusal, "content-type").unwrap(), "text/plain; charset=utf-8");
     assert_eq!(refusal.body, "REQUEST_INVALID: no\n");
 }
 
 #[test]
-fn grpc_tells_code_and_details_beside_the_message() {
+fn grpc_has_code_and_details_besides_the_message() {
     let refusal = HttpRefusal::new(&outage(), Form::Grpc);
     assert_eq!(refusal.status, 503);
     assert!(refusal.body.contains("the key was not rejected"), "{}", refusal.body);
@@ -92,18 +92,18 @@ fn grpc_tells_code_and_details_beside_the_message() {
 }
 
 #[test]
-fn an_outage_says_in_whole_seconds_when_to_come_back() {
+fn outage_has_retry_after_in_whole_seconds() {
     for _ in 0..50 {
         for form in [Form::Json, Form::Text, Form::Grpc] {
             let refusal = outage();
-            let told = HttpRefusal::new(&refusal, form);
-            assert_eq!(told.status, 503);
-            assert!(told.body.contains("the key was not rejected"), "{told:?}");
-            let seconds: u64 = header(&told, "retry-after").unwrap().parse().unwrap();
+            let rendered = HttpRefusal::new(&refusal, form);
+            assert_eq!(rendered.status, 503);
+            assert!(rendered.body.contains("the key was not rejected"), "{rendered:?}");
+            let seconds: u64 = header(&rendered, "retry-after").unwrap().parse().unwrap();
             let delay = refusal.retry_after().unwrap();
             let rounded = Duration::from_secs(seconds);
-            assert!(delay <= rounded && rounded < delay + Duration::from_secs(1), "{told:?}");
-            assert_eq!(header(&told, "www-authenticate"), None);
+            assert!(delay <= rounded && rounded < delay + Duration::from_secs(1), "{rendered:?}");
+            assert_eq!(header(&rendered, "www-authenticate"), None);
         }
     }
     let bug = HttpRefusal::new(&Unavailable::Internal.into(), Form::Json);
@@ -111,18 +111,22 @@ fn an_outage_says_in_whole_seconds_when_to_come_back() {
 }
 
 #[test]
-fn no_refusal_may_be_kept_by_a_cache() {
+fn refusals_are_never_cacheable() {
     for form in [Form::Json, Form::Text, Form::Grpc] {
         for refusal in [outage(), Refusal::invalid("no"), (&Denial::from(MissingCredential)).into()]
         {
-            let told = HttpRefusal::new(&refusal, form);
-            assert_eq!(header(&told, "cache-control").as_deref(), Some("no-store"), "{told:?}");
+            let rendered = HttpRefusal::new(&refusal, form);
+            assert_eq!(
+                header(&rendered, "cache-control").as_deref(),
+                Some("no-store"),
+                "{rendered:?}"
+            );
         }
     }
 }
 
 #[test]
-fn a_denial_says_what_would_help() {
+fn denial_has_a_challenge() {
     let missing = HttpRefusal::new(&(&Denial::from(MissingCredential)).into(), Form::Json);
     assert_eq!(missing.status, 401);
     assert_eq!(header(&missing, "www-authenticate").unwrap(), r#"Bearer realm="keystead""#);
@@ -134,7 +138,7 @@ fn a_denial_says_what_would_help() {
 }
 
 #[test]
-fn every_reason_of_a_401_has_a_challenge_and_of_the_403_the_scope_alone() {
+fn every_401_has_a_challenge_and_of_the_403_only_the_missing_scope() {
     for reason in Reason::ALL {
         let refusal = Refusal::for_reason(reason);
         let status = status::http_status(refusal.code);
@@ -146,7 +150,7 @@ fn every_reason_of_a_401_has_a_challenge_and_of_the_403_the_scope_alone() {
 
 proptest! {
     #[test]
-    fn no_header_makes_the_choice_of_a_form_panic(
+    fn choosing_a_form_never_panics(
         accept in prop::collection::vec(any::<u8>(), 0..40),
         content_type in prop::collection::vec(any::<u8>(), 0..40),
     ) {

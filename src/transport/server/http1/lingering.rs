@@ -1,4 +1,4 @@
-//! A close that leaves a client time to read its last answer.
+//! Closes a connection so that the client can read the last response.
 
 use std::{
     io,
@@ -13,19 +13,19 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// For how long a client may go on sending after its last answer. RFC 9112 names no time:
-/// this is some round trips to the other side of the world.
+/// How long a client may go on sending after the last response. RFC 9112 gives no value: this is a
+/// few round trips around the world.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A stream that is closed in two steps, as RFC 9112 (9.6) asks for. If something is
-/// unread when a connection is closed, the operating system resets it, and the client
-/// may lose an answer that it has not yet read: such as that its headers are too large,
-/// while it still sends them. So after the answer only this side is closed, and what the
-/// client sends is thrown away until it has closed the other, for [`LINGER`] at most.
+/// A stream that closes in two steps, as RFC 9112 (9.6) recommends. If a connection is closed while
+/// received data is unread, the operating system resets it, and the client may lose a response that
+/// it has not read: for example that its headers are too large, while it still sends them. So after
+/// the last response only the write side is closed, and received data is discarded until the client
+/// closes its side, for at most [`LINGER`].
 #[derive(Debug)]
 pub(super) struct Lingering {
     stream: TcpStream,
-    /// Since this side was closed.
+    /// Set when the write side has been closed.
     until: Option<Pin<Box<Sleep>>>,
 }
 
@@ -69,10 +69,10 @@ impl AsyncWrite for Lingering {
         }
         let until = until.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         while until.as_mut().poll(cx).is_pending() {
-            let mut thrown_away = [0; 4096];
-            let mut thrown_away = ReadBuf::new(&mut thrown_away);
-            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut thrown_away));
-            if read.is_err() || thrown_away.filled().is_empty() {
+            let mut discarded = [0; 4096];
+            let mut discarded = ReadBuf::new(&mut discarded);
+            let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut discarded));
+            if read.is_err() || discarded.filled().is_empty() {
                 break;
             }
         }

@@ -8,7 +8,7 @@ use tokio::{
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn pair() -> (Lingering, TcpStream) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -18,27 +18,27 @@ async fn pair() -> (Lingering, TcpStream) {
 }
 
 #[tokio::test]
-async fn client_that_still_sends_gets_its_answer() {
+async fn client_that_is_still_sending_gets_the_response() {
     for _ in 0..20 {
         let (mut server, mut client) = pair().await;
         client.write_all(&vec![b'x'; 60_000]).await.unwrap();
-        let answering = async move {
+        let responding = async move {
             server.write_all(b"no").await.unwrap();
             server.shutdown().await.unwrap();
         };
-        let asking = async move {
-            // More than was there when the answer was sent.
+        let reading = async move {
+            // More than had arrived when the response was sent.
             client.write_all(&vec![b'x'; 60_000]).await.unwrap();
-            let mut answer = Vec::new();
-            client.read_to_end(&mut answer).await.unwrap();
-            assert_eq!(answer, b"no");
+            let mut response = Vec::new();
+            client.read_to_end(&mut response).await.unwrap();
+            assert_eq!(response, b"no");
         };
-        timeout(PATIENCE, async { tokio::join!(answering, asking) }).await.unwrap();
+        timeout(TIMEOUT, async { tokio::join!(responding, reading) }).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn client_that_sends_for_ever_is_left() {
+async fn client_that_sends_for_ever_is_disconnected() {
     let (mut server, mut client) = pair().await;
     let closing = async move {
         let began = Instant::now();
@@ -46,14 +46,14 @@ async fn client_that_sends_for_ever_is_left() {
         assert!(began.elapsed() >= LINGER);
     };
     let sending = async move { while client.write_all(&[b'x'; 1_000]).await.is_ok() {} };
-    timeout(PATIENCE, async { tokio::join!(closing, sending) }).await.unwrap();
+    timeout(TIMEOUT, async { tokio::join!(closing, sending) }).await.unwrap();
 }
 
 #[tokio::test]
-async fn client_that_closes_is_not_waited_for() {
+async fn closed_connection_does_not_linger() {
     let (mut server, client) = pair().await;
     drop(client);
     let began = Instant::now();
-    timeout(PATIENCE, server.shutdown()).await.unwrap().unwrap();
+    timeout(TIMEOUT, server.shutdown()).await.unwrap().unwrap();
     assert!(began.elapsed() < LINGER);
 }
