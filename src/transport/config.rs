@@ -52,13 +52,13 @@ impl Default for ListenConfig {
 /// Limits of gRPC connections.
 ///
 /// These are fixed: a request or a message must arrive completely within 10 s, as must the first
-/// bytes of a connection. A connection is closed when its client reads no response for 10 s, leaves
-/// bytes unacknowledged for 20 s, or does not answer a ping within 10 s; pings are sent after 30 s
-/// of silence. At most 262144 bytes of one call and 1048576 of one connection may be unread; 65536
-/// are read in one turn. A client may reset as many calls at once as may be in flight. Overhead
-/// frames (PING, SETTINGS, PRIORITY, `WINDOW_UPDATE`, `RST_STREAM`): 1000, ten more with each call,
-/// and one per second. The HPACK table has 4096 bytes, a frame 16384.
-/// `keystead_connections_ended_total` counts ended connections by reason.
+/// bytes of a connection. A connection is closed when its client reads none of its pending
+/// responses for 10 s, leaves bytes unacknowledged for 20 s, or does not answer a ping within 10 s;
+/// pings are sent after 30 s of silence. At most 262144 bytes of one call and 1048576 of one
+/// connection may be unread; 65536 are read in one turn. A client may reset as many calls at once
+/// as may be in flight. Overhead frames (PING, SETTINGS, PRIORITY, `WINDOW_UPDATE`, `RST_STREAM`):
+/// 1000, ten more with each call, and one per second. The HPACK table has 4096 bytes, a frame
+/// 16384. `keystead_connections_ended_total` counts ended connections by reason.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpcConfig {

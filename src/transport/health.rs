@@ -95,7 +95,7 @@ impl Health {
     }
 }
 
-/// `grpc.health.v1.Health`. A watch of an unknown name receives SERVICE_UNKNOWN and stays open, as
+/// `grpc.health.v1.Health`. A watch of an unknown name receives `SERVICE_UNKNOWN` and stays open, as
 /// the protocol requires.
 #[derive(Debug, Clone)]
 pub(super) struct HealthService(watch::Receiver<Statuses>);

@@ -1,4 +1,4 @@
-//! The share of the store's lookup capacity that would be left if all checks were misses.
+//! The share of the store's lookup capacity left over if all checks were misses.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -58,8 +58,8 @@ impl Metrics {
             .meter("keystead")
             .f64_observable_gauge("keystead_herd_headroom")
             .with_description(
-                "Share of the store's lookup capacity that would be left if all checks were misses; below \
-                 0 the loss of the cache would overload the store.",
+                "Share of the store's lookup capacity left over if all checks were misses; \
+                 below 0 the loss of the cache would overload the store.",
             )
             .with_unit("1")
             .with_callback(move |gauge| {
