@@ -36,6 +36,8 @@ pub mod config;
 
 pub mod transport;
 
+pub mod manage;
+
 pub mod explain;
 
 pub mod check;

@@ -8,14 +8,14 @@ use jiff::Timestamp;
 
 use super::{
     options::{self, EnvironmentOption},
-    reveal::{self, NewKeyJson},
+    reveal,
     session::Session,
     text,
 };
 use crate::{
     cli::{Failure, GlobalOptions, scope},
-    key::{Environment, NewKey, Rights, parse_network},
-    store::KeyAdmin,
+    key::{Rights, parse_network},
+    manage,
 };
 
 const EXAMPLES: &str = "\
@@ -64,19 +64,17 @@ pub(super) struct CreateArgs {
 pub(super) async fn run(args: CreateArgs, options: &GlobalOptions) -> Result<(), Failure> {
     let session = Session::open_or_create(options).await?;
     let by = &session.by;
-    let environment = Environment::from(args.environment);
+    let environment = args.environment.into();
     let rights = args.rights(by.at)?;
-    let minted = session.ring().await?.mint(environment)?;
-    let key = NewKey::minted(&minted, rights);
-    let stored = session.store.insert(std::slice::from_ref(&key), by).await;
-    stored.map_err(|error| session.refused(&error, Some(&minted.id)))?;
-
-    let record = session.stored(key, None).await;
+    // Before the secrets are opened: with an embedded store that may make them.
+    rights.check()?;
+    let ring = session.ring().await?;
+    let created = manage::create(&session.store, &ring, environment, rights, by).await;
+    let new = created.map_err(|error| session.not_created(error))?;
     if options.json {
-        let json = NewKeyJson { key: minted.key.expose(), record: &record, more: () };
-        reveal::print_json(&minted, &json)
+        reveal::print_json(&new, ())
     } else {
-        reveal::print_text(&minted, &text::details(&record, by.at))
+        reveal::print_text(&new, &text::details(&new.record, by.at))
     }
 }
 
@@ -84,7 +82,7 @@ impl CreateArgs {
     fn rights(self, now: Timestamp) -> Result<Rights, Failure> {
         let expires_at =
             self.expires_in.map(|time| options::after(now, time, "--expires-in")).transpose()?;
-        let rights = Rights {
+        Ok(Rights {
             principal: self.principal,
             name: self.name,
             scopes: self.scopes,
@@ -93,9 +91,7 @@ impl CreateArgs {
             metadata: unique(self.metadata)?,
             not_before: self.not_before,
             expires_at,
-        };
-        rights.check()?;
-        Ok(rights)
+        })
     }
 }
 

@@ -76,13 +76,6 @@ fn is_like_a_key(text: &str) -> bool {
     parts.next().is_some() && environment.is_some_and(|part| known.contains(&part))
 }
 
-/// The environment that the hint of a minted key tells, if it does.
-pub(super) fn environment_of(hint: &str) -> Option<Environment> {
-    let (_, rest) = hint.split_once('_')?;
-    let (environment, _) = rest.split_once('_')?;
-    [Environment::Live, Environment::Test].into_iter().find(|e| e.as_str() == environment)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,15 +116,6 @@ mod tests {
         }
         for id in ["key_0123456789", "17", "a_b_live", "live_key", "key_live"] {
             assert!(key_id(id).is_ok(), "{id}");
-        }
-    }
-
-    #[test]
-    fn the_hint_tells_the_environment() {
-        assert_eq!(environment_of("ks_live_…abcd"), Some(Environment::Live));
-        assert_eq!(environment_of("acme_test_…abcd"), Some(Environment::Test));
-        for none in ["", "ks", "ks_", "ks_prod_…abcd", "sk-…abcd"] {
-            assert_eq!(environment_of(none), None, "{none}");
         }
     }
 }

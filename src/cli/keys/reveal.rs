@@ -5,39 +5,41 @@ use zeroize::Zeroizing;
 
 use crate::{
     cli::{Failure, note, write_out},
-    key::{KeyRecord, Minted},
+    key::KeyRecord,
+    manage::Created,
 };
 
 /// What `--json` prints: the key, and all that is stored of it.
 #[derive(Serialize)]
-pub(super) struct NewKeyJson<'a, More: Serialize> {
+struct NewKeyJson<'a, More: Serialize> {
     /// The key itself.
-    pub(super) key: &'a str,
+    key: &'a str,
     #[serde(flatten)]
-    pub(super) record: &'a KeyRecord,
+    record: &'a KeyRecord,
     #[serde(flatten)]
-    pub(super) more: More,
+    more: More,
 }
 
-/// Prints the JSON object of a new key.
-pub(super) fn print_json(minted: &Minted, json: &impl Serialize) -> Result<(), Failure> {
-    let text = Zeroizing::new(serde_json::to_string(json)? + "\n");
-    hand_over(minted, &text)
+/// Prints the JSON object of a new key, with `more` fields.
+pub(super) fn print_json(new: &Created, more: impl Serialize) -> Result<(), Failure> {
+    let json = NewKeyJson { key: new.minted.key.expose(), record: &new.record, more };
+    let text = Zeroizing::new(serde_json::to_string(&json)? + "\n");
+    hand_over(new, &text)
 }
 
 /// Prints a new key on a line of its own, and what is to be said about it on
 /// stderr: so `KEY=$(keystead keys create …)` gets the key alone.
-pub(super) fn print_text(minted: &Minted, about: &str) -> Result<(), Failure> {
-    let text = Zeroizing::new(format!("{}\n", minted.key.expose()));
-    hand_over(minted, &text)?;
+pub(super) fn print_text(new: &Created, about: &str) -> Result<(), Failure> {
+    let text = Zeroizing::new(format!("{}\n", new.minted.key.expose()));
+    hand_over(new, &text)?;
     note(format_args!("\n{about}\nThe key above is shown this once: only a digest of it is kept."));
     Ok(())
 }
 
 /// A key that reached nobody is no use, and must not stay valid unnoticed.
-fn hand_over(minted: &Minted, text: &str) -> Result<(), Failure> {
+fn hand_over(new: &Created, text: &str) -> Result<(), Failure> {
     write_out(text).map_err(|error| {
-        let id = &minted.id;
+        let id = &new.minted.id;
         Failure::new(format!(
             "the key {id} was stored but could not be printed ({error}), so that nobody has it; \
              end it with `keystead keys revoke {id}` and mint another"

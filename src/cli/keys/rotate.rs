@@ -8,16 +8,14 @@ use serde::Serialize;
 
 use super::{
     options::{self, EnvironmentOption},
-    reveal::{self, NewKeyJson},
+    reveal,
     session::Session,
     text,
 };
 use crate::{
     cli::{Failure, GlobalOptions},
-    key::{
-        Action, Environment, KeyId, KeyRecord, Lifetime, NewKey, Rights, RightsError, Successor,
-    },
-    store::KeyAdmin,
+    key::{KeyRecord, RightsError},
+    manage::{self, CreateError, RotateError, Rotated, Rotation},
 };
 
 const EXAMPLES: &str = "\
@@ -68,119 +66,48 @@ pub(super) async fn run(args: &RotateArgs, options: &GlobalOptions) -> Result<()
     let session = Session::open(options)?;
     let by = &session.by;
     let before = session.record(&id).await?;
-    let minted = session.ring().await?.mint(args.environment_after(&before))?;
-    let lifetime = match (args.expires_in, &before.successor) {
-        (Some(time), _) => Lifetime::Until(Some(options::after(by.at, time, "--expires-in")?)),
-        (None, Some(successor)) if args.again => {
-            Lifetime::Until(lifetime_before(&session, &before, successor).await?)
-        }
-        (None, _) => Lifetime::OfOld,
-    };
-    let successor = Successor { key: NewKey::minted(&minted, Rights::default()), lifetime };
-    check(&successor.inherit(&before).rights, &before)?;
-    let retire_at = options::after(by.at, args.grace, "--grace")?;
-    let action = Action::Rotate { retire_at, again: args.again };
-    let rotated = session.store.act(&id, action, Some(&successor), by).await;
-    let old = rotated.map_err(|error| session.refused(&error, Some(&minted.id)))?;
-
-    let new = session.stored(successor.inherit(&before), Some(&id)).await;
+    let ring = session.ring().await?;
+    let rotation = args.rotation(by.at)?;
+    let rotated = manage::rotate(&session.store, &ring, &before, rotation, by).await;
+    let Rotated { new, old } = rotated.map_err(|error| failed(&session, &before, error))?;
     if options.json {
-        let more = Replaces { replaces: &old };
-        reveal::print_json(&minted, &NewKeyJson { key: minted.key.expose(), record: &new, more })
+        reveal::print_json(&new, Replaces { replaces: &old })
     } else {
         let end = text::instant(old.rights.expires_at, "never");
-        let details = text::details(&new, by.at);
-        reveal::print_text(&minted, &format!("{details}\nIt replaces {id}, which ends at {end}."))
+        let details = text::details(&new.record, by.at);
+        reveal::print_text(&new, &format!("{details}\nIt replaces {id}, which ends at {end}."))
     }
-}
-
-/// When a key that was rotated would have expired without that: its successor was
-/// given that end, or another one in its place, and was perhaps rotated itself.
-async fn lifetime_before(
-    session: &Session,
-    rotated: &KeyRecord,
-    successor: &KeyId,
-) -> Result<Option<Timestamp>, Failure> {
-    let (mut seen, mut next) = (vec![rotated.id.clone()], successor.clone());
-    loop {
-        let found = session.store.get(&next).await.map_err(|error| session.no_answer(&error))?;
-        // Plain SQL can have made a circle.
-        let Some(record) = found.filter(|record| !seen.contains(&record.id)) else {
-            return Err(needs_lifetime(rotated, &next, "is gone"));
-        };
-        let Some(further) = record.successor else {
-            let end = record.rights.expires_at;
-            let is_over = end.is_some_and(|end| end <= session.by.at);
-            return if is_over {
-                Err(needs_lifetime(rotated, &next, "has expired"))
-            } else {
-                Ok(end)
-            };
-        };
-        seen.push(record.id);
-        next = further;
-    }
-}
-
-fn needs_lifetime(rotated: &KeyRecord, successor: &KeyId, why: &str) -> Failure {
-    Failure::new(format!(
-        "it is not known how long key {} was valid before it was rotated, as its successor \
-         {successor} {why}; say how long the new key is valid with --expires-in",
-        rotated.id
-    ))
-}
-
-/// Whether the successor may have the rights that it inherits, of which plain
-/// SQL can have made anything.
-fn check(rights: &Rights, old: &KeyRecord) -> Result<(), Failure> {
-    let id = &old.id;
-    rights.check().map_err(|error| match error {
-        RightsError::NeverValid => {
-            let start = text::instant(rights.not_before, "at once");
-            Failure::new(format!(
-                "key {id} becomes valid at {start}, and its successor would have expired by then; \
-                 lengthen --expires-in"
-            ))
-        }
-        error => Failure::new(format!("key {id} has rights that no new key may have: {error}")),
-    })
 }
 
 impl RotateArgs {
-    fn environment_after(&self, old: &KeyRecord) -> Environment {
-        let chosen = self.environment.map(Environment::from);
-        chosen.or_else(|| options::environment_of(&old.hint)).unwrap_or_default()
+    fn rotation(&self, now: Timestamp) -> Result<Rotation, Failure> {
+        let expires_at = self.expires_in.map(|time| options::after(now, time, "--expires-in"));
+        Ok(Rotation {
+            retire_at: options::after(now, self.grace, "--grace")?,
+            expires_at: expires_at.transpose()?,
+            again: self.again,
+            environment: self.environment.map(Into::into),
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use jiff::{Timestamp, ToSpan};
-
-    use super::*;
-    use crate::store::fake;
-
-    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
-
-    #[test]
-    fn a_successor_that_would_never_be_valid_is_refused() {
-        let mut old = fake::record("acme", 1);
-        old.rights.not_before = Some(NOW + 720.hours());
-        let refused = |hours: i64| {
-            let rights = Rights { expires_at: Some(NOW + hours.hours()), ..old.rights.clone() };
-            check(&rights, &old).err().map(|failure| failure.message)
-        };
-        let said = refused(24).unwrap();
-        assert!(said.contains("lengthen --expires-in"), "{said}");
-        assert!(refused(720).is_some());
-        assert_eq!(refused(721), None);
-    }
-
-    #[test]
-    fn rights_that_no_key_may_have_are_not_handed_on() {
-        let mut old = fake::record("acme", 1);
-        old.rights.scopes.push("read write".to_owned());
-        let said = check(&old.rights, &old).unwrap_err().message;
-        assert!(said.contains("white space"), "{said}");
-    }
+fn failed(session: &Session, old: &KeyRecord, error: RotateError) -> Failure {
+    let id = &old.id;
+    Failure::new(match error {
+        RotateError::Store(error) => return session.no_answer(&error),
+        RotateError::ExpiryUnknown { .. } => {
+            format!("{error}; say how long the new key is valid with --expires-in")
+        }
+        RotateError::New(CreateError::Rights(RightsError::NeverValid)) => {
+            let start = text::instant(old.rights.not_before, "at once");
+            format!(
+                "key {id} becomes valid at {start}, and its successor would have expired by then; \
+                 lengthen --expires-in"
+            )
+        }
+        RotateError::New(CreateError::Rights(error)) => {
+            format!("key {id} has rights that no new key may have: {error}")
+        }
+        RotateError::New(error) => return session.not_created(error),
+    })
 }

@@ -6,7 +6,8 @@ use crate::{
     app::{hold_against, hold_beside, open_ring, open_store_alone},
     cli::{Failure, GlobalOptions, note, provenance},
     config::Config,
-    key::{KeyId, KeyRecord, KeyRing, NewKey, Revision},
+    key::{KeyId, KeyRecord, KeyRing},
+    manage::CreateError,
     store::{
         AnyStore, KeyAdmin, Page, Provenance, StoreError, StoreErrorKind, StoreUrl, StoredKey,
         WriteError,
@@ -72,27 +73,6 @@ impl Session {
         found.ok_or_else(|| self.refused(&WriteError::NotFound(id.clone()), Some(id)))
     }
 
-    /// The record of a key that has just been stored. The key must be handed
-    /// over whatever happens, so that a store that does not answer now is no
-    /// failure: the record then has the revision 0, which is not known.
-    pub(super) async fn stored(&self, key: NewKey, predecessor: Option<&KeyId>) -> KeyRecord {
-        if let Ok(Some(record)) = self.store.get(&key.id).await {
-            return record;
-        }
-        KeyRecord {
-            id: key.id,
-            hint: key.hint,
-            secret: key.secret,
-            rights: key.rights,
-            state: key.state,
-            created_at: self.by.at,
-            last_used_at: None,
-            predecessor: predecessor.cloned(),
-            successor: None,
-            revision: Revision(0),
-        }
-    }
-
     /// The store could not be read.
     pub(super) fn no_answer(&self, error: &StoreError) -> Failure {
         Failure::new(format!("the store gave no answer: {error}{}", self.remedy(error)))
@@ -113,6 +93,14 @@ impl Session {
             | WriteError::ReadOnly(_) => String::new(),
         };
         Failure::new(format!("{error}{remedy}"))
+    }
+
+    /// A new key could not be minted or stored.
+    pub(super) fn not_created(&self, error: CreateError) -> Failure {
+        match error {
+            CreateError::Write(id, error) => self.refused(&error, Some(&id)),
+            CreateError::Rights(_) | CreateError::Randomness(_) => error.into(),
+        }
     }
 
     /// What to do about it, where the store itself does not say: the embedded

@@ -14,8 +14,9 @@ use crate::{
         provenance,
     },
     config::Config,
-    key::{Environment, Minted, NewKey, Rights},
-    store::{KeyAdmin, Lookups, StoreUrl},
+    key::{Environment, Minted, Rights},
+    manage,
+    store::{Lookups, StoreUrl},
 };
 
 /// What the first key may do: what the examples of the documentation ask for.
@@ -55,7 +56,7 @@ pub(super) async fn first_key(config: &Config) -> Result<Option<First>, Failure>
     if store.history().await?.is_some_and(|history| history.any || history.expected > 0) {
         return Ok(None);
     }
-    let (key, unknown) = (ring.mint(Environment::Live)?, ring.mint(Environment::Live)?);
+    let unknown = ring.mint(Environment::Live)?;
     let rights = Rights {
         principal: "first".to_owned(),
         name: "made by `keystead serve` for an empty store".to_owned(),
@@ -63,8 +64,8 @@ pub(super) async fn first_key(config: &Config) -> Result<Option<First>, Failure>
         ..Rights::default()
     };
     let by = provenance::of("serve".to_owned());
-    store.insert(&[NewKey::minted(&key, rights)], &by).await?;
-    Ok(Some(First { key, unknown, store: path::absolute(path)? }))
+    let first = manage::create(&store, &ring, Environment::Live, rights, &by).await?;
+    Ok(Some(First { key: first.minted, unknown, store: path::absolute(path)? }))
 }
 
 impl First {

@@ -8,7 +8,7 @@ const SHOWN: usize = 20;
 
 /// Counts bad lines, and keeps the first of them with their reasons.
 #[derive(Debug, Default)]
-pub(super) struct BadLines {
+pub struct BadLines {
     first: BTreeMap<u64, String>,
     count: usize,
 }
@@ -23,11 +23,15 @@ impl BadLines {
         }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    /// Whether no line is bad.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    pub(super) const fn count(&self) -> usize {
+    /// How many lines are bad.
+    #[must_use]
+    pub const fn count(&self) -> usize {
         self.count
     }
 }

@@ -1,5 +1,7 @@
 //! What is read from a file, and what is said about it.
 
+use serde_json::json;
+
 use super::*;
 use crate::key::{Digest, NewKey, State};
 
@@ -9,11 +11,7 @@ fn sha256(number: u32) -> String {
 
 /// What a file holds, or what is wrong with the whole of it.
 fn batch(text: impl AsRef<[u8]>) -> Result<Batch, String> {
-    let mut batch = Batch::default();
-    match read(text.as_ref(), &mut batch) {
-        Ok(()) => Ok(batch),
-        Err(why) => Err(why.of("FILE").message),
-    }
+    read(text.as_ref()).map_err(|error| error.to_string())
 }
 
 /// The keys of a file without bad lines.
@@ -182,9 +180,9 @@ fn a_digest_that_stands_twice_is_bad_the_second_time() {
 #[test]
 fn a_header_that_cannot_be_used_is_wrong_with_the_whole_file() {
     for (header, told) in [
-        ("sha256,princpal", "FILE: the column `princpal` is not known; did you mean `principal`?"),
-        ("principal", "FILE: the header has no column `sha256`; add it"),
-        ("sha256,name", "FILE: the header has no column `principal`; add it"),
+        ("sha256,princpal", "the column `princpal` is not known; did you mean `principal`?"),
+        ("principal", "the header has no column `sha256`; add it"),
+        ("sha256,name", "the header has no column `principal`; add it"),
         ("sha256,principal,sha256", "the column `sha256` is there twice"),
         ("sha256;principal", "the columns are not separated by commas; do so"),
         ("abc", "the first line names no column; begin with a header such as sha256,principal"),

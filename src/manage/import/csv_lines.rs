@@ -8,7 +8,7 @@ use std::{
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
 use super::{
-    Unreadable,
+    ImportError,
     field::Field,
     line::{Draft, Line, Value, shown},
 };
@@ -21,7 +21,7 @@ const END: &[u8] = b"\n\0";
 pub(super) fn read(
     input: impl BufRead,
     take: &mut impl FnMut(u64, Result<Line, String>),
-) -> Result<(), Unreadable> {
+) -> Result<(), ImportError> {
     // A `\r` before the `\n` is trimmed with its cell.
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
@@ -57,8 +57,8 @@ fn breaks(cell: &[u8]) -> u64 {
     cell.split(|byte| *byte == b'\n').skip(1).count() as u64
 }
 
-fn form(what: impl Into<String>) -> Unreadable {
-    Unreadable::Form(what.into())
+fn form(what: impl Into<String>) -> ImportError {
+    ImportError::Form(what.into())
 }
 
 /// What other programs write between columns.
@@ -68,7 +68,7 @@ const SEPARATORS: [char; 2] = [';', '\t'];
 type Column = (String, Field);
 
 /// The columns, in their order.
-fn header(names: &[&str]) -> Result<Vec<Column>, Unreadable> {
+fn header(names: &[&str]) -> Result<Vec<Column>, ImportError> {
     // Without a header the first line may be a key and whose it is.
     if names.iter().all(|name| Field::nearest(name).is_none() && !name.contains(SEPARATORS)) {
         return Err(form(

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value as Json;
 
 use super::{
-    Unreadable,
+    ImportError,
     field::Field,
     line::{Draft, Line, Value, shown},
 };
@@ -23,7 +23,7 @@ const MAX_LINE: u64 = 1 << 20;
 pub(super) fn read(
     mut input: impl BufRead,
     take: &mut impl FnMut(u64, Result<Line, String>),
-) -> Result<(), Unreadable> {
+) -> Result<(), ImportError> {
     let mut bytes = Vec::new();
     for number in 1.. {
         bytes.clear();
