@@ -12,4 +12,4 @@ mod rotate;
 pub use change::{StateChange, change_state};
 pub use create::{CreateError, Created, create};
 pub use import::{BadLines, ImportError, Imported, import};
-pub use rotate::{RotateError, Rotated, Rotation, rotate};
+pub use rotate::{RotateError, Rotated, Rotation, environment_of, rotate};

@@ -8,6 +8,7 @@ mod json_lines;
 mod line;
 
 use std::{
+    collections::HashSet,
     io::{self, BufRead},
     time::Duration,
 };
@@ -16,7 +17,10 @@ use tokio::time::sleep;
 
 pub use self::bad_lines::BadLines;
 use self::batch::Batch;
-use crate::store::{Answer, AnyStore, KeyAdmin, Lookups, Provenance, StoreError, WriteError};
+use crate::{
+    key::Digest,
+    store::{Answer, AnyStore, KeyAdmin, Lookups, Provenance, StoreError, WriteError},
+};
 
 /// How many digests are looked up at once.
 const LOOKUP: usize = 1000;
@@ -95,8 +99,8 @@ pub async fn import(
         let end = batch.keys.len().min(done + BATCH);
         let inserted = store.insert(&batch.keys[done..end], by).await;
         if let Err(WriteError::Duplicates(positions)) = &inserted {
-            let positions: Vec<_> = positions.iter().map(|at| done + at).collect();
-            batch.drop_stored(&positions);
+            let digests = positions.iter().map(|position| batch.keys[done + position].digest);
+            batch.drop_stored(&digests.collect());
         }
         match inserted {
             Ok(()) => done = end,
@@ -129,7 +133,7 @@ fn read(mut input: impl BufRead) -> Result<Batch, ImportError> {
         }
         Some(_) => csv_lines::read(input, &mut take)?,
     }
-    batch.finish();
+    batch.keys.shrink_to_fit();
     Ok(batch)
 }
 
@@ -159,13 +163,12 @@ fn first_character(input: &mut impl BufRead) -> io::Result<(u64, Option<u8>)> {
 /// Adds the lines whose keys are stored already to the bad ones, so that one report
 /// has all of them.
 async fn drop_stored(store: &AnyStore, batch: &mut Batch) -> Result<(), StoreError> {
-    let mut stored = Vec::new();
-    for (number, chunk) in batch.keys.chunks(LOOKUP).enumerate() {
+    let mut stored = HashSet::new();
+    for chunk in batch.keys.chunks(LOOKUP) {
         let digests: Vec<_> = chunk.iter().map(|key| key.digest).collect();
         let found = store.find(&digests).await?;
-        let is_stored = |digest| matches!(found.get(digest), Some(Answer::Found(_)));
-        let positions = digests.iter().enumerate().filter(|(_, digest)| is_stored(digest));
-        stored.extend(positions.map(|(position, _)| number * LOOKUP + position));
+        let is_stored = |digest: &Digest| matches!(found.get(digest), Some(Answer::Found(_)));
+        stored.extend(digests.into_iter().filter(is_stored));
     }
     batch.drop_stored(&stored);
     Ok(())

@@ -90,9 +90,11 @@ pub async fn rotate<S: KeyAdmin>(
     }
 }
 
-/// The environment that the hint of a minted key names, if it does.
-fn environment_of(hint: &str) -> Option<Environment> {
-    let (_, rest) = hint.split_once('_')?;
+/// The environment that the text or the hint of a minted key names, whatever its
+/// prefix. `None` for any other text.
+#[must_use]
+pub fn environment_of(text: &str) -> Option<Environment> {
+    let (_, rest) = text.split_once('_')?;
     let (environment, _) = rest.split_once('_')?;
     [Environment::Live, Environment::Test].into_iter().find(|e| e.as_str() == environment)
 }
@@ -127,49 +129,7 @@ async fn original_expiry<S: KeyAdmin>(
 
 #[cfg(test)]
 mod tests {
-    use jiff::ToSpan;
-
     use super::*;
-    use crate::{
-        key::{Prefix, RightsError, Secret},
-        store::fake::{FakeStore, Mood, record},
-    };
-
-    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
-
-    /// Why a key is not rotated into one that is valid for so many hours.
-    async fn refused(old: &KeyRecord, hours: i64) -> CreateError {
-        let ring = KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap();
-        let rotation = Rotation {
-            retire_at: NOW,
-            expires_at: Some(NOW + hours.hours()),
-            again: false,
-            environment: None,
-        };
-        let by = Provenance { actor: String::new(), origin: String::new(), at: NOW };
-        let rotated = rotate(&FakeStore::new(Mood::Answers), &ring, old, rotation, &by).await;
-        let Err(RotateError::New(error)) = rotated else { panic!("{rotated:?}") };
-        error
-    }
-
-    #[tokio::test]
-    async fn a_successor_that_would_never_be_valid_is_refused() {
-        let mut old = record("acme", 1);
-        old.rights.not_before = Some(NOW + 720.hours());
-        for hours in [24, 720] {
-            let error = refused(&old, hours).await;
-            assert!(matches!(error, CreateError::Rights(RightsError::NeverValid)), "{error}");
-        }
-        assert!(matches!(refused(&old, 721).await, CreateError::Write(..)), "the store is asked");
-    }
-
-    #[tokio::test]
-    async fn rights_that_no_key_may_have_are_not_handed_on() {
-        let mut old = record("acme", 1);
-        old.rights.scopes.push("read write".to_owned());
-        let error = refused(&old, 24).await;
-        assert!(matches!(error, CreateError::Rights(_)), "{error}");
-    }
 
     #[test]
     fn the_hint_tells_the_environment() {

@@ -58,23 +58,19 @@ pub(super) struct ImportArgs {
 
 pub(super) async fn run(args: &ImportArgs, options: &GlobalOptions) -> Result<(), Failure> {
     let session = Session::open_or_create(options).await?;
-    let name = if args.is_stdin() { "stdin".to_owned() } else { args.file.display().to_string() };
-    let input = args.open().map_err(|error| unreadable(&name, &error))?;
+    let (name, input) = open(&args.file)?;
     let imported = manage::import(&session.store, input, args.skip_bad, &session.by).await;
     report(&session, &imported.map_err(|error| failed(&session, &name, error))?, options)
 }
 
-impl ImportArgs {
-    fn is_stdin(&self) -> bool {
-        self.file == Path::new("-")
+/// What the input is called in messages, and the input.
+fn open(file: &Path) -> Result<(String, Box<dyn BufRead>), Failure> {
+    if file == Path::new("-") {
+        return Ok(("stdin".to_owned(), Box::new(io::stdin().lock())));
     }
-
-    fn open(&self) -> io::Result<Box<dyn BufRead>> {
-        if self.is_stdin() {
-            return Ok(Box::new(io::stdin().lock()));
-        }
-        Ok(Box::new(BufReader::with_capacity(1 << 16, File::open(&self.file)?)))
-    }
+    let name = file.display().to_string();
+    let opened = File::open(file).map_err(|error| unreadable(&name, &error))?;
+    Ok((name, Box::new(BufReader::with_capacity(1 << 16, opened))))
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Failure {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::{
     cli::Failure,
     key::{Environment, KeyId},
+    manage::environment_of,
 };
 
 /// `--env`.
@@ -59,21 +60,13 @@ pub(super) fn after(now: Timestamp, time: Duration, flag: &str) -> Result<Timest
 /// Reads the id of a key. A key that was given in its place is not repeated in
 /// the message.
 pub(super) fn key_id(text: &str) -> Result<KeyId, Failure> {
-    if is_like_a_key(text) {
+    if environment_of(text).is_some() {
         return Err(Failure::new(
             "that is a key, not the id of one (key_…); `keystead keys list` shows the id beside \
              the last four digits of the key",
         ));
     }
     Ok(text.parse::<KeyId>()?)
-}
-
-/// Whether it begins as minted keys do, whatever the prefix.
-fn is_like_a_key(text: &str) -> bool {
-    let mut parts = text.splitn(3, '_');
-    let environment = parts.nth(1);
-    let known = [Environment::Live, Environment::Test].map(Environment::as_str);
-    parts.next().is_some() && environment.is_some_and(|part| known.contains(&part))
 }
 
 #[cfg(test)]

@@ -23,9 +23,7 @@ impl BadLines {
         }
     }
 
-    /// Whether no line is bad.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.count == 0
     }
 

@@ -10,8 +10,9 @@ use csv::{ByteRecord, ReaderBuilder, Terminator};
 use super::{
     ImportError,
     field::Field,
-    line::{Draft, Line, Value, shown},
+    line::{Draft, Value, shown},
 };
+use crate::key::NewKey;
 
 /// Stands as a line of its own after the last line, so that every record ends
 /// with `\n` and one that takes the rest of the file is recognised.
@@ -20,7 +21,7 @@ const END: &[u8] = b"\n\0";
 /// Reads all lines after the header. Blank ones do not count.
 pub(super) fn read(
     input: impl BufRead,
-    take: &mut impl FnMut(u64, Result<Line, String>),
+    take: &mut impl FnMut(u64, Result<NewKey, String>),
 ) -> Result<(), ImportError> {
     // A `\r` before the `\n` is trimmed with its cell.
     let mut reader = ReaderBuilder::new()
@@ -98,7 +99,7 @@ fn header(names: &[&str]) -> Result<Vec<Column>, ImportError> {
     if problems.is_empty() { Ok(columns) } else { Err(form(problems.join("\n"))) }
 }
 
-fn line(columns: &[Column], cells: &[&str]) -> Result<Line, String> {
+fn line(columns: &[Column], cells: &[&str]) -> Result<NewKey, String> {
     if cells.len() != columns.len() {
         return Err(format!(
             "it has {} cells where the header has {}; put quotation marks around a cell with a \

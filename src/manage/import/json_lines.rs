@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{self, BufRead, Read},
+    io::{BufRead, Read},
 };
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -12,8 +12,9 @@ use serde_json::Value as Json;
 use super::{
     ImportError,
     field::Field,
-    line::{Draft, Line, Value, shown},
+    line::{Draft, Value, shown},
 };
+use crate::key::NewKey;
 
 /// The longest line, in bytes: several times one that has all that a key may
 /// carry.
@@ -22,7 +23,7 @@ const MAX_LINE: u64 = 1 << 20;
 /// Reads all lines. Blank ones do not count.
 pub(super) fn read(
     mut input: impl BufRead,
-    take: &mut impl FnMut(u64, Result<Line, String>),
+    take: &mut impl FnMut(u64, Result<NewKey, String>),
 ) -> Result<(), ImportError> {
     let mut bytes = Vec::new();
     for number in 1.. {
@@ -33,7 +34,7 @@ pub(super) fn read(
             break;
         }
         if length == limit && !bytes.ends_with(b"\n") {
-            skip_line(&mut input)?;
+            input.skip_until(b'\n')?;
             take(number, Err(format!("it is longer than {MAX_LINE} bytes; shorten it")));
         } else if !bytes.trim_ascii().is_empty() {
             take(number, line(bytes.trim_ascii()));
@@ -42,19 +43,7 @@ pub(super) fn read(
     Ok(())
 }
 
-fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = input.fill_buf()?;
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let length = end.map_or(buffer.len(), |end| end + 1);
-        input.consume(length);
-        if end.is_some() || length == 0 {
-            return Ok(());
-        }
-    }
-}
-
-fn line(bytes: &[u8]) -> Result<Line, String> {
+fn line(bytes: &[u8]) -> Result<NewKey, String> {
     if !bytes.starts_with(b"{") {
         return Err("it is no JSON object; write {\"sha256\": …, \"principal\": …}".to_owned());
     }

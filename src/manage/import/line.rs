@@ -6,15 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::field::Field;
-use crate::key::{Digest, NetworkError, Rights, State, parse_network};
-
-/// A key that a line describes, within all bounds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) digest: Digest,
-    pub(super) rights: Rights,
-    pub(super) state: State,
-}
+use crate::key::{Digest, KeyId, NetworkError, NewKey, Rights, State, parse_network};
 
 /// One value of a line. Each says what is wrong if it is something else.
 pub(super) trait Value {
@@ -66,8 +58,8 @@ impl Draft {
         Ok(())
     }
 
-    /// The line, if nothing is missing and all is within bounds.
-    pub(super) fn finish(self) -> Result<Line, String> {
+    /// The key that the line describes, if nothing is missing and all is within bounds.
+    pub(super) fn finish(self) -> Result<NewKey, String> {
         let Some(digest) = self.digest else {
             return Err(if self.minted_here {
                 "it is a key that keystead minted: it has no `sha256`, and moves with the database \
@@ -81,7 +73,9 @@ impl Draft {
             return Err("`principal` is missing; write whose key it is".to_owned());
         }
         self.rights.check().map_err(|error| error.to_string())?;
-        Ok(Line { digest, rights: self.rights, state: self.state })
+        let id = KeyId::generate().map_err(|error| error.to_string())?;
+        let Self { rights, state, .. } = self;
+        Ok(NewKey { id, digest, secret: None, hint: String::new(), rights, state })
     }
 }
 

@@ -270,10 +270,11 @@ fn a_line_of_csv_that_cannot_be_read_is_bad_and_the_next_is_read() {
 fn keys_that_are_stored_already_are_dropped_and_their_lines_are_bad() {
     let line = |i: u32| json!({"sha256": sha256(i), "principal": i.to_string()}).to_string();
     let mut batch = batch((0..5).map(line).collect::<Vec<_>>().join("\n")).unwrap();
-    batch.drop_stored(&[1, 3]);
+    let stored = [&batch.keys[1], &batch.keys[3]].map(|key| key.digest);
+    batch.drop_stored(&stored.into());
     let left: Vec<_> = batch.keys.iter().map(|key| key.rights.principal.as_str()).collect();
     assert_eq!(left, ["0", "2", "4"]);
-    batch.drop_stored(&[1]);
+    batch.drop_stored(&[batch.keys[1].digest].into());
     let told = batch.bad.to_string();
     for line in ["line 2: its key is stored already", "line 4: ", "line 3: "] {
         assert!(told.contains(line), "{told}");

@@ -261,3 +261,22 @@ async fn a_key_whose_successor_is_gone_is_rotated_again_for_a_time_that_is_told(
     assert!(error.contains("say how long the new key is valid with --expires-in"), "{error}");
     keystead.run(["keys", "rotate", id, "--again", "--expires-in", "30d"]).await.ok();
 }
+
+#[tokio::test]
+async fn a_successor_that_no_key_may_be_is_refused_with_the_remedy() {
+    let keystead = Keystead::new();
+    let old = mint(&keystead, &["--not-before", "2999-01-01T00:00:00.5Z"]).await;
+    let id = text(&old, "id");
+    let error = keystead.run(["keys", "rotate", id, "--expires-in", "1d"]).await.failed(1);
+    let said = format!(
+        "keystead: key {id} becomes valid at 2999-01-01T00:00:00Z, and its successor would have \
+         expired by then; lengthen --expires-in\n"
+    );
+    assert_eq!(error, said);
+    let db = rusqlite::Connection::open(keystead.path("keystead.db")).unwrap();
+    db.execute("UPDATE api_keys SET scopes = '[\"read write\"]'", ()).unwrap();
+    let error = keystead.run(["keys", "rotate", id]).await.failed(1);
+    let said = format!("key {id} has rights that no new key may have: the scope \"read write\"");
+    assert!(error.contains(&said), "{error}");
+    assert_eq!(list(&keystead).await.len(), 1);
+}
