@@ -63,6 +63,10 @@ impl Site {
         assert_eq!(status["state"], "degraded", "{status}");
         assert_eq!(status["dominant_cause"]["tier"], "write_path", "{status}");
         assert_eq!(status["tiers"]["store"]["state"], "up", "{status}");
+        eventually("the log has a line of it", async || {
+            (!self.lines("WARN").is_empty()).then_some(())
+        })
+        .await;
         let lines = self.lines("WARN");
         assert_eq!(lines.len(), 1, "{lines:?}");
         (status["tiers"]["write_path"].clone(), lines[0].clone())
