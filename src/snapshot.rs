@@ -1,16 +1,16 @@
-//! What is in memory, kept on disk, so that a restart during an outage of the
-//! store serves warm keys.
+//! Snapshot and journal: the cache on disk, so that a restart during a store outage serves warm
+//! keys.
 //!
-//! There are three files. The *snapshot* holds every record in memory and what is
-//! known of keys that have ended, and is replaced as a whole now and then. The
-//! *changes* beside it hold, one by one, what the feed has brought since and which keys
-//! rows said to have ended: an entry whose key has changed since the snapshot was
-//! written is not read back, so that a key that was revoked before the restart is not
-//! served. The *end* says how far the changes go, and which snapshot was the last. None
-//! is any use without the others, and all are sealed with a key derived from the secrets.
+//! There are three files. The *snapshot* holds every cached record and every tombstone (a key
+//! known to be revoked or deleted); it is periodically replaced as a whole. The *journal*
+//! beside it holds each change that the feed has applied since, and each key that a lookup
+//! found ended. A restart skips entries whose key changed after the snapshot was written, so a
+//! key revoked before the restart is not served. The *end file* holds the length of the journal
+//! and the serial of the last snapshot. Each file is useless without the other two, and each is
+//! sealed with a key derived from the secrets.
 //!
-//! Nothing here is in the way of a check: the files are written by threads of
-//! their own, from queues that never make anybody wait.
+//! Checks never wait for any of this: separate threads write the files, from queues whose senders
+//! never wait.
 
 mod blocks;
 mod config;
@@ -55,49 +55,49 @@ use crate::{
     time::Clock,
 };
 
-/// How many changes may wait to be kept, about 10 MB. They wait for one flush of the
-/// disk, a few milliseconds. At the bound a change is lost, and the snapshot with it.
+/// Capacity of the journal queue in changes, about 10 MB. It drains with one disk flush, within
+/// a few milliseconds. A change that finds it full is lost, and the snapshot is removed with
+/// it.
 const MAX_QUEUED: usize = 256_000;
 
-/// Where the snapshot is, whose it is, and what may be read from it.
+/// Configuration of the snapshot files and limits on what is restored.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The file.
+    /// Path of the snapshot.
     pub path: PathBuf,
-    /// How often it is written.
+    /// Interval between snapshots.
     pub every: Duration,
-    /// The store that the memory is filled from.
+    /// Store that fills the cache.
     pub store: StoreIdentity,
-    /// The keys of the seal.
+    /// Seal keys.
     pub seals: Seals,
-    /// Entries that are this old or older are not read: the longest time that a
-    /// record may be served.
+    /// Entries of this age or older are not restored: the longest time a record may be served.
     pub max_age: Duration,
-    /// Whether the store numbers its changes. One that does not (`store.relation`)
-    /// has nothing to be replayed, and entries age by themselves.
+    /// Whether the store numbers its changes. One that does not (`store.relation`) has no
+    /// changes to replay; its entries age out instead.
     pub numbered: bool,
 }
 
-/// What was read from a snapshot.
+/// Summary of a restored snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restored {
-    /// Up to where changes had been applied to the entries. Those after it are
-    /// to be replayed before one of them counts as fresh.
+    /// Position up to which changes had been applied to the entries. Entries count as fresh
+    /// only after later changes are replayed.
     pub position: Position,
-    /// Since when no change was missed, up to `position`.
+    /// Start of the coverage: no change was missed from here up to `position`.
     pub covered_since: Instant,
-    /// How many entries are in memory.
+    /// Number of entries in the cache.
     pub entries: usize,
-    /// How long ago the snapshot was written.
+    /// Age of the snapshot.
     pub since_written: Duration,
 }
 
-/// A memory that was filled from disk, if there was something to fill it from.
+/// A cache, filled from the snapshot if one could be restored.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The memory.
+    /// The cache.
     pub memory: Arc<Memory>,
-    /// What was read; `None` when the service starts without.
+    /// Summary of the snapshot; `None` if the cache starts empty.
     pub restored: Option<Restored>,
     keeper: Keeper,
     setup: Setup,
@@ -105,11 +105,10 @@ pub struct Loaded {
     clock: Clock,
 }
 
-/// Reads the snapshot into a memory made by `empty`.
+/// Reads the snapshot into a cache made by `empty`.
 ///
-/// One that cannot be trusted is refused with a line in the log, and the memory
-/// is empty. Reads on a thread of its own; a million entries take
-/// one to two seconds on two cores that have much other work.
+/// An untrusted snapshot is refused with a warning, and the cache starts without entries. Reads
+/// on a blocking thread; a million entries take one to two seconds on two busy cores.
 pub async fn load(
     setup: Setup,
     empty: impl Fn() -> Memory + Send + 'static,
@@ -123,21 +122,25 @@ pub async fn load(
         let mut keeper = Keeper::new(path.clone(), store, seals);
         let memory = empty();
         let outcome = keeper.restore(&memory, max_age, now);
-        tell(&path, &outcome, &logged);
+        log_outcome(&path, &outcome, &logged);
         match outcome {
             Ok(restored) => (keeper, memory, restored),
-            // What is known of keys that have ended.
+            // Tombstones alone.
             Err(_) if memory.is_empty() => (keeper, memory, None),
             Err(_) => (keeper, empty(), None),
         }
     });
-    // It is never cancelled; a panic in it is one here.
+    // The task is never cancelled; a panic in it is resumed here.
     let (keeper, memory, restored) =
         reading.await.unwrap_or_else(|died| std::panic::resume_unwind(died.into_panic()));
     Loaded { memory: Arc::new(memory), restored, keeper, setup, metrics, clock }
 }
 
-fn tell(path: &std::path::Path, outcome: &Result<Option<Restored>, Refusal>, metrics: &Metrics) {
+fn log_outcome(
+    path: &std::path::Path,
+    outcome: &Result<Option<Restored>, Refusal>,
+    metrics: &Metrics,
+) {
     let path = path.display();
     match outcome {
         Ok(Some(Restored { entries, position, since_written, .. })) => {
@@ -147,13 +150,13 @@ fn tell(path: &std::path::Path, outcome: &Result<Option<Restored>, Refusal>, met
             metrics.snapshot_load(SnapshotLoad::Restored);
         }
         Ok(None) => {
-            tracing::info!(%path, "there is no snapshot yet; starting with an empty memory");
+            tracing::info!(%path, "no snapshot yet; starting with an empty cache");
             metrics.snapshot_load(SnapshotLoad::None);
         }
         Err(reason) => {
             tracing::warn!(
                 %path, %reason,
-                "the snapshot is not used; starting with an empty memory, and writing a new one when the store has answered"
+                "snapshot refused; starting with an empty cache and writing a new snapshot once the store has answered"
             );
             metrics.snapshot_load(SnapshotLoad::Refused);
         }
@@ -161,11 +164,11 @@ fn tell(path: &std::path::Path, outcome: &Result<Option<Restored>, Refusal>, met
 }
 
 impl Loaded {
-    /// What keeps the files from now on.
+    /// Splits into the journal that records changes and the writer that maintains the files.
     ///
-    /// `position` says up to where changes have been applied to the memory;
-    /// `coverage` since when none has been missed. Whoever writes both, when
-    /// changes were missed, begins the coverage anew first.
+    /// `position` is the position up to which changes have been applied to the cache;
+    /// `coverage` is the time since which none was missed. After missed changes, their writer
+    /// must restart the coverage before it moves the position.
     #[must_use]
     pub fn keep(
         self,
@@ -205,8 +208,8 @@ impl Loaded {
     }
 }
 
-/// Where changes are noted, so that they outlive the process. Clones share it;
-/// the default keeps nothing.
+/// Records changes on disk, so that they survive a crash. Clones share one queue; the default
+/// records nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Journal(Option<Arc<Queue>>);
 
@@ -217,19 +220,19 @@ struct Queue {
     metrics: Arc<Metrics>,
 }
 
-/// That a change could not be queued.
+/// Signals that a change could not be queued.
 #[derive(Debug, Default)]
 struct Lost {
     flag: AtomicBool,
-    bell: Notify,
+    notify: Notify,
 }
 
 impl Journal {
-    /// Notes changes. Never waits: they are on disk a few milliseconds later.
+    /// Queues changes for the journal. Never waits: they are on disk a few milliseconds later.
     ///
-    /// To be called when they have been applied to the memory and before the position,
-    /// or a caller, is told: what is noted by then may be left out of the changes
-    /// beside the next snapshot, and what is past the position may not.
+    /// Call it after the changes have been applied to the cache, and before the position is
+    /// published or a caller is answered. The next journal may omit changes noted by then, but
+    /// none past the position.
     pub fn note(&self, changes: &[Change]) {
         let Some(queue) = self.0.as_deref().filter(|_| !changes.is_empty()) else {
             return;
@@ -239,11 +242,9 @@ impl Journal {
         } else {
             queue.metrics.snapshot_changes_lost(changes.len());
             if !queue.lost.flag.swap(true, Ordering::AcqRel) {
-                tracing::warn!(
-                    "changes come faster than they can be kept on disk; the snapshot is removed, and written anew"
-                );
+                tracing::warn!("journal queue is full; the snapshot is removed and written again");
             }
-            queue.lost.bell.notify_one();
+            queue.lost.notify.notify_one();
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Blocks with a seal each, so that they can be checked one by one and by several
-//! threads at once.
+//! Sealed blocks, checked independently and by several threads at once.
 //!
-//! The seal of a block covers the seal of the head, which is another one for each
-//! file, and the number of the block: none can be taken out, moved, repeated or
-//! brought from another file. The end has a seal of the same kind.
+//! The seal of a block covers the seal of the head, which is unique to each file, and the block
+//! number: no block can be removed, moved, repeated or copied from another file. The end of the
+//! file has a seal of the same kind.
 
 use std::io::{self, Read, Write};
 
@@ -13,19 +12,19 @@ use super::{
     seal::{MARK_LEN, Mark, Seal, Sealing},
 };
 
-/// How many bytes a block has when it is full; the last entry may go beyond. To seal and
-/// write so much takes some ten microseconds.
+/// Size in bytes at which a block is written; its last entry may exceed it. Sealing and writing
+/// one takes about ten microseconds.
 pub(super) const BLOCK_BYTES: usize = 1 << 14;
 
 const MAX_BLOCK_BYTES: usize = BLOCK_BYTES + 2 * MAX_ENTRY_BYTES;
 
-/// What a file ends with, behind the last seal.
+/// Trailer of a file, after the last seal.
 pub(super) const END: [u8; 8] = *b"ks-end.\n";
 
-/// How long the part behind the last block is.
+/// Length in bytes of everything after the last block.
 pub(super) const END_LEN: usize = 4 + 8 + MARK_LEN + END.len();
 
-/// A seal that is to be put under the next block.
+/// Computes the seal of the next block.
 #[derive(Debug, Clone)]
 struct Chain {
     seal: Seal,
@@ -48,14 +47,14 @@ impl Chain {
     }
 }
 
-/// Writes blocks behind a head.
+/// Writes blocks after a head.
 pub(super) struct Writer<W> {
     inner: W,
     chain: Chain,
 }
 
 impl<W: Write> Writer<W> {
-    /// Puts the head, and its seal under it.
+    /// Writes the head and its seal.
     pub(super) fn begin(mut inner: W, seal: &Seal, head: &[u8]) -> io::Result<Self> {
         let mut sealing = seal.begin();
         sealing.update(head);
@@ -65,13 +64,13 @@ impl<W: Write> Writer<W> {
         Ok(Self { inner, chain: Chain::new(seal.clone(), mark) })
     }
 
-    /// Puts a block, which is not empty.
+    /// Writes a non-empty block.
     pub(super) fn put(&mut self, block: &[u8]) -> io::Result<()> {
         let length = u32::try_from(block.len()).map_err(io::Error::other)?;
         self.part(length.to_le_bytes(), block)
     }
 
-    /// Puts the end, which says how many entries there are.
+    /// Writes the end of the file with its entry count.
     pub(super) fn finish(mut self, count: u64) -> io::Result<W> {
         self.part([0; 4], &count.to_le_bytes())?;
         self.inner.write_all(&END)?;
@@ -88,37 +87,37 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads the blocks behind a head whose seal is right.
+/// Reads the blocks after a head whose seal has been verified.
 #[derive(Debug)]
 pub(super) struct Reader<R> {
     source: R,
     chain: Chain,
-    /// How many entries there are, once the end was read.
+    /// Number of entries; `None` until the end of the file is read.
     count: Option<u64>,
     stopped: bool,
 }
 
-/// A block of which nothing may be believed yet.
+/// A block whose seal has not been verified.
 pub(super) struct Unchecked {
     sealing: Sealing,
     mark: Mark,
 }
 
 impl<R: Read> Reader<R> {
-    /// From behind the seal of the head, `head`.
+    /// Reads from the end of the head's seal `head`.
     pub(super) fn new(source: R, seal: Seal, head: Mark) -> Self {
         Self { source, chain: Chain::new(seal, head), count: None, stopped: false }
     }
 
-    /// The same, over another file.
+    /// Continues on another source.
     #[cfg(test)]
     pub(super) fn over<S>(self, source: S) -> Reader<S> {
         let Self { chain, count, stopped, .. } = self;
         Reader { source, chain, count, stopped }
     }
 
-    /// Puts the next block into `bytes`; `None` when there is no further one, or
-    /// somebody has stopped.
+    /// Reads the next block into `bytes`; `None` at the end of the file or after
+    /// [`stop`](Self::stop).
     pub(super) fn next(&mut self, bytes: &mut Vec<u8>) -> Result<Option<Unchecked>, Refusal> {
         if self.stopped {
             return Ok(None);
@@ -138,7 +137,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(Unchecked { sealing, mark: self.array()? }))
     }
 
-    /// Reads the end, behind which there is nothing.
+    /// Reads the end of the file; further bytes are refused.
     fn end(&mut self, mut sealing: Sealing) -> Result<(), Refusal> {
         let count = self.array()?;
         sealing.update(&count);
@@ -151,12 +150,12 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Ends the reading for all who share it.
+    /// Stops every thread that shares the reader.
     pub(super) const fn stop(&mut self) {
         self.stopped = true;
     }
 
-    /// How many entries there should be; `None` before the end.
+    /// Expected number of entries; `None` before the end of the file.
     pub(super) const fn count(&self) -> Option<u64> {
         self.count
     }
@@ -167,7 +166,8 @@ impl<R: Read> Reader<R> {
         Ok(bytes)
     }
 
-    /// That there is an end was seen before: what is missing is missing within.
+    /// `Sealed::open` has found the trailer, so missing bytes are damage and not a truncated
+    /// file.
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Refusal> {
         self.source.read_exact(bytes).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Refusal::Changed,
@@ -177,7 +177,7 @@ impl<R: Read> Reader<R> {
 }
 
 impl Unchecked {
-    /// The block, if its seal is right.
+    /// Returns the block if its seal is valid.
     pub(super) fn checked(self, bytes: &[u8]) -> Result<&[u8], Refusal> {
         let Self { mut sealing, mark } = self;
         sealing.update(bytes);

@@ -1,14 +1,12 @@
-//! How far the changes go, beside them, so that what was cut off behind the last one
-//! that was kept is missed.
+//! The end file: the length of the journal, so that a truncated journal is detected.
 //!
 //! ```text
 //! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · next 8 · tag 16
 //! serial 8 · upcoming 8 · seal 32, over everything before it
 //! ```
 //!
-//! It is written over when changes have been forced to disk, before a snapshot is put
-//! in its place and after. It fits into one sector
-//! of a disk: half of it is never written.
+//! It is overwritten after each flush of the journal, and before and after a snapshot is
+//! renamed into place. It fits into one disk sector, so a write is never partial.
 
 use std::{
     fs::File,
@@ -30,24 +28,24 @@ const VERSION: u32 = 2;
 const BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + TAG_LEN + 8 + 8;
 const LEN: usize = BODY_LEN + MARK_LEN;
 
-/// What there is at least.
+/// Lower bound of what the snapshot and the journal contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) lineage: Lineage,
-    /// How many changes of the lineage have been kept.
+    /// Number of changes journaled in this lineage.
     pub(super) next: u64,
-    /// The tag of the last of them, by which other changes with the same numbers
-    /// are told apart.
+    /// Tag of the last of them, which distinguishes it from another change with the same
+    /// number.
     pub(super) tag: Tag,
-    /// The serial of the last snapshot that was put in its place.
+    /// Serial of the last snapshot renamed into place.
     pub(super) serial: u64,
-    /// That of the one that was about to be, or the same. A later one is of another
-    /// moment.
+    /// Serial of the snapshot about to be renamed into place, else `serial`. A later serial
+    /// comes from a different set of files.
     pub(super) upcoming: u64,
 }
 
 impl End {
-    /// Reads the one that is beside a snapshot, and leaves it open to be written over.
+    /// Reads the end file of a snapshot and keeps it open for overwriting.
     pub(super) fn open(files: &Files, seals: &Seals) -> Result<(Self, File), Refusal> {
         let file = open_private(&files.end, true)?.ok_or(Refusal::NoEnd)?;
         let mut bytes = Vec::with_capacity(LEN);
@@ -75,7 +73,7 @@ impl End {
         }
     }
 
-    /// Writes it into a new file, in the place of what is there.
+    /// Writes a new file and renames it over the existing one.
     pub(super) fn begin(self, files: &Files, seal: &Seal) -> io::Result<File> {
         let mut file = Files::draft(&files.end)?;
         file.write_all(&self.to_bytes(seal))?;
@@ -84,7 +82,7 @@ impl End {
         Ok(file)
     }
 
-    /// Writes it over the one in a file.
+    /// Overwrites an open end file and flushes it.
     pub(super) fn write(self, file: &File, seal: &Seal) -> io::Result<()> {
         file.write_all_at(&self.to_bytes(seal), 0)?;
         file.sync_data()

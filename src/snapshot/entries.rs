@@ -1,15 +1,15 @@
-//! The records of one block of a snapshot: entries and tombstones.
+//! Records in one block of a snapshot: entries and tombstones.
 //!
 //! ```text
-//! one after the other: length · what it is 1 · digest 32 · one of
-//! 0: validated_at 8 · number of its profile ·
-//!    the profile, if the number is new in this block: length · bytes · the key
+//! records in sequence: length · type 1 · digest 32 · one of
+//! 0, entry: validated_at 8 · profile number ·
+//!    the profile, if its number is new in this block: length · bytes · the key
 //! 1, revoked: nothing
 //! 2, deleted: revision 8
 //! ```
 //!
-//! Lengths and numbers are LEB128. What is behind the key is passed over, so that an
-//! entry may gain fields there without a new version of the format.
+//! Lengths and numbers are LEB128. Bytes after the key are skipped, so an entry may gain fields
+//! there without a new format version.
 
 use std::collections::HashMap;
 
@@ -24,32 +24,31 @@ use crate::{
     key::{CompactKey, Digest, NotAKey, NotAProfile, Profile, Revision, varint},
 };
 
-/// The most bytes that one entry may take: several times what a key within the
-/// bounds of `key::bounds` takes. A larger one, from a table that was brought
-/// along, is not kept.
+/// Maximum size of an entry in bytes: several times that of a key within `key::bounds`. A
+/// larger entry, from a table of the user's own, is left out.
 pub(super) const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 const ENTRY: u8 = 0;
 const REVOKED: u8 = 1;
 const DELETED: u8 = 2;
 
-/// More than an entry takes besides its profile and its texts.
+/// Upper bound in bytes of an entry without its profile and texts.
 const NUMBERS_BYTES: usize = 128;
 
-/// Entries on their way into a block.
+/// Builder of a block.
 #[derive(Default)]
 pub(super) struct Draft {
     bytes: Vec<u8>,
-    /// The number of each profile, by its address.
+    /// Profile numbers by address.
     numbers: HashMap<usize, usize>,
-    /// Held, so that no other one comes to be at the same address.
+    /// Keeps each profile alive, so that its address is not reused.
     profiles: Vec<Profile>,
-    /// The entry that is being put together.
+    /// Scratch buffer for the current entry.
     entry: Vec<u8>,
 }
 
 impl Draft {
-    /// Adds an entry. False if it is too large to be kept.
+    /// Adds an entry. Returns false if it exceeds [`MAX_ENTRY_BYTES`].
     pub(super) fn add(
         &mut self,
         digest: &Digest,
@@ -94,12 +93,12 @@ impl Draft {
         varint::put(&mut self.bytes, &self.entry);
     }
 
-    /// The block so far.
+    /// Contents of the block so far.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Begins the next block.
+    /// Starts the next block.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.numbers.clear();
@@ -107,8 +106,8 @@ impl Draft {
     }
 }
 
-/// Reads all records of a block, in their order; returns how many there are.
-/// `shared` says which copy of a profile is to be used.
+/// Passes the records of a block to `keep`, in order, and returns their number. `shared`
+/// deduplicates profiles.
 pub(super) fn read(
     mut block: &[u8],
     shared: impl Fn(&Profile) -> Profile,
@@ -117,9 +116,9 @@ pub(super) fn read(
     let (mut profiles, mut count) = (Vec::new(), 0);
     while !block.is_empty() {
         let mut bytes = varint::take(&mut block).ok_or(NOT_AN_ENTRY)?;
-        let [what] = take(&mut bytes)?;
+        let [record_type] = take(&mut bytes)?;
         let digest = take(&mut bytes).map(Digest::from_bytes)?;
-        keep(match what {
+        keep(match record_type {
             ENTRY => Record::Entry(read_entry(digest, &mut bytes, &mut profiles, &shared)?),
             REVOKED => Record::Tombstone(digest, Tombstone::Revoked),
             DELETED => {
@@ -133,7 +132,7 @@ pub(super) fn read(
     Ok(count)
 }
 
-/// What follows the digest of an entry.
+/// Reads the part of an entry after its digest.
 fn read_entry(
     digest: Digest,
     bytes: &mut &[u8],
@@ -141,7 +140,7 @@ fn read_entry(
     shared: impl Fn(&Profile) -> Profile,
 ) -> Result<Entry, Refusal> {
     let validated_at = Timestamp::from_microsecond(i64::from_le_bytes(take(bytes)?))
-        .map_err(|_| Refusal::Unreadable("an entry in it names a time that there is not"))?;
+        .map_err(|_| Refusal::Unreadable("an entry in it has an invalid timestamp"))?;
     let number = varint::take_length(bytes).ok_or(NOT_AN_ENTRY)?;
     if number == profiles.len() {
         let profile = varint::take(bytes).ok_or(NOT_AN_ENTRY)?;
@@ -152,7 +151,7 @@ fn read_entry(
     Ok(Entry { digest, validated_at, known })
 }
 
-const NOT_AN_ENTRY: Refusal = Refusal::Unreadable("an entry in it is no record of a key");
+const NOT_AN_ENTRY: Refusal = Refusal::Unreadable("an entry in it is not a key record");
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Refusal> {
     let (first, rest) = bytes.split_first_chunk().ok_or(NOT_AN_ENTRY)?;

@@ -1,5 +1,4 @@
-//! The files of a snapshot: private, replaced as a whole, and those of one
-//! instance.
+//! Snapshot files: private, replaced as a whole, and locked by one instance.
 
 use std::{
     ffi::OsString,
@@ -12,23 +11,22 @@ use std::{
 use super::Refusal;
 use crate::access::{Group, private};
 
-/// The files, for as long as no other process has them.
+/// Paths of the files, locked against other processes.
 #[derive(Debug)]
 pub(super) struct Files {
     /// The snapshot.
     pub(super) snapshot: PathBuf,
-    /// The changes since.
+    /// The journal.
     pub(super) changes: PathBuf,
-    /// How far they go.
+    /// The end file.
     pub(super) end: PathBuf,
     folder: PathBuf,
-    /// Locked until it is closed.
+    /// Holds the lock until it is dropped.
     _lock: File,
 }
 
 impl Files {
-    /// Takes the files for this process, and removes what an earlier one left
-    /// half-written.
+    /// Locks the files for this process and removes incomplete drafts of an earlier one.
     pub(super) fn claim(path: &Path) -> io::Result<Self> {
         let lock = OpenOptions::new()
             .write(true)
@@ -56,40 +54,40 @@ impl Files {
         Ok(files)
     }
 
-    /// A new empty file that is to replace `target`, mode 0600.
+    /// Creates an empty draft to replace `target`, mode 0600.
     pub(super) fn draft(target: &Path) -> io::Result<File> {
         let draft = draft_of(target);
         remove(&draft)?;
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)
     }
 
-    /// Puts the draft, which has been forced to disk, in the place of `target`.
+    /// Renames the draft, already flushed, over `target`.
     pub(super) fn replace(&self, target: &Path) -> io::Result<()> {
         fs::rename(draft_of(target), target)?;
         self.sync()
     }
 
-    /// Throws a draft away.
+    /// Removes a draft.
     pub(super) fn discard_draft(target: &Path) {
-        // Whatever is left is removed before the next one.
+        // The next draft removes any leftover.
         let _ = remove(&draft_of(target));
     }
 
-    /// Removes one of the files for good.
+    /// Removes `target` and flushes the folder.
     pub(super) fn remove(&self, target: &Path) -> io::Result<()> {
         remove(target)?;
         self.sync()
     }
 
-    /// Forces the names of the files to disk.
+    /// Flushes the folder entries to disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
 }
 
-/// Opens a file that nobody else may read or write. `None` when there is none.
+/// Opens a file that only this user may read or write; `None` if it does not exist.
 pub(super) fn open_private(path: &Path, write: bool) -> Result<Option<File>, Refusal> {
-    // Looked at before it is opened: opening a pipe would wait for its other end.
+    // Checked before opening, as opening a pipe waits for its other end.
     match fs::metadata(path) {
         Ok(found) => is_private(path, &found)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -118,7 +116,7 @@ fn draft_of(target: &Path) -> PathBuf {
     with(target, ".new")
 }
 
-/// A name with something added behind it, whatever it is.
+/// Appends `more` to a file name that need not be UTF-8.
 fn with(path: &Path, more: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(more);

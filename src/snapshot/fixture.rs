@@ -1,4 +1,4 @@
-//! What the tests of the snapshot have in common.
+//! Helpers for the snapshot tests.
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ pub(super) fn empty() -> Memory {
     Memory::new(config, coverage, suspicion, Clock::System)
 }
 
-/// A memory of so many keys, as of now.
+/// A cache of `count` keys, validated now.
 pub(super) fn memory(count: u64) -> Memory {
     let memory = empty();
     for number in 0..count {
@@ -57,12 +57,12 @@ pub(super) fn memory(count: u64) -> Memory {
     memory
 }
 
-/// Puts a key into a memory, as the store vouched for it then.
+/// Caches a key that the store validated at `validated_at`.
 pub(super) fn put(memory: &Memory, number: u64, record: &KeyRecord, validated_at: Instant) {
     memory.take(digest(number), &Answer::Found(record.into()), validated_at).unwrap();
 }
 
-/// A folder with a snapshot, or without.
+/// A temporary folder for the snapshot files.
 pub(super) struct Folder {
     pub(super) folder: TempDir,
     pub(super) path: PathBuf,
@@ -82,16 +82,16 @@ impl Folder {
         Keeper::new(self.path.clone(), store(1), seals(&[SECRET]))
     }
 
-    /// What the next process reads. Leaves the files to others again.
+    /// Restores as the next process would, then releases the files.
     pub(super) fn restored(&self) -> Result<Option<(Memory, Restored)>, Refusal> {
         restored(&mut self.keeper(), Clock::System.moment())
     }
 
     pub(super) fn refused(&self) -> Refusal {
-        self.restored().expect_err("it should be refused")
+        self.restored().expect_err("the snapshot should be refused")
     }
 
-    /// The names of all files, in order.
+    /// Sorted names of all files.
     pub(super) fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<_> =

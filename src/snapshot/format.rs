@@ -1,18 +1,18 @@
-//! The format of a snapshot.
+//! Format of the snapshot file.
 //!
 //! ```text
-//! magic 8 · version 4 · fingerprint of the secret 8 · mark of this file 16, random
+//! magic 8 · version 4 · fingerprint of the secret 8 · random nonce 16
 //! store 32 · lineage 16 · serial 8 · created_at 8 · position 8 · covered_since 8 · noted 8
 //! landmark: kind 1 · revision 8 · digest 32
 //! seal 32, over everything before it
-//! one after the other: length 4 · block of entries · seal 32
+//! blocks in sequence: length 4 · entries · seal 32
 //! length 0 · count 8 · seal 32
 //! magic 8
 //! ```
 //!
-//! Numbers are little-endian, times microseconds since 1970. Of each part the seal is
-//! checked before anything in it is looked at, but for the fingerprint, which tells
-//! with what, and lengths, which are bounded.
+//! Numbers are little-endian, times microseconds since 1970. The seal of each part is verified
+//! before the part is parsed, except for the fingerprint, which selects the seal key, and
+//! lengths, which are bounded.
 
 use std::{
     io::{self, BufWriter, Read, Seek, Write},
@@ -38,63 +38,60 @@ use crate::{
     time::Moment,
 };
 
-/// The version of the format. Entries may gain fields without a new one.
+/// Format version. Entries may gain fields without a new one.
 pub(super) const VERSION: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"ks-snap\n";
 
-/// How many entries are written between two looks at whether to go on: that takes some
-/// ten microseconds.
-pub(super) const LOOK_EVERY: u64 = 16;
+/// Number of entries written between two calls of `go_on`, about ten microseconds.
+pub(super) const CHECK_EVERY: u64 = 16;
 
-/// Which run of changes a snapshot belongs to: drawn at random when the changes
-/// begin to be kept.
+/// Random id of a journal and its snapshots, drawn when the journal is created.
 pub(super) type Lineage = [u8; 16];
 
-/// What a snapshot says of itself.
+/// Metadata of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The store that the entries came from.
+    /// Store that the entries came from.
     pub store: StoreIdentity,
-    /// The run of changes that it belongs to.
+    /// Lineage of the journal it belongs to.
     pub lineage: [u8; 16],
-    /// Greater than that of every earlier one of its lineage.
+    /// Sequence number, increasing within its lineage.
     pub serial: u64,
-    /// When it began to be written.
+    /// Time when writing began.
     pub created_at: Timestamp,
-    /// Up to where changes had been applied when it began to be written.
+    /// Position up to which changes had been applied when writing began.
     pub position: Position,
-    /// Since when no change has been missed; `None` when that is not known.
+    /// Start of the time without missed changes; `None` if unknown.
     pub covered_since: Option<Timestamp>,
-    /// How many changes of its lineage had been kept when it began to be
-    /// written.
+    /// Number of changes of its lineage in the journal when writing began.
     pub noted: u64,
 }
 
-/// What was known about one key.
+/// A cached key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Under what it is looked up.
+    /// Lookup digest.
     pub digest: Digest,
-    /// As of when the store vouched for the record.
+    /// Time as of which the store confirmed the record.
     pub validated_at: Timestamp,
     /// The key.
     pub known: CompactKey,
 }
 
-/// What a snapshot says of one key.
+/// One record of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// What was known about it.
+    /// A cached key.
     Entry(Entry),
-    /// That it has ended.
+    /// A key that has ended.
     Tombstone(Digest, Tombstone),
 }
 
-/// Writes a snapshot, and returns how many entries it has.
+/// Writes a snapshot and returns its number of entries.
 ///
-/// Takes a fixed amount of memory. Ends early, with
-/// [`Interrupted`](io::ErrorKind::Interrupted), when `go_on` says so.
+/// Uses constant memory. Fails with [`Interrupted`](io::ErrorKind::Interrupted) once `go_on`
+/// returns false.
 pub fn write(
     to: impl Write,
     seals: &Seals,
@@ -104,9 +101,9 @@ pub fn write(
     go_on: impl Fn() -> bool,
 ) -> io::Result<u64> {
     let seal = seals.first();
-    let mut mark = [0; Start::MARK_LEN];
-    getrandom::fill(&mut mark)?;
-    let start = Start { secret: seal.secret(), mark };
+    let mut nonce = [0; Start::NONCE_LEN];
+    getrandom::fill(&mut nonce)?;
+    let start = Start { secret: seal.secret(), nonce };
     let head = [&start.to_bytes()[..], &header.to_bytes()].concat();
     let out = BufWriter::with_capacity(2 * BLOCK_BYTES, to);
     let mut out = blocks::Writer::begin(out, seal, &head)?;
@@ -129,7 +126,7 @@ pub fn write(
             draft.clear();
         }
         seen += 1;
-        if seen.is_multiple_of(LOOK_EVERY) && !go_on() {
+        if seen.is_multiple_of(CHECK_EVERY) && !go_on() {
             return Err(io::ErrorKind::Interrupted.into());
         }
     }
@@ -140,17 +137,17 @@ pub fn write(
     Ok(entries)
 }
 
-/// A snapshot whose head has the right seal.
+/// A snapshot whose head has a verified seal.
 #[derive(Debug)]
 pub struct Sealed<R> {
     blocks: blocks::Reader<R>,
     header: Header,
-    /// How many bytes the file has.
+    /// Size of the file in bytes.
     length: u64,
 }
 
 impl<R: Read + Seek + Send> Sealed<R> {
-    /// Looks whether it has an end, and reads what it says of itself.
+    /// Checks that the file is complete and reads its header.
     pub fn open(mut source: R, seals: &Seals) -> Result<Self, Refusal> {
         let length = source.seek(io::SeekFrom::End(0))?;
         let start = Start::read(&mut source)?;
@@ -178,29 +175,28 @@ impl<R: Read + Seek + Send> Sealed<R> {
         Ok(Self { blocks: blocks::Reader::new(source, seal.clone(), mark), header, length })
     }
 
-    /// What it says of itself.
+    /// Returns the header.
     pub const fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Hands out all records, in no order, on as many threads as there are cores at
-    /// most. Of profiles with the same content `shared` says which one is used.
+    /// Passes all records to `record`, unordered, on at most one thread per core. `shared`
+    /// deduplicates profiles with the same content.
     ///
-    /// When it is refused, some records were already handed out, all of which are as
-    /// they were written.
+    /// Before an error, it may have passed some records; their seals were valid.
     pub fn read(
         self,
         shared: impl Fn(&Profile) -> Profile + Sync,
         record: impl Fn(Record) + Sync,
     ) -> Result<(), Refusal> {
-        // No more threads than there are blocks.
+        // No more threads than blocks.
         let most = usize::try_from(self.length / BLOCK_BYTES as u64 + 1).unwrap_or(usize::MAX);
         let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(most);
         let blocks = Mutex::new(self.blocks);
         let count = thread::scope(|scope| {
             let reading = || read_blocks(&blocks, &shared, &record);
             let readers: Vec<_> = (0..cores).map(|_| scope.spawn(reading)).collect();
-            // All of them, whatever the first one says: they are gone afterwards.
+            // Join all threads before returning any error.
             let counts: Vec<_> = readers.into_iter().map(ScopedJoinHandle::join).collect();
             let counts = counts.into_iter().map(|it| it.unwrap_or_else(|died| resume_unwind(died)));
             counts.sum::<Result<u64, Refusal>>()
@@ -212,8 +208,7 @@ impl<R: Read + Seek + Send> Sealed<R> {
     }
 }
 
-/// Reads one block after the other, until there is none or one cannot be read;
-/// returns how many records there were.
+/// Reads blocks until the end or an error; returns the number of records.
 fn read_blocks<R: Read>(
     blocks: &Mutex<blocks::Reader<R>>,
     shared: impl Fn(&Profile) -> Profile,
@@ -236,27 +231,27 @@ fn read_blocks<R: Read>(
     }
 }
 
-/// Whoever panics with it takes all others along.
+/// A panic of one reader is resumed in the caller, so poisoning is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is looked at before the seal is known.
+/// Bytes parsed before the seal is verified.
 struct Start {
     secret: Fingerprint,
-    /// By which the seals of this file are others than those of any other one.
-    mark: [u8; Self::MARK_LEN],
+    /// Makes the seals of this file differ from those of every other file.
+    nonce: [u8; Self::NONCE_LEN],
 }
 
-/// The length of all that is sealed as one, with its seal.
+/// Length in bytes of everything under the first seal, and that seal.
 const HEAD_LEN: usize = Start::LEN + Header::LEN + MARK_LEN;
 
 impl Start {
-    const MARK_LEN: usize = 16;
-    const LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + Self::MARK_LEN;
+    const NONCE_LEN: usize = 16;
+    const LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + Self::NONCE_LEN;
 
     fn to_bytes(&self) -> Vec<u8> {
-        [&MAGIC[..], &VERSION.to_le_bytes(), self.secret.as_bytes(), &self.mark].concat()
+        [&MAGIC[..], &VERSION.to_le_bytes(), self.secret.as_bytes(), &self.nonce].concat()
     }
 
     fn read(source: &mut (impl Read + Seek)) -> Result<Self, Refusal> {
@@ -264,7 +259,7 @@ impl Start {
         let (mut magic, mut version, mut secret) = ([0; 8], [0; 4], [0; Fingerprint::LEN]);
         let begun = source.read_exact(&mut magic);
         if magic != MAGIC {
-            // Too short is no failure of the disk.
+            // A short file is not an I/O error.
             begun.or_else(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => Ok(()),
                 _ => Err(error),
@@ -277,9 +272,9 @@ impl Start {
             return Err(Refusal::Version(version));
         }
         source.read_exact(&mut secret)?;
-        let mut mark = [0; Self::MARK_LEN];
-        source.read_exact(&mut mark)?;
-        Ok(Self { secret: Fingerprint::from_bytes(secret), mark })
+        let mut nonce = [0; Self::NONCE_LEN];
+        source.read_exact(&mut nonce)?;
+        Ok(Self { secret: Fingerprint::from_bytes(secret), nonce })
     }
 }
 
@@ -304,7 +299,7 @@ impl Header {
         let mut rest = bytes.as_slice();
         let time = |micros| {
             Timestamp::from_microsecond(micros)
-                .map_err(|_| Refusal::Unreadable("it names a time that there is not"))
+                .map_err(|_| Refusal::Unreadable("it has an invalid timestamp"))
         };
         let store = StoreIdentity::from_bytes(take(&mut rest));
         let lineage = take(&mut rest);
@@ -321,7 +316,7 @@ impl Header {
     }
 }
 
-/// The first bytes, which must be there.
+/// Splits off the first `N` bytes, which must exist.
 pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
     let (first, rest) = bytes.split_at(N);
     *bytes = rest;

@@ -1,16 +1,16 @@
-//! The changes since a snapshot, so that a key that was revoked after it was
-//! written stays revoked when the process dies before the next one.
+//! The journal: changes since a snapshot, so that a key revoked after the snapshot stays
+//! revoked when the process dies before the next one.
 //!
 //! ```text
 //! magic 8 · version 4 · fingerprint of the secret 8 · lineage 16 · base 8 · serial 8
 //! seal 32, over everything before it
-//! one after the other: digest 32 · revision 8 · kind 1 · seal 16
+//! changes in sequence: digest 32 · revision 8 · kind 1 · seal 16
 //! ```
 //!
-//! The seal of a change is over the seal before it, its number and itself, so that
-//! none can be changed, moved or taken out. How many there are at least says the
-//! [end](super::end). The first change has the number `base`, and what the snapshot
-//! with this `serial` has taken in is gone: an earlier snapshot is of no use with it.
+//! The seal of a change covers the previous seal, the number of the change and the change, so
+//! none can be altered, moved or removed. The [end file](super::end) holds the least number of
+//! changes. The first change has the number `base`. Changes contained in the snapshot `serial`
+//! are dropped, so an earlier snapshot cannot be used with this journal.
 
 use std::{
     fs::File,
@@ -34,22 +34,22 @@ const MAGIC: [u8; 8] = *b"ks-chng\n";
 const VERSION: u32 = 2;
 pub(super) const TAG_LEN: usize = 16;
 
-/// The seal of a change, shortened.
+/// Truncated seal of a change.
 pub(super) type Tag = [u8; TAG_LEN];
 
 /// Digest, revision and kind.
 const BODY_LEN: usize = Digest::LEN + 8 + 1;
 const RECORD_LEN: usize = BODY_LEN + TAG_LEN;
 
-/// What the seal of the head is over.
+/// Length in bytes of the part that the seal of the head covers.
 const HEAD_BODY_LEN: usize = MAGIC.len() + 4 + Fingerprint::LEN + 16 + 8 + 8;
 const HEAD_LEN: usize = HEAD_BODY_LEN + MARK_LEN;
 
-/// How many changes are kept between two snapshots: what an import of a million
-/// keys makes, 57 MB. Past it the snapshot is given up.
+/// Maximum number of changes between two snapshots: those of an import of a million keys, 57
+/// MB. Beyond it the snapshot is removed.
 pub(super) const MAX_RECORDS: u64 = 1_000_000;
 
-/// One change, and its number in its lineage.
+/// A change and its number within its lineage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Noted {
     pub(super) number: u64,
@@ -57,29 +57,29 @@ pub(super) struct Noted {
 }
 
 impl Noted {
-    /// Whether a snapshot that began to be written then may be without it: it
-    /// was not yet kept, or not yet applied.
+    /// Whether the snapshot may lack the change: when writing began, the change was not yet in
+    /// the journal or not yet applied.
     pub(super) fn is_after(&self, header: &Header) -> bool {
         self.number >= header.noted || self.change.revision > header.position.revision
     }
 }
 
-/// The file, open to be written on.
+/// The journal, open for appending.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
     end: File,
     lineage: Lineage,
-    /// That of the last snapshot that was put in its place.
+    /// Serial of the last snapshot renamed into place.
     serial: u64,
-    /// That of the one that may have been since.
+    /// Serial of a snapshot that may have been renamed into place since.
     upcoming: u64,
     base: u64,
     chain: Chain,
 }
 
 impl Journal {
-    /// Begins the changes of a new lineage, in the place of what is there.
+    /// Creates the journal of a new lineage, replacing any existing one.
     pub(super) fn begin(files: &Files, seals: &Seals, lineage: Lineage) -> io::Result<Self> {
         let serial = 0;
         let (file, chain) = begin(files, seals, Head { lineage, serial, base: 0 }, &[])?;
@@ -87,8 +87,8 @@ impl Journal {
         Ok(Self { file, end, lineage, serial, upcoming: serial, base: 0, chain })
     }
 
-    /// Opens what belongs to a snapshot, and reads the changes in it. Cuts off what lies
-    /// behind the end and is not whole: the process that wrote it died over it.
+    /// Opens the journal of a snapshot and reads its changes. Truncates an incomplete tail
+    /// beyond the recorded end, left by a process that died during a write.
     pub(super) fn open(
         files: &Files,
         seals: &Seals,
@@ -99,7 +99,7 @@ impl Journal {
         let contents = Contents::read(&bytes, seals)?;
         let (end, end_file) = End::open(files, seals)?;
         let is_of_them = (contents.serial.max(end.serial)..=end.upcoming).contains(&header.serial);
-        // Changes that it has taken in are missing from those of an earlier moment.
+        // An older journal lacks changes that the snapshot already contains.
         let goes_as_far = header.noted <= contents.chain.next;
         if [contents.lineage, end.lineage] != [header.lineage; 2] || !is_of_them || !goes_as_far {
             return Err(Refusal::OtherChanges);
@@ -115,8 +115,8 @@ impl Journal {
         let serial = header.serial;
         let now = chain.end(lineage, serial, serial);
         if end != now || whole < bytes.len() {
-            // What the process before had written need not be on disk yet, and the end
-            // speaks of it.
+            // What the previous process wrote may not be on disk yet, and the new end relies on
+            // it.
             file.sync_all()?;
             files.sync()?;
             now.write(&end_file, &chain.seal)?;
@@ -128,18 +128,18 @@ impl Journal {
         self.lineage
     }
 
-    /// How many changes of the lineage have been kept.
+    /// Number of changes journaled in this lineage.
     pub(super) const fn next(&self) -> u64 {
         self.chain.next
     }
 
-    /// Whether as many more can be kept.
+    /// Whether `count` more changes fit.
     pub(super) fn has_room_for(&self, count: usize) -> bool {
         (self.chain.next - self.base).saturating_add(count as u64) <= MAX_RECORDS
     }
 
-    /// Adds changes, and forces them to disk. After an error the file may end in
-    /// half a change, and is not to be written on.
+    /// Appends changes and flushes them to disk. After an error the file may end in a partial
+    /// change; do not append again.
     pub(super) fn append(&mut self, changes: &[Change]) -> io::Result<()> {
         let bytes: Vec<u8> = changes.iter().flat_map(|change| self.chain.put(change)).collect();
         self.file.write_all(&bytes)?;
@@ -147,7 +147,7 @@ impl Journal {
         self.write_end()
     }
 
-    /// Says on disk that a snapshot with this serial is about to be put in its place.
+    /// Records on disk that the snapshot `serial` is about to be renamed into place.
     pub(super) fn announce(&mut self, serial: u64) -> io::Result<()> {
         self.upcoming = serial;
         self.write_end()
@@ -158,8 +158,8 @@ impl Journal {
         end.write(&self.end, &self.chain.seal)
     }
 
-    /// Begins the file anew, without what a snapshot has taken in. Refused as
-    /// [`Unknown`](ShortenError::Unknown) when it is not what this process has written.
+    /// Rewrites the journal without the changes that a snapshot contains. Fails with
+    /// [`Unknown`](ShortenError::Unknown) if the file is not the one this process wrote.
     pub(super) fn shorten(
         &mut self,
         files: &Files,
@@ -177,8 +177,8 @@ impl Journal {
             return Err(unknown(Refusal::OtherChanges));
         }
         contents.records.retain(|record| record.is_after(header));
-        // They are the last changes, which keep their numbers, and before
-        // them such as are kept for their revisions, whatever their numbers.
+        // The last changes keep their numbers. Earlier ones, kept for their revisions, are
+        // renumbered.
         let base = self.chain.next - contents.records.len() as u64;
         let head = Head { lineage: self.lineage, serial: header.serial, base };
         (self.file, self.chain) = begin(files, seals, head, &contents.records)?;
@@ -187,8 +187,7 @@ impl Journal {
     }
 }
 
-/// Puts a new file, with some changes in it from the start, in the place of what is
-/// there.
+/// Replaces the journal with a new file that contains `kept`.
 fn begin(
     files: &Files,
     seals: &Seals,
@@ -211,12 +210,12 @@ fn begin(
     Ok((file, chain))
 }
 
-/// The changes could not be begun anew.
+/// Error of rewriting the journal.
 #[derive(Debug)]
 pub(super) enum ShortenError {
-    /// The old file is still in its place, whole.
+    /// The old file is intact.
     Untouched(io::Error),
-    /// It is not known what would be found.
+    /// The state of the files is unknown.
     Unknown(io::Error),
 }
 
@@ -228,20 +227,20 @@ impl From<ShortenError> for io::Error {
     }
 }
 
-/// What a file holds.
+/// Parsed contents of a journal.
 struct Contents {
     lineage: Lineage,
     serial: u64,
     base: u64,
     records: Vec<Noted>,
     chain: Chain,
-    /// How many bytes of it are whole.
+    /// Number of valid bytes.
     whole: usize,
 }
 
 impl Contents {
-    /// Ends before the first change that is not whole: those that were not yet forced to
-    /// disk may have reached it in any order before a crash.
+    /// Stops before the first invalid change: after a crash, unflushed changes may have reached
+    /// the disk in any order.
     fn read(bytes: &[u8], seals: &Seals) -> Result<Self, Refusal> {
         let (head, mut rest) = bytes.split_at_checked(HEAD_LEN).ok_or(Refusal::ChangesDamaged)?;
         let (Head { lineage, serial, base }, mut chain) = Head::read(head, seals)?;
@@ -263,11 +262,11 @@ impl Contents {
         Ok(Self { lineage, serial, base, records, chain, whole: bytes.len() - rest.len() })
     }
 
-    /// Whether they hold all that an end speaks of. `bytes` is what they were read from.
+    /// Whether the journal, parsed from `bytes`, contains every change recorded by `end`.
     fn are_those_of(&self, end: &End, bytes: &[u8]) -> bool {
         if end.serial < self.serial {
-            // The process died when it had begun the changes anew, which gave them other
-            // tags, and before it had written that to the end.
+            // The process died after rewriting the journal, which changed the tags, and before
+            // updating the end file.
             return end.next <= self.chain.next;
         }
         let Some(nth) = end.next.checked_sub(self.base) else { return false };
@@ -289,7 +288,7 @@ struct Head {
 }
 
 impl Head {
-    /// From [`HEAD_LEN`] bytes, with what the first change follows.
+    /// Parses [`HEAD_LEN`] bytes and starts the chain of seals.
     fn read(bytes: &[u8], seals: &Seals) -> Result<(Self, Chain), Refusal> {
         let mut rest = bytes;
         let known = take(&mut rest) == MAGIC && u32::from_le_bytes(take(&mut rest)) == VERSION;
@@ -311,8 +310,7 @@ impl Head {
         Ok((Self { lineage, serial, base }, chain))
     }
 
-    /// The bytes at the beginning of a file, and the seal that the first change
-    /// follows.
+    /// Returns the head and the tag that seeds the chain.
     fn to_bytes(self, seal: &Seal) -> (Vec<u8>, Tag) {
         let mut bytes = Vec::with_capacity(HEAD_LEN);
         bytes.extend_from_slice(&MAGIC);
@@ -329,7 +327,7 @@ impl Head {
     }
 }
 
-/// The seal that the next change follows, and its number.
+/// Tag that seeds the next seal, and the number of the next change.
 #[derive(Debug)]
 struct Chain {
     seal: Seal,
@@ -338,7 +336,7 @@ struct Chain {
 }
 
 impl Chain {
-    /// The next change as it is in the file.
+    /// Encodes and seals the next change.
     fn put(&mut self, change: &Change) -> [u8; RECORD_LEN] {
         let mut record = [0; RECORD_LEN];
         let (body, tag) = record.split_at_mut(BODY_LEN);
@@ -351,14 +349,14 @@ impl Chain {
         record
     }
 
-    /// What there is when all of it has been kept.
+    /// The end that records every change so far.
     const fn end(&self, lineage: Lineage, serial: u64, upcoming: u64) -> End {
         End { lineage, next: self.next, tag: self.tag, serial, upcoming }
     }
 
     fn tagging(&self, body: &[u8]) -> Sealing {
         let mut sealing = self.seal.begin();
-        // Nothing else that is sealed begins like this.
+        // Domain separation: nothing else under a seal starts with this.
         sealing.update(b"change");
         sealing.update(&self.tag);
         sealing.update(&self.next.to_le_bytes());
@@ -371,7 +369,7 @@ fn shortened(mark: &[u8; MARK_LEN]) -> Tag {
     std::array::from_fn(|at| mark[at])
 }
 
-/// Reads all of a file that is no larger than one of ours can be.
+/// Reads a journal, refusing files larger than the maximum.
 fn read_bounded(file: &mut File) -> Result<Vec<u8>, Refusal> {
     const MAX_BYTES: u64 = HEAD_LEN as u64 + (MAX_RECORDS + 1) * RECORD_LEN as u64;
     if file.metadata()?.len() > MAX_BYTES {

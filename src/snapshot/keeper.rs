@@ -1,5 +1,4 @@
-//! Who has the files: what is read from them at the start, and how they are
-//! kept true to each other.
+//! Owner of the snapshot files: restores them at startup and keeps them consistent.
 
 use std::{
     collections::HashSet,
@@ -26,28 +25,28 @@ use crate::{
     time::Moment,
 };
 
-/// How far in the future a snapshot may have been written: as far as the clock
-/// of a machine is set back when it is put right.
+/// Tolerated clock skew of a snapshot from the future: a typical backward correction of a
+/// machine's clock.
 const CLOCK_SET_BACK: Duration = Duration::from_mins(1);
 
-/// The files, and what is known of them. Every call does I/O, and blocks.
+/// The files and their state. Every method does I/O and blocks.
 #[derive(Debug)]
 pub(super) struct Keeper {
     path: PathBuf,
     store: StoreIdentity,
     seals: Seals,
-    /// `None` when they could not be taken yet.
+    /// `None` until the files are locked.
     files: Option<Files>,
-    /// `None` when what is on disk was not written or taken in by this process,
-    /// or is not to be trusted.
+    /// `None` if this process neither wrote nor restored the files on disk, or they are
+    /// invalid.
     journal: Option<Journal>,
-    /// That of the last snapshot that was read or begun.
+    /// Serial of the last snapshot restored or begun.
     serial: u64,
-    /// How often a change could not be kept.
+    /// Number of times that changes were lost.
     losses: u64,
 }
 
-/// A snapshot that is being written.
+/// A snapshot being written.
 #[derive(Debug)]
 pub(super) struct Draft {
     file: File,
@@ -62,14 +61,12 @@ impl Keeper {
         Self { path, store, seals, files: None, journal: None, serial: 0, losses: 0 }
     }
 
-    /// Reads what an earlier process left into `memory`. `None` when it left
-    /// nothing.
+    /// Restores the files of an earlier process into `memory`; `None` if there is no snapshot.
     ///
-    /// Entries are left out that are as old as `max_age` or older, whose keys
-    /// have expired, or whose keys have changed since the snapshot was written, unless
-    /// they are revoked; and all, where the clock went back. What is known of keys that
-    /// have ended has no age, and is taken over where the changes are refused: it only
-    /// ever refuses keys. When it is refused itself, some entries may be in `memory`.
+    /// Skips entries that are `max_age` old or older, have expired, or changed after the
+    /// snapshot, unless they are revoked; skips all entries if the clock went back. Tombstones
+    /// have no age and are restored even if the journal is refused, as they only ever deny
+    /// keys. After an error, `memory` may contain some entries.
     pub(super) fn restore(
         &mut self,
         memory: &Memory,
@@ -112,14 +109,14 @@ impl Keeper {
             let expired = known.expires_at().is_some_and(|end| end <= now.wall);
             let Some(validated_at) = at(validated_at) else { return };
             let too_old = now.monotonic - validated_at >= max_age;
-            // No change makes a revoked key good again.
+            // A revoked key never becomes valid again.
             let current = known.state() == State::Revoked || !outdated.contains(&digest);
             if !expired && !too_old && current {
                 memory.restore(digest, known, validated_at, now.wall);
             }
         };
         sealed.read(|profile| memory.shared(profile), restore)?;
-        // When no thread puts in records any more.
+        // After every reader has finished.
         for (digest, tombstone) in tombstones.into_inner().unwrap_or_else(PoisonError::into_inner) {
             memory.restore_tombstone(digest, tombstone);
         }
@@ -136,43 +133,43 @@ impl Keeper {
         }))
     }
 
-    /// Keeps changes. When that fails, the snapshot is removed.
+    /// Journals changes. On failure, removes the snapshot.
     pub(super) fn note(&mut self, changes: &[Change]) -> io::Result<()> {
-        let kept = self.append(changes);
-        if kept.is_err() {
-            self.distrust();
+        let appended = self.append(changes);
+        if appended.is_err() {
+            self.invalidate();
         }
-        kept
+        appended
     }
 
     fn append(&mut self, changes: &[Change]) -> io::Result<()> {
         if self.files.is_none() {
-            // Nothing on disk is ours.
+            // Another instance holds the files.
             return Ok(());
         }
         let journal = self.journal()?;
         if !journal.has_room_for(changes.len()) {
-            return Err(io::Error::other("there are too many changes since the last snapshot"));
+            return Err(io::Error::other("too many changes since the last snapshot"));
         }
         journal.append(changes)
     }
 
-    /// A change is lost: what is on disk may say that a key is good that was
-    /// revoked, so that it must not be found by the next process.
-    pub(super) fn distrust(&mut self) {
+    /// Removes the files after a lost change: they may say that a revoked key is valid, so the
+    /// next process must not find them.
+    pub(super) fn invalidate(&mut self) {
         self.losses += 1;
         self.journal = None;
         let Some(files) = &self.files else { return };
         let removed =
             [&files.snapshot, &files.changes, &files.end].map(|target| files.remove(target));
-        // Any one will do: none of them is used without the others.
+        // Removing one is enough, as none is used without the others.
         if let [Err(error), Err(_), Err(_)] = removed {
             let path = self.path.display();
-            tracing::error!(%path, %error, "a snapshot that lacks changes cannot be removed; remove it by hand");
+            tracing::error!(%path, %error, "cannot remove a snapshot that lacks changes; remove it by hand");
         }
     }
 
-    /// Begins a new snapshot of what is known at `now`.
+    /// Begins a snapshot as of `now`.
     pub(super) fn begin(
         &mut self,
         position: Position,
@@ -196,14 +193,14 @@ impl Keeper {
         Ok(Draft { file, header, now, seals: self.seals.clone(), losses: self.losses })
     }
 
-    /// Puts a snapshot that was written in the place of the last one, and forgets
-    /// the changes that it has taken in. Refused when a change was lost meanwhile.
+    /// Renames a complete draft into place and shortens the journal. Fails if a change was lost
+    /// in the meantime.
     pub(super) fn finish(&mut self, draft: &Draft) -> io::Result<()> {
         let (Some(files), Some(journal)) = (&self.files, &mut self.journal) else {
-            return Err(io::Error::other("a change was lost while it was written"));
+            return Err(io::Error::other("a change was lost while the snapshot was written"));
         };
         if draft.losses != self.losses {
-            return Err(io::Error::other("a change was lost while it was written"));
+            return Err(io::Error::other("a change was lost while the snapshot was written"));
         }
         journal.announce(draft.header.serial)?;
         files.replace(&files.snapshot)?;
@@ -211,13 +208,13 @@ impl Keeper {
             Ok(()) => Ok(()),
             Err(ShortenError::Untouched(error)) => Err(error),
             Err(ShortenError::Unknown(error)) => {
-                self.distrust();
+                self.invalidate();
                 Err(error)
             }
         }
     }
 
-    /// Throws away what was written of a snapshot.
+    /// Removes an unfinished draft.
     pub(super) fn discard(&self) {
         Files::discard_draft(&self.path);
     }
@@ -229,8 +226,8 @@ impl Keeper {
         }
     }
 
-    /// The changes, begun under a new lineage if they are not ours yet: from then
-    /// on a snapshot that is there is not used any more.
+    /// Returns the journal. Creates one with a new lineage if there is none, which invalidates
+    /// an existing snapshot.
     fn journal(&mut self) -> io::Result<&mut Journal> {
         let journal = if let Some(journal) = self.journal.take() {
             journal
@@ -245,7 +242,7 @@ impl Keeper {
 }
 
 impl Draft {
-    /// Writes all of it and forces it to disk; returns how many entries it has.
+    /// Writes and flushes the snapshot; returns its number of entries.
     pub(super) fn write(
         &self,
         exported: impl Iterator<Item = Exported>,
@@ -258,8 +255,7 @@ impl Draft {
     }
 }
 
-/// How long ago a snapshot was written. `None` where the clock of this machine went back,
-/// so that nobody knows.
+/// Age of a snapshot; `None` if the clock went back, so that it is unknown.
 fn age(header: &Header, now: Timestamp) -> Option<Duration> {
     let ahead = header.created_at.duration_since(now);
     if ahead <= CLOCK_SET_BACK.try_into().unwrap_or_default() {

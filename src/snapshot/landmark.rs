@@ -1,4 +1,4 @@
-//! A landmark on disk: by which row of the changes the same store is recognised.
+//! On-disk form of a landmark: the change row that identifies a store's history.
 
 use super::{Refusal, format::take};
 use crate::{
@@ -6,13 +6,13 @@ use crate::{
     store::{ChangeKind, Row},
 };
 
-/// The length of a landmark: its kind, number and digest.
+/// Length in bytes: kind, number and digest.
 pub(super) const LEN: usize = 1 + 8 + Digest::LEN;
 
-/// In the place of a kind that is not known.
+/// Stands for an unknown kind.
 const UNKNOWN: u8 = 1;
 
-/// All zeroes when there is none.
+/// Encodes a landmark; all zeroes if there is none.
 pub(super) fn to_bytes(landmark: Option<Row>) -> [u8; LEN] {
     let mut bytes = [0; LEN];
     if let Some(Row { revision, digest, kind }) = landmark {
@@ -35,7 +35,7 @@ pub(super) fn read(bytes: [u8; LEN]) -> Result<Option<Row>, Refusal> {
     Ok(Some(Row { revision, digest: Digest::from_bytes(take(&mut rest)), kind }))
 }
 
-/// A kind of change on disk.
+/// On-disk form of a change kind.
 pub(super) const fn kind_to_byte(kind: ChangeKind) -> u8 {
     match kind {
         ChangeKind::Created => 2,
@@ -51,6 +51,6 @@ pub(super) const fn kind_from_byte(byte: u8) -> Result<ChangeKind, Refusal> {
         3 => Ok(ChangeKind::Updated),
         4 => Ok(ChangeKind::Deleted),
         5 => Ok(ChangeKind::Revoked),
-        _ => Err(Refusal::Unreadable("it names a kind of change that there is not")),
+        _ => Err(Refusal::Unreadable("it has an unknown kind of change")),
     }
 }

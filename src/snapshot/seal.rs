@@ -1,5 +1,4 @@
-//! The seal: what was not written by an instance with the same secrets is
-//! noticed.
+//! Seals: HMAC-SHA-256 tags that detect files not written by an instance with the same secrets.
 
 use std::fmt;
 
@@ -8,44 +7,44 @@ use sha2::Sha256;
 
 use crate::key::{Fingerprint, KeyRing};
 
-/// What the keys of the seal are derived for, see [`KeyRing::seal_keys`].
+/// Derivation purpose of the seal keys, see [`KeyRing::seal_keys`].
 pub const PURPOSE: &str = "snapshot";
 
-/// The keys of the seal: that of the first secret seals, all of them may open.
+/// Seal keys, one per secret: the first one seals, each of them verifies.
 #[derive(Clone)]
 pub struct Seals(Vec<Seal>);
 
-/// One key.
+/// Seal key of one secret.
 #[derive(Clone)]
 pub(super) struct Seal {
     of: Fingerprint,
     hmac: Hmac<Sha256>,
 }
 
-/// A seal in the making, over whatever is written to it.
+/// A seal being computed over the bytes passed to `update`.
 #[derive(Clone)]
 pub(super) struct Sealing(Hmac<Sha256>);
 
-/// A seal that was put under something.
+/// A computed seal.
 pub(super) type Mark = [u8; MARK_LEN];
 
-/// The length of a seal in bytes.
+/// Length of a seal in bytes.
 pub(super) const MARK_LEN: usize = 32;
 
 impl Seals {
-    /// Those of a ring.
+    /// Derives the seal keys of a key ring.
     #[must_use]
     pub fn of(ring: &KeyRing) -> Self {
         Self(ring.seal_keys(PURPOSE).map(|(of, key)| Seal::new(of, &key)).collect())
     }
 
-    /// The one that seals.
+    /// The key that seals new files.
     pub(super) fn first(&self) -> &Seal {
-        // A ring holds at least one secret.
+        // A key ring holds at least one secret.
         &self.0[0]
     }
 
-    /// The one that belongs to a secret.
+    /// Finds the key of a secret.
     pub(super) fn find(&self, of: Fingerprint) -> Option<&Seal> {
         self.0.iter().find(|seal| seal.of == of)
     }
@@ -53,13 +52,13 @@ impl Seals {
 
 impl Seal {
     fn new(of: Fingerprint, key: &[u8; 32]) -> Self {
-        // HMAC fills a short key up with zeros to the block of its hash.
+        // HMAC pads a short key with zeros to the block size of its hash.
         let mut block = zeroize::Zeroizing::new([0; 64]);
         block[..32].copy_from_slice(key);
         Self { of, hmac: Hmac::new((&*block).into()) }
     }
 
-    /// The secret that it belongs to.
+    /// Fingerprint of the secret.
     pub(super) const fn secret(&self) -> Fingerprint {
         self.of
     }
@@ -78,12 +77,12 @@ impl Sealing {
         self.0.finalize().into_bytes().into()
     }
 
-    /// Whether this is the seal. In constant time.
+    /// Compares with a seal in constant time.
     pub(super) fn is(self, mark: &Mark) -> bool {
         self.0.verify(mark.into()).is_ok()
     }
 
-    /// Whether the seal begins with these bytes. In constant time.
+    /// Compares with a truncated seal in constant time.
     pub(super) fn begins_with(self, tag: &[u8]) -> bool {
         self.0.verify_truncated_left(tag).is_ok()
     }

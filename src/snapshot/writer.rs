@@ -1,4 +1,4 @@
-//! What keeps the files while the service runs.
+//! Background tasks that maintain the snapshot and the journal.
 
 use std::{
     cell::Cell,
@@ -25,24 +25,24 @@ use crate::{
     time::{Clock, jittered},
 };
 
-/// How far the writings of several instances are spread.
+/// Jitter that spreads the snapshots of several instances.
 const WRITE_JITTER: f64 = 0.1;
 
-/// How many times as long as it has worked the writing of a snapshot rests: it takes a
-/// twentieth of a core. A tenth made checks wait where they took 80 % of theirs.
-const REST: u32 = 19;
+/// Pause after each slice of writing, as a multiple of its duration: writing uses a twentieth
+/// of a core. With a tenth, it delayed checks when they used 80 % of theirs.
+const PAUSE_FACTOR: u32 = 19;
 
-/// How long it rests at most. What it works for is some ten microseconds, but it may have
-/// had to wait for its core as well.
-const LONGEST_REST: Duration = Duration::from_millis(1);
+/// Maximum pause. A slice takes about ten microseconds, but may include time spent waiting for
+/// a core.
+const MAX_PAUSE: Duration = Duration::from_millis(1);
 
-/// How often it is looked whether a store without changes has answered.
+/// Poll interval for a first answer of a store without numbered changes.
 const ANSWER_POLL: Duration = Duration::from_secs(1);
 
-/// How many changes are kept with one flush of the disk.
-const AT_ONCE: usize = 64_000;
+/// Maximum number of changes per disk flush.
+const MAX_BATCH: usize = 64_000;
 
-/// Keeps the changes as they come, and writes a snapshot now and then.
+/// Journals changes and writes a snapshot periodically.
 #[derive(Debug)]
 pub struct Writer {
     pub(super) recorder: Recorder,
@@ -51,8 +51,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes until `stop` is cancelled, and then a last snapshot. May be
-    /// dropped at any point: what is on disk is whole.
+    /// Runs until `stop` is cancelled, then writes a last snapshot. Cancel-safe: the files on
+    /// disk are always complete.
     pub async fn run(self, stop: CancellationToken) {
         let Self { recorder, mut snapshots, path } = self;
         let last_written = CancellationToken::new();
@@ -63,7 +63,7 @@ impl Writer {
     }
 }
 
-/// Keeps changes.
+/// Journals changes.
 #[derive(Debug)]
 pub(super) struct Recorder {
     pub(super) keeper: Arc<Mutex<Keeper>>,
@@ -77,15 +77,15 @@ impl Recorder {
         loop {
             let mut changes = Vec::new();
             tokio::select! {
-                _ = self.changes.recv_many(&mut changes, AT_ONCE) => {}
-                () = self.lost.bell.notified() => {}
+                _ = self.changes.recv_many(&mut changes, MAX_BATCH) => {}
+                () = self.lost.notify.notified() => {}
                 () = stop.cancelled() => break,
             }
             self.keep(changes).await;
         }
         self.changes.close();
         let mut changes = Vec::new();
-        while self.changes.recv_many(&mut changes, AT_ONCE).await > 0 {
+        while self.changes.recv_many(&mut changes, MAX_BATCH).await > 0 {
             self.keep(std::mem::take(&mut changes)).await;
         }
         if self.lost.flag.load(Ordering::Acquire) {
@@ -99,7 +99,7 @@ impl Recorder {
         let keeping = spawn_blocking(move || {
             let mut keeper = locked(&keeper);
             if lost {
-                keeper.distrust();
+                keeper.invalidate();
             }
             if changes.is_empty() {
                 return;
@@ -108,14 +108,14 @@ impl Recorder {
                 metrics.snapshot_changes_lost(changes.len());
                 tracing::warn!(
                     %error,
-                    "changes cannot be kept on disk, so that the snapshot is removed; it is tried again with the next one"
+                    "cannot write changes to the journal; the snapshot is removed; the next change retries"
                 );
             }
         });
         if keeping.await.is_err() {
-            // A panic, which has been logged: nobody knows what was kept.
+            // A panic, already logged: what was journaled is unknown.
             self.lost.flag.store(true, Ordering::Release);
-            self.lost.bell.notify_one();
+            self.lost.notify.notify_one();
         }
     }
 }
@@ -127,12 +127,12 @@ pub(super) struct Snapshots {
     pub(super) memory: Arc<Memory>,
     pub(super) coverage: Arc<Coverage>,
     pub(super) position: watch::Receiver<Option<Position>>,
-    /// The position that was read at the start.
+    /// Position restored at startup.
     pub(super) restored: Option<Position>,
     pub(super) numbered: bool,
     pub(super) every: Duration,
     pub(super) written: Arc<Written>,
-    /// Whether the last one could not be written.
+    /// Whether the last write failed.
     pub(super) failing: bool,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
@@ -141,9 +141,9 @@ pub(super) struct Snapshots {
 impl Snapshots {
     async fn run(&mut self, path: &std::path::Path, stop: &CancellationToken) {
         if self.restored.is_none() {
-            // What is there belongs to somebody else from the first change on.
+            // Without a restored snapshot, the first change invalidates the files on disk.
             tokio::select! {
-                () = self.until_placed() => self.write(path, Some(stop)).await,
+                () = self.wait_for_position() => self.write(path, Some(stop)).await,
                 () = stop.cancelled() => {}
             }
         }
@@ -156,23 +156,23 @@ impl Snapshots {
         self.write(path, None).await;
     }
 
-    /// Waits until changes can be followed from somewhere.
-    async fn until_placed(&mut self) {
+    /// Waits until there is a position to follow changes from.
+    async fn wait_for_position(&mut self) {
         let gone = self.numbered && self.position.wait_for(Option::is_some).await.is_err();
         if gone {
-            // The feed has ended, and never spoke.
+            // The feed ended without a position.
             std::future::pending::<()>().await;
         }
-        // Where there is no feed, an empty memory says that the store has not answered.
+        // Without a feed, an empty cache means that the store has not answered yet.
         while !self.numbered && self.memory.is_empty() {
             sleep(self.every.min(ANSWER_POLL)).await;
         }
     }
 
-    /// Writes a snapshot, or says why not. Before the feed has spoken there is
-    /// nothing to go on from after a restart, and nothing is written.
+    /// Writes a snapshot and logs a failure. Writes nothing until the feed has a position, as a
+    /// restart could not resume.
     async fn write(&mut self, path: &std::path::Path, until: Option<&CancellationToken>) {
-        // Before anything else is looked at: what is written is at least so new.
+        // Read first: the exported entries are at least this recent.
         let fed = *self.position.borrow();
         let has_answered = self.restored.is_some() || !self.memory.is_empty();
         let unnumbered = (!self.numbered && has_answered)
@@ -186,9 +186,9 @@ impl Snapshots {
         let until = until.cloned();
         let writing = spawn_blocking(move || {
             let draft = locked(&keeper).begin(position, covered_since, now)?;
-            let pauses = until.as_ref().map(Pauses::until);
-            // The process waits for the end of the last one, which does not rest.
-            let go_on = || pauses.as_ref().is_none_or(Pauses::rested);
+            let throttle = until.as_ref().map(Throttle::until);
+            // Shutdown waits for the last snapshot, so it is written without pauses.
+            let go_on = || throttle.as_ref().is_none_or(Throttle::pause);
             let written = draft.write(memory.export(), go_on);
             let mut keeper = locked(&keeper);
             let finished = written.and_then(|count| keeper.finish(&draft).map(|()| count));
@@ -198,31 +198,31 @@ impl Snapshots {
             finished
         });
         let outcome = writing.await.unwrap_or_else(|died| Err(io::Error::other(died)));
-        self.tell(path, &outcome, now.monotonic);
+        self.log_outcome(path, &outcome, now.monotonic);
     }
 
-    fn tell(&mut self, path: &std::path::Path, outcome: &io::Result<u64>, began: Instant) {
+    fn log_outcome(&mut self, path: &std::path::Path, outcome: &io::Result<u64>, began: Instant) {
         let path = path.display();
         match outcome {
             Ok(entries) => {
                 let took = began.elapsed();
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!(%path, entries, ?took, "the snapshot is written again");
+                    tracing::info!(%path, entries, ?took, "snapshot is written again");
                 } else {
-                    tracing::debug!(%path, entries, ?took, "wrote the snapshot");
+                    tracing::debug!(%path, entries, ?took, "snapshot written");
                 }
                 self.written.now(began);
                 self.metrics.snapshot_write(true);
             }
-            // The last one is written instead.
+            // The last snapshot, at shutdown, replaces it.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 self.metrics.snapshot_write(false);
                 if !std::mem::replace(&mut self.failing, true) {
                     tracing::warn!(
                         %path, %error,
-                        "the snapshot cannot be written, so that fewer keys are warm after a restart during an outage; \
-                         check the rights of its folder and the space on its disk; it is tried again"
+                        "cannot write the snapshot; fewer keys are warm after a restart during an outage; \
+                         check the rights of its folder and the space on its disk; retrying"
                     );
                 }
             }
@@ -230,7 +230,7 @@ impl Snapshots {
     }
 }
 
-/// When the snapshot on disk was written.
+/// Time when the snapshot on disk was written.
 #[derive(Debug)]
 pub(super) struct Written(Mutex<Instant>);
 
@@ -248,28 +248,28 @@ impl Written {
     }
 }
 
-/// What lets others have the core, in a thread for work that blocks.
-struct Pauses<'a> {
+/// Throttles a blocking thread, so that others get the core.
+struct Throttle<'a> {
     until: &'a CancellationToken,
-    /// When the last one ended.
+    /// End of the last pause.
     since: Cell<Instant>,
 }
 
-impl<'a> Pauses<'a> {
+impl<'a> Throttle<'a> {
     fn until(until: &'a CancellationToken) -> Self {
         Self { until, since: Cell::new(Instant::now()) }
     }
 
-    /// Rests, and says whether to go on.
-    #[expect(clippy::disallowed_methods, reason = "in a thread for work that blocks")]
-    fn rested(&self) -> bool {
-        thread::sleep((self.since.get().elapsed() * REST).min(LONGEST_REST));
+    /// Pauses; returns whether to continue.
+    #[expect(clippy::disallowed_methods, reason = "runs on a blocking thread")]
+    fn pause(&self) -> bool {
+        thread::sleep((self.since.get().elapsed() * PAUSE_FACTOR).min(MAX_PAUSE));
         self.since.set(Instant::now());
         !self.until.is_cancelled()
     }
 }
 
-/// A panic over the files leaves them whole, as a crash does.
+/// Ignores poisoning: a panic leaves the files complete, as a crash does.
 fn locked(keeper: &Mutex<Keeper>) -> MutexGuard<'_, Keeper> {
     keeper.lock().unwrap_or_else(PoisonError::into_inner)
 }

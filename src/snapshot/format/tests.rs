@@ -48,10 +48,10 @@ fn refused(bytes: &[u8]) -> Refusal {
     read(bytes, &[SECRET]).expect_err("it should be refused")
 }
 
-/// Any blocks at all, with right seals, behind a header.
+/// Builds a file from a header and any blocks, with valid seals.
 fn sealed_blocks(header: &[u8], blocks: &[&[u8]], count: u64) -> Vec<u8> {
     let seals = seals(&[SECRET]);
-    let start = Start { secret: seals.first().secret(), mark: [8; Start::MARK_LEN] };
+    let start = Start { secret: seals.first().secret(), nonce: [8; Start::NONCE_LEN] };
     let head = [&start.to_bytes()[..], header].concat();
     let mut out = blocks::Writer::begin(Vec::new(), seals.first(), &head).unwrap();
     for block in blocks {
@@ -72,7 +72,7 @@ fn entry(bytes: &[u8]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn whatever_is_in_memory_reads_back(
+    fn cache_contents_round_trip(
         records in collection::vec(records(), 0..20),
         ages in collection::vec(0_u64..1_000_000_000, 20),
     ) {
@@ -87,7 +87,7 @@ proptest! {
         prop_assert_eq!(count, records.len() as u64);
         let (read_header, entries) = read(&bytes, &[SECRET]).unwrap();
         prop_assert_eq!(read_header, header());
-        // As small a file is one block, in its order.
+        // A file this small has one block, which is read in order.
         for ((entry, known), (age, number)) in entries.iter().zip(&all).zip(ages.iter().zip(0..)) {
             prop_assert_eq!(&entry.known, known);
             prop_assert_eq!(entry.digest, digest(number));
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_behind_a_right_seal_reading_ends(head: Vec<u8>, block: Vec<u8>, count: u64) {
+    fn reading_any_contents_under_a_valid_seal_terminates(head: Vec<u8>, block: Vec<u8>, count: u64) {
         let _ = read(&sealed_blocks(&head, &[], count), &[SECRET]);
         let digest_and_time = [&[0][..], &[1; 32], &0_i64.to_le_bytes(), &block].concat();
         for block in [&block, &entry(&block), &entry(&digest_and_time)] {
@@ -108,14 +108,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_bytes_are_they_are_refused(bytes: Vec<u8>) {
+    fn arbitrary_bytes_are_refused(bytes: Vec<u8>) {
         prop_assert!(read(&bytes, &[SECRET]).is_err());
         prop_assert!(read(&[&MAGIC[..], &VERSION.to_le_bytes(), &bytes].concat(), &[SECRET]).is_err());
     }
 }
 
 #[test]
-fn any_change_of_one_byte_is_refused() {
+fn file_with_any_byte_changed_is_refused() {
     let good = small();
     assert_eq!(read(&good, &[SECRET]).unwrap().1.len(), 2);
     for at in 0..good.len() {
@@ -136,7 +136,7 @@ fn any_change_of_one_byte_is_refused() {
 }
 
 #[test]
-fn whatever_is_cut_off_or_added_is_refused() {
+fn truncated_or_extended_file_is_refused() {
     let good = small();
     for length in 0..good.len() {
         let reason = refused(&good[..length]);
@@ -152,7 +152,7 @@ fn whatever_is_cut_off_or_added_is_refused() {
 }
 
 #[test]
-fn any_landmark_reads_back() {
+fn every_landmark_round_trips() {
     let kinds =
         [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Revoked, ChangeKind::Deleted];
     let kinds = kinds.map(Some);
@@ -169,7 +169,7 @@ fn any_landmark_reads_back() {
 }
 
 #[test]
-fn another_version_is_named() {
+fn refusal_names_the_unsupported_version() {
     let mut bytes = small();
     bytes[8] = 9;
     let reason = refused(&bytes).to_string();
@@ -177,19 +177,19 @@ fn another_version_is_named() {
 }
 
 #[test]
-fn a_snapshot_outlives_the_rotation_of_its_secret_and_not_its_end() {
+fn snapshot_is_readable_after_rotation_until_its_secret_is_removed() {
     let bytes = small();
     assert!(read(&bytes, &[OTHER_SECRET, SECRET]).is_ok());
     let reason = read(&bytes, &[OTHER_SECRET]).unwrap_err();
     assert!(matches!(reason, Refusal::OtherSecret), "{reason}");
-    // The same fingerprint would not help without the secret.
+    // The fingerprint alone does not help without the secret.
     let mut forged = written(&[OTHER_SECRET], &header(), &memory(2));
     forged[12..20].copy_from_slice(&bytes[12..20]);
     assert!(matches!(refused(&forged), Refusal::Changed));
 }
 
 #[test]
-fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
+fn oversized_length_is_refused_before_allocation() {
     let good = small();
     for length in [u32::MAX, 1 << 30, 3 << 20] {
         let mut bad = good.clone();
@@ -198,19 +198,19 @@ fn an_absurd_length_is_refused_before_anything_is_allocated_for_it() {
     }
     for length in [&[0x7f][..], &[0xff; 9], &[0xff; 20]] {
         let reason = refused(&sealed(&[length], 1)).to_string();
-        assert_eq!(reason, "an entry in it is no record of a key");
+        assert_eq!(reason, "an entry in it is not a key record");
     }
 }
 
 #[test]
-fn a_wrong_number_of_entries_is_refused() {
+fn wrong_entry_count_is_refused() {
     let reason = refused(&sealed(&[], 1)).to_string();
     assert_eq!(reason, "it does not hold as many records as it says");
     assert!(matches!(refused(&sealed_blocks(b"no header", &[], 0)), Refusal::CutOff));
 }
 
 #[test]
-fn blocks_cannot_be_swapped_repeated_taken_out_or_brought_from_another_file() {
+fn swapped_repeated_removed_or_foreign_blocks_are_refused() {
     let blocks = |number: u64| {
         let memory = memory(0);
         put(&memory, number, &record("acme", 1), Clock::System.monotonic());
@@ -245,10 +245,10 @@ fn blocks_cannot_be_swapped_repeated_taken_out_or_brought_from_another_file() {
 }
 
 #[test]
-fn a_file_that_is_changed_while_it_is_read_is_refused() {
+fn file_changed_during_the_read_is_refused() {
     let mut bytes = small();
     let sealed = Sealed::open(Cursor::new(bytes.clone()), &seals(&[SECRET])).unwrap();
-    // The last byte of the last entry.
+    // Last byte of the last entry.
     let at = bytes.len() - END_LEN - MARK_LEN - 1;
     bytes[at] ^= 1;
     let source = Cursor::new(bytes[HEAD_LEN..].to_vec());
@@ -258,7 +258,7 @@ fn a_file_that_is_changed_while_it_is_read_is_refused() {
 }
 
 #[test]
-fn an_entry_that_is_too_large_is_left_out() {
+fn oversized_entry_is_left_out() {
     for (principal, scope) in [(1 << 20, 1), (1, 1 << 20)] {
         let memory = memory(1);
         let mut large = record("large", 1);
@@ -271,7 +271,7 @@ fn an_entry_that_is_too_large_is_left_out() {
 }
 
 #[test]
-fn keys_that_share_a_profile_share_it_again() {
+fn shared_profiles_are_shared_after_a_restore() {
     let bytes = written(&[SECRET], &header(), &memory(3));
     let (_, entries) = read(&bytes, &[SECRET]).unwrap();
     let [first, others @ ..] = entries.as_slice() else { panic!("there are three") };
@@ -279,7 +279,7 @@ fn keys_that_share_a_profile_share_it_again() {
 }
 
 #[test]
-fn entries_of_many_blocks_are_all_read_once() {
+fn entries_of_many_blocks_are_each_read_once() {
     let all = memory(0);
     for number in 0..5_000 {
         let mut record = record("acme", 1);
@@ -298,16 +298,16 @@ fn entries_of_many_blocks_are_all_read_once() {
 }
 
 #[test]
-fn a_bad_entry_among_many_is_refused_and_ends_the_reading() {
+fn malformed_entry_is_refused_and_stops_all_readers() {
     let bad = entry(&[0xff; 1000]).repeat(200);
     let blocks = vec![bad.as_slice(); 20];
     assert!(matches!(refused(&sealed(&blocks, 4_000)), Refusal::Unreadable(_)));
 }
 
 #[test]
-fn writing_ends_when_it_is_told_to() {
+fn writing_stops_when_go_on_returns_false() {
     let now = Clock::System.moment();
-    let all = memory(3 * LOOK_EVERY);
+    let all = memory(3 * CHECK_EVERY);
     let ended = write(Vec::new(), &seals(&[SECRET]), &header(), now, all.export(), || false);
     assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::Interrupted);
 }

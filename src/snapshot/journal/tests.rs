@@ -16,14 +16,14 @@ fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    /// Changes beside the first snapshot.
+    /// Creates the journal of the first snapshot.
     fn begin(&self) -> Journal {
         let mut journal = Journal::begin(&self.files, &seals(&[SECRET]), LINEAGE).unwrap();
         journal.announce(1).unwrap();
         journal
     }
 
-    /// A file with so many changes.
+    /// Returns the bytes of a journal with `count` changes.
     fn written(&self, count: u64) -> Vec<u8> {
         self.begin().append(&changes(0..count)).unwrap();
         fs::read(&self.files.changes).unwrap()
@@ -43,7 +43,7 @@ impl Fixture {
     }
 }
 
-/// That of a snapshot which had taken nothing in.
+/// Header of a snapshot that contains no change.
 fn header(serial: u64) -> Header {
     let created_at = jiff::Timestamp::UNIX_EPOCH;
     let position = at(100);
@@ -61,7 +61,7 @@ fn noted(keys: std::ops::Range<u64>) -> Vec<Noted> {
 }
 
 #[test]
-fn what_was_kept_reads_back_and_is_gone_on_with() {
+fn journal_reads_back_and_accepts_further_changes() {
     let fixture = fixture();
     fixture.begin().append(&changes(0..3)).unwrap();
     let (mut journal, kept) = fixture.open().unwrap();
@@ -71,7 +71,7 @@ fn what_was_kept_reads_back_and_is_gone_on_with() {
 }
 
 #[test]
-fn the_file_is_private() {
+fn journal_and_end_file_are_private() {
     use std::os::unix::fs::MetadataExt;
     let fixture = fixture();
     fixture.begin();
@@ -80,7 +80,7 @@ fn the_file_is_private() {
 }
 
 #[test]
-fn a_last_change_that_is_not_whole_and_behind_the_end_is_cut_off() {
+fn incomplete_tail_beyond_the_end_is_truncated() {
     let fixture = fixture();
     fixture.written(2);
     let end_of_two = fs::read(&fixture.files.end).unwrap();
@@ -94,7 +94,7 @@ fn a_last_change_that_is_not_whole_and_behind_the_end_is_cut_off() {
         journal.append(&changes(2..3)).unwrap();
         assert_eq!(fixture.open().unwrap().1, noted(0..3));
     }
-    // What the disk had set aside, and had not been written, or not in order.
+    // Space allocated by the disk, not yet written or written out of order.
     let mut zeros = all.clone();
     zeros[two..].fill(0);
     zeros.resize(zeros.len() + 3 * RECORD_LEN + 5, 0);
@@ -108,7 +108,7 @@ fn a_last_change_that_is_not_whole_and_behind_the_end_is_cut_off() {
 }
 
 #[test]
-fn any_change_of_one_byte_is_refused() {
+fn file_with_any_byte_changed_is_refused() {
     let fixture = fixture();
     let good = fixture.written(3);
     for at in 0..good.len() {
@@ -124,7 +124,7 @@ fn any_change_of_one_byte_is_refused() {
 }
 
 #[test]
-fn changes_cannot_be_swapped_repeated_or_taken_out() {
+fn swapped_repeated_or_removed_changes_are_refused() {
     let fixture = fixture();
     let good = fixture.written(4);
     let (head, records) = good.split_at(HEAD_LEN);
@@ -137,7 +137,7 @@ fn changes_cannot_be_swapped_repeated_or_taken_out() {
 }
 
 #[test]
-fn whatever_the_file_is_if_it_is_not_one_of_ours_it_is_refused() {
+fn file_that_is_no_journal_is_refused() {
     let fixture = fixture();
     let good = fixture.written(1);
     for length in 0..HEAD_LEN {
@@ -145,7 +145,7 @@ fn whatever_the_file_is_if_it_is_not_one_of_ours_it_is_refused() {
     }
     assert!(fixture.refused(&[0; 500]));
     let other = Journal::open(&fixture.files, &seals(&[OTHER_SECRET]), &header(1));
-    assert!(matches!(other, Err(Refusal::ChangesDamaged)), "there are only zeros");
+    assert!(matches!(other, Err(Refusal::ChangesDamaged)), "only zeros");
     fs::write(&fixture.files.changes, &good).unwrap();
     let other = Journal::open(&fixture.files, &seals(&[OTHER_SECRET]), &header(1));
     assert!(matches!(other, Err(Refusal::OtherSecret)));
@@ -157,11 +157,11 @@ fn whatever_the_file_is_if_it_is_not_one_of_ours_it_is_refused() {
 }
 
 #[test]
-fn shortening_keeps_what_a_snapshot_has_not_taken_in() {
+fn shortening_keeps_changes_that_the_snapshot_lacks() {
     let fixture = fixture();
     let mut journal = fixture.begin();
     journal.append(&changes(0..5)).unwrap();
-    // Three had been kept and one of them, the last, not yet applied.
+    // Three changes were journaled; the last was not yet applied.
     let taken = Header { noted: 3, position: at(101), ..header(2) };
     journal.announce(2).unwrap();
     journal.shorten(&fixture.files, &seals(&[OTHER_SECRET, SECRET]), &taken).unwrap();
@@ -169,15 +169,15 @@ fn shortening_keeps_what_a_snapshot_has_not_taken_in() {
     let both = seals(&[OTHER_SECRET, SECRET]);
     let (journal, kept) = Journal::open(&fixture.files, &both, &taken).unwrap();
     assert_eq!((kept, journal.next()), (noted(2..6), 6));
-    assert!(matches!(fixture.open(), Err(Refusal::OtherSecret)), "it has the new secret now");
+    assert!(matches!(fixture.open(), Err(Refusal::OtherSecret)), "sealed with the new secret");
 }
 
 #[test]
-fn shortening_that_fails_leaves_the_file_as_it_was() {
+fn failed_shortening_leaves_the_journal_unchanged() {
     let fixture = fixture();
     let mut journal = fixture.begin();
     journal.append(&changes(0..2)).unwrap();
-    // A folder in the place of the draft.
+    // A folder in place of the draft.
     fs::create_dir(fixture.folder.beside(".changes.new")).unwrap();
     let taken = Header { noted: 2, position: at(101), ..header(2) };
     let shortened = journal.shorten(&fixture.files, &seals(&[SECRET]), &taken);
@@ -187,7 +187,7 @@ fn shortening_that_fails_leaves_the_file_as_it_was() {
 }
 
 #[test]
-fn shortening_seals_no_changes_anew_that_this_process_did_not_write() {
+fn shortening_refuses_a_journal_that_this_process_did_not_write() {
     let fixture = fixture();
     let mut journal = fixture.begin();
     journal.append(&changes(0..2)).unwrap();
@@ -205,7 +205,7 @@ fn shortening_seals_no_changes_anew_that_this_process_did_not_write() {
         fs::write(&fixture.files.changes, &bytes).unwrap();
         let shortened = journal.shorten(&fixture.files, &seals(&[SECRET]), &taken);
         assert!(matches!(shortened, Err(ShortenError::Unknown(_))));
-        assert_eq!(fs::read(&fixture.files.changes).unwrap(), bytes, "nothing is written over it");
+        assert_eq!(fs::read(&fixture.files.changes).unwrap(), bytes, "the file is not overwritten");
     }
     fs::write(&fixture.files.changes, &three).unwrap();
     journal.announce(2).unwrap();
@@ -213,18 +213,18 @@ fn shortening_seals_no_changes_anew_that_this_process_did_not_write() {
     assert_eq!(
         fixture.open_with(&fs::read(&fixture.files.changes).unwrap()).unwrap_err().to_string(),
         Refusal::OtherChanges.to_string(),
-        "the snapshot before it is of no use"
+        "the earlier snapshot is refused"
     );
     assert_eq!(Journal::open(&fixture.files, &seals(&[SECRET]), &taken).unwrap().1, noted(2..3));
 }
 
 #[test]
-fn full_disk_at_the_start_is_no_reason_to_refuse() {
+fn journal_opens_on_a_full_disk() {
     let fixture = fixture();
     let mut journal = fixture.begin();
     journal.append(&changes(0..2)).unwrap();
     journal.announce(2).unwrap();
-    // A folder in the place of every draft: no new file can be written.
+    // A folder in place of every draft: no new file can be written.
     fs::create_dir(fixture.folder.beside(".end.new")).unwrap();
     fs::create_dir(fixture.folder.beside(".changes.new")).unwrap();
     assert_eq!(
@@ -234,7 +234,7 @@ fn full_disk_at_the_start_is_no_reason_to_refuse() {
 }
 
 #[test]
-fn changes_that_are_cut_back_or_zeroed_are_refused() {
+fn truncated_or_zeroed_journal_is_refused() {
     let fixture = fixture();
     let good = fixture.written(3);
     for length in 0..good.len() {
@@ -249,7 +249,7 @@ fn changes_that_are_cut_back_or_zeroed_are_refused() {
 }
 
 #[test]
-fn an_end_that_is_missing_changed_or_of_another_run_is_refused() {
+fn missing_changed_or_foreign_end_file_is_refused() {
     let fixture = fixture();
     fixture.written(3);
     let good = fs::read(&fixture.files.end).unwrap();
@@ -270,7 +270,7 @@ fn an_end_that_is_missing_changed_or_of_another_run_is_refused() {
 }
 
 #[test]
-fn a_snapshot_that_is_older_than_the_changes_or_the_end_is_refused() {
+fn snapshot_older_than_the_journal_or_the_end_file_is_refused() {
     let fixture = fixture();
     let mut journal = fixture.begin();
     let read = || [&fixture.files.changes, &fixture.files.end].map(|file| fs::read(file).unwrap());
@@ -281,19 +281,19 @@ fn a_snapshot_that_is_older_than_the_changes_or_the_end_is_refused() {
     let open = |serial| Journal::open(&fixture.files, &seals(&[SECRET]), &header(serial));
     assert!(matches!(open(1), Err(Refusal::OtherChanges)));
     fs::write(&fixture.files.end, &end_before).unwrap();
-    assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the changes say so");
+    assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the journal is newer");
     fixture.begin();
     fs::write(&fixture.files.end, &end).unwrap();
-    assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the end says so");
+    assert!(matches!(open(1), Err(Refusal::OtherChanges)), "the end file is newer");
     fs::write(&fixture.files.changes, &changes).unwrap();
-    assert!(matches!(open(3), Err(Refusal::OtherChanges)), "nobody spoke of it");
+    assert!(matches!(open(3), Err(Refusal::OtherChanges)), "it was not announced");
     let (mut journal, _) = open(2).unwrap();
     journal.announce(3).unwrap();
-    assert!(open(3).is_ok(), "its process died before it had begun the changes anew");
+    assert!(open(3).is_ok(), "its process died before rewriting the journal");
 }
 
 #[test]
-fn there_is_an_end_to_what_is_kept() {
+fn journal_length_is_bounded() {
     let journal = fixture().begin();
     assert!(journal.has_room_for(1_000_000) && !journal.has_room_for(1_000_001));
 }

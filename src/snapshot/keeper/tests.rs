@@ -29,11 +29,11 @@ fn earlier(by: Duration) -> Moment {
     Moment { wall: now.wall - by, ..now }
 }
 
-/// The files, as they are beside the first.
+/// The files, named by their suffixes.
 const NAMES: [&str; 3] = ["", ".changes", ".end"];
 
 #[test]
-fn what_was_in_memory_is_there_again_with_its_age() {
+fn cache_entries_are_restored_with_their_age() {
     let folder = Folder::new();
     drop(kept(&folder));
     let now = later(Duration::from_mins(10));
@@ -47,14 +47,14 @@ fn what_was_in_memory_is_there_again_with_its_age() {
 }
 
 #[test]
-fn without_a_snapshot_there_is_nothing_and_no_complaint() {
+fn missing_snapshot_restores_nothing_without_an_error() {
     let folder = Folder::new();
     assert!(folder.restored().unwrap().is_none());
     assert_eq!(folder.names(), ["snapshot.lock"]);
 }
 
 #[test]
-fn coverage_that_is_not_known_begins_with_the_restart() {
+fn unknown_coverage_starts_at_the_restart() {
     let folder = Folder::new();
     let mut keeper = folder.keeper();
     let now = Clock::System.moment();
@@ -68,7 +68,7 @@ fn coverage_that_is_not_known_begins_with_the_restart() {
 }
 
 #[test]
-fn entries_that_are_too_old_and_keys_that_have_expired_are_left_out() {
+fn outdated_entries_and_expired_keys_are_not_restored() {
     let folder = Folder::new();
     let mut keeper = folder.keeper();
     let (all, now) = (memory(1), Clock::System.moment());
@@ -106,7 +106,7 @@ fn a_snapshot_that_is_too_old_for_its_entries_still_says_which_keys_have_ended()
 }
 
 #[test]
-fn what_has_ended_is_known_though_the_clock_went_back_or_the_changes_are_refused() {
+fn tombstones_are_restored_though_the_clock_went_back_or_the_journal_is_refused() {
     for spoil in [false, true] {
         let folder = Folder::new();
         let (mut keeper, all) = (folder.keeper(), memory(3));
@@ -128,7 +128,7 @@ fn what_has_ended_is_known_though_the_clock_went_back_or_the_changes_are_refused
 }
 
 #[test]
-fn entries_from_the_future_are_left_out() {
+fn entries_from_the_future_are_not_restored() {
     let folder = Folder::new();
     drop(kept(&folder));
     let read = |now| restored(&mut folder.keeper(), now);
@@ -140,7 +140,7 @@ fn entries_from_the_future_are_left_out() {
 }
 
 #[test]
-fn a_file_that_others_may_use_is_refused_with_the_remedy() {
+fn file_that_others_may_access_is_refused_with_the_remedy() {
     let folder = Folder::new();
     drop(kept(&folder));
     for file in [&folder.path, &folder.beside(".changes")] {
@@ -156,7 +156,7 @@ fn a_file_that_others_may_use_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+fn irregular_file_is_refused_without_blocking() {
     let folder = Folder::new();
     fs::create_dir(&folder.path).unwrap();
     assert!(matches!(folder.refused(), Refusal::NotAFile));
@@ -167,7 +167,7 @@ fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
 }
 
 #[test]
-fn a_snapshot_of_another_store_or_secret_is_refused() {
+fn snapshot_of_another_store_or_secret_is_refused() {
     let folder = Folder::new();
     drop(kept(&folder));
     let read = |store, secrets: &[&str]| {
@@ -180,14 +180,14 @@ fn a_snapshot_of_another_store_or_secret_is_refused() {
 }
 
 #[test]
-fn a_key_that_changed_after_the_snapshot_is_left_out() {
+fn key_changed_after_the_snapshot_is_not_restored() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
     note(&mut keeper, [(1, 11)]);
     drop(keeper);
     let (memory, restored) = folder.restored().unwrap().unwrap();
     assert_eq!((keys(&memory), restored.entries), (vec![0, 2], 2));
-    // The next process goes on with the same files.
+    // The next process continues with the same files.
     let mut keeper = folder.keeper();
     keeper.restore(&empty(), HOUR, Clock::System.moment()).unwrap();
     note(&mut keeper, [(2, 12)]);
@@ -196,7 +196,7 @@ fn a_key_that_changed_after_the_snapshot_is_left_out() {
 }
 
 #[test]
-fn a_change_while_the_snapshot_is_written_is_not_forgotten() {
+fn change_during_a_snapshot_write_stays_in_the_journal() {
     let folder = Folder::new();
     let (mut keeper, now) = (kept(&folder), Clock::System.moment());
     note(&mut keeper, [(0, 11)]);
@@ -210,7 +210,7 @@ fn a_change_while_the_snapshot_is_written_is_not_forgotten() {
 }
 
 #[test]
-fn a_change_that_was_noted_but_not_yet_applied_counts_by_its_revision() {
+fn change_noted_but_not_yet_applied_counts_by_its_revision() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
     note(&mut keeper, [(0, 11), (1, 12)]);
@@ -220,7 +220,7 @@ fn a_change_that_was_noted_but_not_yet_applied_counts_by_its_revision() {
 }
 
 #[test]
-fn a_key_that_is_known_to_have_ended_is_so_after_restarts() {
+fn ended_key_stays_ended_after_restarts() {
     let folder = Folder::new();
     let mut keeper = folder.keeper();
     let change = |key, revision, kind| Change { kind, ..updated(key, revision) };
@@ -250,21 +250,21 @@ fn a_key_that_is_known_to_have_ended_is_so_after_restarts() {
         };
         assert_eq!(row(0, 20), Ok(State::Revoked));
         assert_eq!(row(1, 9), Err(Unavailable::Suspect));
-        assert_eq!(row(2, 11), Ok(State::Active), "created anew");
-        assert_eq!(row(3, 1), Ok(State::Revoked), "from the changes alone");
-        // And again, out of the snapshot of this process.
+        assert_eq!(row(2, 11), Ok(State::Active), "created again");
+        assert_eq!(row(3, 1), Ok(State::Revoked), "from the journal alone");
+        // Again, from the snapshot of this process.
         write_at(&mut keeper, &memory, 12);
     }
 }
 
 #[test]
-fn files_of_two_moments_are_refused() {
+fn files_of_different_snapshots_are_refused() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
     let names = ["", ".changes", ".end"];
     let read = || names.map(|name| fs::read(folder.beside(name)).unwrap());
     let earlier = read();
-    // A revocation that a lookup found: it is in no change.
+    // A revocation found by a lookup: no change records it.
     let all = memory(3);
     let mut revoked = record("p1", 2);
     revoked.state = State::Revoked;
@@ -287,23 +287,23 @@ fn files_of_two_moments_are_refused() {
         assert!(matches!(folder.refused(), Refusal::OtherChanges));
     }
     write([&noted[0], &quiet[1], &noted[2]]);
-    assert!(matches!(folder.refused(), Refusal::ChangesDamaged), "cut back");
+    assert!(matches!(folder.refused(), Refusal::ChangesDamaged), "truncated");
     write([&noted[0], &noted[1], &noted[2]]);
-    assert_eq!(folder.restored().unwrap().unwrap().1.entries, 3, "revoked, whatever changed");
+    assert_eq!(folder.restored().unwrap().unwrap().1.entries, 3, "revoked keys are kept");
 }
 
 #[test]
-fn a_store_whose_numbers_went_back_brings_no_revoked_key_back() {
+fn revoked_key_stays_revoked_when_revisions_go_back() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
-    // A backup was restored, and what happens next has small numbers again.
+    // A backup was restored, so later changes have small numbers again.
     note(&mut keeper, [(1, 4)]);
     drop(keeper);
     assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 2]);
 }
 
 #[test]
-fn a_snapshot_without_its_own_changes_is_refused() {
+fn snapshot_without_its_own_journal_is_refused() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
     note(&mut keeper, [(1, 11), (2, 12)]);
@@ -324,7 +324,7 @@ fn a_snapshot_without_its_own_changes_is_refused() {
 }
 
 #[test]
-fn a_refused_snapshot_is_usable_until_the_first_change_that_it_lacks() {
+fn refused_snapshot_is_usable_until_the_first_change_that_it_lacks() {
     let folder = Folder::new();
     drop(kept(&folder));
     let mut stranger = Keeper::new(folder.path.clone(), store(1), seals(&[OTHER_SECRET]));
@@ -332,7 +332,7 @@ fn a_refused_snapshot_is_usable_until_the_first_change_that_it_lacks() {
     drop(stranger);
     assert!(folder.restored().unwrap().is_some());
     let mut stranger = Keeper::new(folder.path.clone(), store(1), seals(&[OTHER_SECRET, SECRET]));
-    // It did not read the snapshot, and learns of a change.
+    // It did not restore the snapshot, and receives a change.
     stranger.claim().unwrap();
     note(&mut stranger, [(1, 11)]);
     drop(stranger);
@@ -342,12 +342,12 @@ fn a_refused_snapshot_is_usable_until_the_first_change_that_it_lacks() {
 }
 
 #[test]
-fn a_lost_change_removes_the_snapshot_and_the_one_that_is_being_written() {
+fn lost_change_removes_the_snapshot_and_the_draft() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
     let draft = keeper.begin(at(11), None, Clock::System.moment()).unwrap();
     draft.write(memory(3).export(), || true).unwrap();
-    keeper.distrust();
+    keeper.invalidate();
     assert!(!folder.path.exists());
     assert!(keeper.finish(&draft).is_err());
     keeper.discard();
@@ -358,7 +358,7 @@ fn a_lost_change_removes_the_snapshot_and_the_one_that_is_being_written() {
 }
 
 #[test]
-fn more_changes_than_can_be_kept_remove_the_snapshot() {
+fn full_journal_removes_the_snapshot() {
     let folder = Folder::new();
     let mut keeper = kept(&folder);
     let one = updated(1, 11);
@@ -369,7 +369,7 @@ fn more_changes_than_can_be_kept_remove_the_snapshot() {
 }
 
 #[test]
-fn what_a_crash_left_half_written_is_removed_and_the_last_whole_one_is_used() {
+fn incomplete_drafts_are_removed_and_the_last_snapshot_is_restored() {
     let folder = Folder::new();
     drop(kept(&folder));
     for left in [".new", ".changes.new", ".end.new"] {
@@ -384,14 +384,14 @@ fn what_a_crash_left_half_written_is_removed_and_the_last_whole_one_is_used() {
 }
 
 #[test]
-fn files_that_another_instance_uses_are_left_alone() {
+fn files_of_another_instance_are_not_touched() {
     let folder = Folder::new();
     let other = kept(&folder);
     let reason = folder.refused().to_string();
     assert!(reason.contains("another instance uses it; give each instance"), "{reason}");
     let mut keeper = folder.keeper();
     note(&mut keeper, [(1, 11)]);
-    keeper.distrust();
+    keeper.invalidate();
     assert!(keeper.begin(at(1), None, Clock::System.moment()).is_err());
     drop(other);
     assert_eq!(keys(&folder.restored().unwrap().unwrap().0), [0, 1, 2]);

@@ -18,7 +18,7 @@ struct Service {
     exposition: Exposition,
 }
 
-/// A process that has just read what is in the folder.
+/// A process that has just restored the folder.
 async fn started(folder: &Folder, numbered: bool) -> Service {
     let setup = Setup {
         path: folder.path.clone(),
@@ -58,11 +58,11 @@ fn change(key: u64, revision: i64) -> Change {
     Change { revision: Revision(revision), digest: digest(key), kind: ChangeKind::Updated }
 }
 
-/// Runs a writer beside `work`, which may end it.
+/// Runs a writer alongside `work`, which may stop it.
 async fn beside(writer: Writer, work: impl AsyncFnOnce(CancellationToken)) {
     let stop = CancellationToken::new();
     let both = async { tokio::join!(writer.run(stop.clone()), work(stop.clone())) };
-    timeout(PATIENCE, both).await.expect("it ends when it is told to");
+    timeout(PATIENCE, both).await.expect("the writer should stop");
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -82,7 +82,7 @@ fn fill(memory: &Memory, keys: std::ops::Range<u64>) {
 }
 
 #[tokio::test]
-async fn a_last_snapshot_is_written_at_the_stop() {
+async fn last_snapshot_is_written_at_shutdown() {
     let folder = Folder::new();
     let mut service = started(&folder, true).await;
     assert!(service.shows(r#"keystead_snapshot_loads_total{result="none"} 1"#));
@@ -101,7 +101,7 @@ async fn a_last_snapshot_is_written_at_the_stop() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_before_the_feed_has_spoken() {
+async fn nothing_is_written_before_the_feed_has_a_position() {
     let folder = Folder::new();
     let mut service = started(&folder, true).await;
     let (_journal, Writer { mut snapshots, path, .. }) = service.keep();
@@ -113,12 +113,12 @@ async fn nothing_is_written_before_the_feed_has_spoken() {
 }
 
 #[tokio::test]
-async fn a_store_without_numbers_needs_no_position_but_an_answer() {
+async fn store_without_numbered_changes_needs_an_answer_and_no_position() {
     let folder = Folder::new();
     let mut service = started(&folder, false).await;
     let (_journal, writer) = service.keep();
     beside(writer, async |stop| stop.cancel()).await;
-    assert!(!folder.path.exists(), "what was there before would be lost");
+    assert!(!folder.path.exists(), "the previous snapshot must not be overwritten");
     drop(service);
     let mut service = started(&folder, false).await;
     let memory = Arc::clone(&service.warm().memory);
@@ -134,7 +134,7 @@ async fn a_store_without_numbers_needs_no_position_but_an_answer() {
 }
 
 #[tokio::test]
-async fn a_restored_process_that_never_reaches_its_store_keeps_position_and_coverage() {
+async fn restored_process_keeps_position_and_coverage_without_its_store() {
     let folder = Folder::new();
     let mut keeper = folder.keeper();
     write_at(&mut keeper, &memory(2), 10);
@@ -152,7 +152,7 @@ async fn a_restored_process_that_never_reaches_its_store_keeps_position_and_cove
 }
 
 #[tokio::test]
-async fn a_noted_change_outlives_a_crash() {
+async fn noted_change_survives_a_crash() {
     let folder = Folder::new();
     let mut service = started(&folder, true).await;
     fill(&service.warm().memory, 0..3);
@@ -176,14 +176,14 @@ async fn a_noted_change_outlives_a_crash() {
 }
 
 #[tokio::test]
-async fn changes_that_cannot_be_queued_are_counted_and_cost_the_snapshot() {
+async fn changes_beyond_the_queue_are_counted_and_remove_the_snapshot() {
     let folder = Folder::new();
     let mut keeper = folder.keeper();
     write_at(&mut keeper, &memory(3), 10);
     drop(keeper);
     let mut service = started(&folder, true).await;
     let (journal, writer) = service.keep();
-    // Nobody takes them yet.
+    // The queue is not drained yet.
     for revision in 0..=i64::try_from(MAX_QUEUED).unwrap() {
         journal.note(&[change(1, 11 + revision)]);
     }
@@ -200,7 +200,7 @@ async fn changes_that_cannot_be_queued_are_counted_and_cost_the_snapshot() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_is_counted_and_tried_again() {
+async fn failed_write_is_counted_and_retried() {
     let folder = Folder::new();
     let below = Folder { path: folder.folder.path().join("missing/snapshot"), ..folder };
     let mut service = started(&below, true).await;
@@ -222,21 +222,21 @@ async fn a_write_that_fails_is_counted_and_tried_again() {
 }
 
 #[tokio::test]
-async fn without_a_snapshot_noting_a_change_does_nothing() {
+async fn journal_without_a_snapshot_records_nothing() {
     Journal::default().note(&[change(1, 1)]);
 }
 
 #[test]
-fn writing_rests_longer_than_it_works_and_stops_when_it_is_told_to() {
+fn throttle_pauses_longer_than_it_works_and_stops_on_cancellation() {
     let until = CancellationToken::new();
-    let pauses = Pauses::until(&until);
+    let pauses = Throttle::until(&until);
     let began = Instant::now();
-    while began.elapsed() < LONGEST_REST / (2 * REST) {
+    while began.elapsed() < MAX_PAUSE / (2 * REST) {
         std::hint::spin_loop();
     }
     let rest = Instant::now();
-    assert!(pauses.rested());
-    assert!(rest.elapsed() >= LONGEST_REST / 2, "it rested for {:?}", rest.elapsed());
+    assert!(.pause()());
+    assert!(rest.elapsed() >= MAX_PAUSE / 2, "paused for {:?}", rest.elapsed());
     until.cancel();
-    assert!(!pauses.rested());
+    assert!(!.pause()());
 }

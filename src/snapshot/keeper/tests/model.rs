@@ -1,6 +1,6 @@
-//! A model of the life of keys beside the real thing: changes, lost changes, older
-//! dumps, answers that come late, snapshots, crashes and files of earlier moments, in
-//! any order. A key that this instance knows to be revoked is never served again.
+//! Model test of the key lifecycle: changes, lost changes, restored dumps, late answers,
+//! snapshots, crashes and outdated files, in any order. A key known to this instance as revoked
+//! is never served again.
 
 mod database;
 
@@ -22,43 +22,43 @@ use crate::{
     suspect::{SuspectConfig, Suspicion},
 };
 
-/// How many keys there are.
+/// Number of keys.
 const KEYS: u8 = 4;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Whoever changes keys.
+    /// A client changes a key.
     Create(u8),
     Update(u8),
     Disable(u8),
     Enable(u8),
     Revoke(u8),
     Delete(u8),
-    /// A dump is made, or loaded: rows, changes and the sequence.
+    /// Makes or loads a dump: rows, changes and the sequence.
     Dump,
     Load,
-    /// The feed reads on.
+    /// The feed catches up.
     Feed,
     /// A lookup, or one that reads now and is answered later.
     Look(u8),
     Ask(u8),
     Answered,
     Snapshot,
-    /// The files of this moment are put aside.
+    /// Copies the current files.
     PutAside,
     Restart(Files),
 }
 
-/// What became of the files when the process was down.
+/// What happens to the files while the process is down.
 #[derive(Debug, Clone, Copy)]
 enum Files {
     Untouched,
-    /// One or two of them were replaced by what was put aside.
+    /// One or two are replaced by the copies.
     Older(usize, usize),
-    /// The journal lost its last bytes, or has zeros there.
+    /// The journal loses its last bytes, or has zeros there.
     Cut(usize),
     Zeroed(usize),
-    /// A byte of one of them changed.
+    /// One byte of one file changes.
     Damaged(usize, usize),
 }
 
@@ -66,12 +66,12 @@ fn of(key: u8) -> Digest {
     digest(key.into())
 }
 
-/// A lookup that has read and is not answered yet.
-struct Asked {
+/// A lookup that has read its row and is not answered yet.
+struct PendingLookup {
     key: u8,
     answer: Answer,
     at: Instant,
-    /// The last change of the key that was applied since.
+    /// Last change of the key applied since.
     changed: Option<Revision>,
 }
 
@@ -83,16 +83,15 @@ struct World {
     coverage: Arc<Coverage>,
     keeper: Keeper,
     position: i64,
-    /// What the change at the position is.
+    /// The change at `position`.
     landmark: Option<(i64, u8, ChangeKind)>,
-    asked: Vec<Asked>,
+    pending: Vec<PendingLookup>,
     put_aside: HashMap<&'static str, Vec<u8>>,
-    /// What was known then.
+    /// Copies of the files.
     known_then: BTreeSet<u8>,
-    /// Keys that this process, or one before it whose files were used, knows to be
-    /// revoked.
+    /// Keys known as revoked to this process, or to an earlier one whose files were restored.
     known: BTreeSet<u8>,
-    /// Whether what is on disk was refused already.
+    /// Whether the files on disk were already refused.
     spoiled: bool,
 }
 
@@ -111,7 +110,7 @@ impl World {
             keeper,
             position: 0,
             landmark: None,
-            asked: Vec::new(),
+            pending: Vec::new(),
             put_aside: HashMap::new(),
             known_then: BTreeSet::new(),
             known: BTreeSet::new(),
@@ -156,13 +155,13 @@ impl World {
                 self.known_then.clone_from(&self.known);
             }
             Op::Restart(files) => self.restart(*files),
-            // There is nothing that could be changed so.
+            // The file has no such byte.
             Op::Create(_) | Op::Disable(_) | Op::Enable(_) | Op::Revoke(_) | Op::Delete(_) => {}
         }
     }
 
-    /// As `feed::Reader` reads: goes on after the position, or begins anew at the head
-    /// where the store has lost changes or has others.
+    /// Like `feed::Reader`: continues after the position, or restarts at the head if the store
+    /// lost changes or has a different history.
     fn feed(&mut self) {
         let now = Instant::now();
         let head = self.database.head();
@@ -175,8 +174,8 @@ impl World {
             for (revision, key, kind) in new.copied().collect::<Vec<_>>() {
                 let revision = Revision(revision);
                 let change = Change { revision, digest: of(key), kind };
-                for asked in self.asked.iter_mut().filter(|asked| asked.key == key) {
-                    asked.changed = Some(revision);
+                for pending in self.pending.iter_mut().filter(|pending| pending.key == key) {
+                    pending.changed = Some(revision);
                 }
                 let _ = self.memory.change(&change);
                 self.keeper.note(std::slice::from_ref(&change)).unwrap();
@@ -191,12 +190,12 @@ impl World {
 
     fn ask(&mut self, key: u8) {
         let (answer, at) = (self.database.answer(key), Instant::now());
-        self.asked.push(Asked { key, answer, at, changed: None });
+        self.pending.push(PendingLookup { key, answer, at, changed: None });
     }
 
-    /// As a worker of the fill takes in what was answered.
+    /// Like a fill worker that caches an answer.
     fn answered(&mut self) {
-        let Some(Asked { key, answer, at, changed }) = self.asked.pop() else { return };
+        let Some(PendingLookup { key, answer, at, changed }) = self.pending.pop() else { return };
         let memory = &self.memory;
         let current = changed.is_none_or(|last| memory.includes(&answer, at, last));
         let counts = if current {
@@ -236,20 +235,20 @@ impl World {
         self.spoiled = false;
     }
 
-    /// The process dies, and the next one finds the files as they are then.
+    /// The process dies; the next one finds the files in this condition.
     fn restart(&mut self, files: Files) {
         self.spoil(files);
-        // Files of several moments are to be recognised; all those of one cannot be.
+        // A mix of files is detectable; a complete older set is not.
         let now = |name| fs::read(self.folder.beside(name)).ok();
         if NAMES.iter().all(|name| now(name).as_ref() == self.put_aside.get(name)) {
             self.known.clone_from(&self.known_then);
         }
         self.put_aside.clear();
-        self.asked.clear();
-        // The lock of the files is let go first.
+        self.pending.clear();
+        // Release the lock on the files first.
         self.keeper = Folder::new().keeper();
         self.keeper = self.folder.keeper();
-        // A child of another test has it too, until it runs its program.
+        // A child process of another test inherits the lock until it calls exec.
         while self.keeper.claim().is_err() {
             std::thread::yield_now();
         }
@@ -364,7 +363,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn key_that_is_known_to_be_revoked_is_never_served_again(
+    fn key_known_to_be_revoked_is_never_served_again(
         ops in prop::collection::vec(ops(), 1..60),
     ) {
         let mut world = World::new();

@@ -1,4 +1,4 @@
-//! Files of several moments: those that a crash leaves, and those that were put together.
+//! Mixed sets of files: those that a crash leaves, and those assembled by hand.
 
 use super::*;
 
@@ -18,16 +18,16 @@ fn found(folder: &Folder) -> Vec<u64> {
     keys(&folder.restored().unwrap().unwrap().0)
 }
 
-/// What is on disk when the process dies between two of the writes, in their order:
+/// What is on disk if the process dies after each write, in order:
 ///
-/// | after | snapshot | changes | end |
+/// | after | snapshot | journal | end file |
 /// |---|---|---|---|
-/// | a change was forced to disk | old | longer | old |
-/// | the end was written over | old | longer | new |
-/// | the end announced a snapshot | old | longer | announcing |
+/// | a change was flushed to disk | old | longer | old |
+/// | the end file was overwritten | old | longer | new |
+/// | the end file announced a snapshot | old | longer | announcing |
 /// | the snapshot was renamed | new | longer | announcing |
-/// | the changes were renamed | new | begun anew | announcing |
-/// | the end was written over | new | begun anew | of the new snapshot |
+/// | the journal was renamed | new | rewritten | announcing |
+/// | the end file was overwritten | new | rewritten | of the new snapshot |
 #[test]
 fn whenever_a_crash_comes_the_files_are_used_and_no_change_is_forgotten() {
     for secrets in [&[SECRET][..], &[OTHER_SECRET, SECRET]] {
@@ -40,7 +40,7 @@ fn whenever_a_crash_comes_the_files_are_used_and_no_change_is_forgotten() {
         let old = read(&folder);
         note(&mut writing, [(0, 11)]);
         let longer = read(&folder);
-        // The second change is noted while the snapshot is written, which lacks it.
+        // The second change is noted during the snapshot, which lacks it.
         let draft = writing.begin(at(11), None, Clock::System.moment()).unwrap();
         draft.write(memory(3).export(), || true).unwrap();
         note(&mut writing, [(1, 12)]);
@@ -101,7 +101,7 @@ fn changes_with_the_same_numbers_that_are_not_those_of_the_end_are_refused() {
     let folder = Folder::new();
     drop(kept(&folder));
     let origin = read(&folder);
-    // Two processes that went on from the same files.
+    // Two processes continue from the same files.
     let went_on = |changes: &[(u64, i64)]| {
         put_together(&folder, [&origin; 3]);
         let mut keeper = folder.keeper();

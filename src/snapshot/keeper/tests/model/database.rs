@@ -38,7 +38,7 @@ impl Database {
         self.changes.last().map_or(0, |(revision, ..)| *revision)
     }
 
-    /// What a lookup of a key says now.
+    /// Result of a lookup of a key.
     pub(super) fn answer(&self, key: u8) -> Answer {
         let store = FakeStore::new(Mood::Answers);
         if let Some((state, revision)) = self.rows.get(&key) {
