@@ -1,10 +1,9 @@
-//! Changes of the store, brought to the memory.
+//! The feed: applies changes of the store to the cache.
 //!
-//! Changes are numbered rows, in the order in which they become visible, so that
-//! going on from the last number that was read misses nothing, however long the
-//! store was away. Where the store announces changes, the announcement wakes the
-//! feed; the table is the truth, and is looked at with every heartbeat whether
-//! anything was announced or not.
+//! Changes are numbered rows, in the order in which they become visible, so resuming after the
+//! last number read misses none, however long the store was unreachable. Announcements, where
+//! the store supports them, only wake the feed; it also reads the table with every heartbeat,
+//! as the table is authoritative.
 
 mod canary;
 mod config;
@@ -37,22 +36,22 @@ use crate::{
     time::{Clock, jittered},
 };
 
-/// How long after a failure the first reconnect is tried: enough for a server
-/// that restarts, and no time for a person.
+/// Pause before the first reconnect: enough for a server restart, too short for a person to
+/// notice.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause between two tries. Twice as long each time until then.
+/// Maximum pause between reconnects. The pause doubles up to it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How long a connection must stand, after one was lost, before the feed counts
-/// as healthy and the next loss as the first: about a heartbeat.
+/// Time that a connection must last, after one was lost, before the feed counts as healthy and
+/// the pause is reset: about a heartbeat.
 const TRUSTED_AFTER: Duration = Duration::from_secs(1);
 
-/// How far the reconnects of several instances are spread.
+/// Jitter that spreads the reconnects of several instances.
 const PAUSE_JITTER: f64 = 0.5;
 
-/// Follows the changes of a store, measures how soon they arrive, and asks for
-/// keys again whose changes were missed.
+/// Follows the changes of a store, measures propagation delay, and revalidates the cache after
+/// missed changes.
 #[derive(Debug)]
 pub struct Feed<S> {
     link: Link<S>,
@@ -60,39 +59,40 @@ pub struct Feed<S> {
     sweep: Sweep<S>,
 }
 
-/// What a feed works with.
+/// Dependencies of a feed.
 #[derive(Debug)]
 pub struct FeedParts<S> {
     /// The store.
     pub store: Arc<Guarded<S>>,
-    /// Takes the changes in.
+    /// Applies changes to the cache.
     pub fill: Fill<S>,
-    /// What is asked for again when changes were missed.
+    /// The cache to revalidate after missed changes.
     pub memory: Arc<Memory>,
-    /// Told how far the changes have been brought.
+    /// Coverage that each catch-up confirms.
     pub coverage: Arc<Coverage>,
-    /// Told the position, as of the last time that all changes were applied.
-    pub told: watch::Sender<Option<Position>>,
-    /// Told how the feed fares.
+    /// Publishes the position after all changes up to it have been applied.
+    pub published: watch::Sender<Option<Position>>,
+    /// Receives the health of the feed.
     pub instance: Instance,
-    /// Told how long changes take.
+    /// Receives the propagation delay.
     pub metrics: Arc<Metrics>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
 impl<S: Changes + Lookups> Feed<S> {
-    /// A feed that goes on after `resume`, which is where the memory was when it
-    /// was written down, or begins at the newest change.
+    /// Creates a feed that resumes after `resume`, the position of a restored snapshot, or
+    /// starts at the newest change.
     #[must_use]
     pub fn new(config: FeedConfig, resume: Option<Position>, parts: FeedParts<S>) -> Self {
-        let FeedParts { store, fill, memory, coverage, told, instance, metrics, clock } = parts;
+        let FeedParts { store, fill, memory, coverage, published, instance, metrics, clock } =
+            parts;
         let (sweeps, sweep) = sweep(memory, fill.clone(), config.revalidate_rate);
         let (canaries, canary) = canary(CanaryParts {
             store: Arc::clone(&store),
             every: config.canary_every,
             watch: TierWatch::new(Dependency::WritePath, instance.clone(), clock.clone()),
-            applied: told.subscribe(),
+            applied: published.subscribe(),
             metrics,
             clock: clock.clone(),
         });
@@ -102,7 +102,7 @@ impl<S: Changes + Lookups> Feed<S> {
         let reader = Reader {
             fill,
             coverage,
-            told,
+            published,
             canaries,
             sweeps,
             clock: clock.clone(),
@@ -125,8 +125,8 @@ impl<S: Changes + Lookups> Feed<S> {
         Self { link, canary, sweep }
     }
 
-    /// Follows for ever; failures of the store are waited out. Ends at once where
-    /// the store has no changes to follow.
+    /// Follows changes until cancelled, retrying failures of the store. Returns if the store
+    /// has no changes to follow.
     pub async fn follow(self) {
         let Self { link, mut canary, sweep } = self;
         tokio::select! {
@@ -138,7 +138,7 @@ impl<S: Changes + Lookups> Feed<S> {
     }
 }
 
-/// The connection over which changes are followed.
+/// Connection over which changes are followed.
 #[derive(Debug)]
 struct Link<S> {
     store: Arc<Guarded<S>>,
@@ -146,13 +146,13 @@ struct Link<S> {
     pulse: Pulse,
     watch: TierWatch,
     clock: Clock,
-    /// How long to wait before the next try to connect.
+    /// Pause before the next reconnect.
     pause: Duration,
-    /// How long the next connection must stand before it is trusted.
+    /// How long the next connection must last to be trusted.
     probation: Duration,
-    /// From when on this connection is.
+    /// When this connection becomes trusted.
     trusted_from: Instant,
-    /// Of the server that was followed last.
+    /// History of the last server followed.
     history: Option<u64>,
 }
 
@@ -171,8 +171,8 @@ impl<S: Changes + Lookups> Link<S> {
         }
     }
 
-    /// Follows until it fails. Whatever is announced from the beginning on is
-    /// heard, so that nothing is between the first look and the first wait.
+    /// Follows until an error. Announcements are received from the start of the connection, so
+    /// none is lost between the first read and the first wait.
     async fn follow(&mut self, mut follower: S::Follower) -> StoreError {
         if let Err(error) = self.begin(&mut follower).await {
             return error;
@@ -185,7 +185,7 @@ impl<S: Changes + Lookups> Link<S> {
     }
 
     async fn begin(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
-        // What was read from a server says nothing of the changes of another.
+        // Data read from one server says nothing about the changes of another.
         if self.history.replace(follower.history()).is_some_and(|old| old != follower.history()) {
             self.reader.coverage.new_history(self.clock.monotonic());
         }
@@ -221,7 +221,7 @@ impl<S: Changes + Lookups> Link<S> {
         self.catch_up(follower).await
     }
 
-    /// Follows over a new connection, before the one before is given up.
+    /// Switches to a new connection, keeping the old one until it is established.
     async fn renew(&mut self, follower: &mut S::Follower) -> Result<(), StoreError> {
         match self.store.follow().await {
             Ok(Some(new)) => {
@@ -230,7 +230,7 @@ impl<S: Changes + Lookups> Link<S> {
             }
             Ok(None) => Ok(()),
             Err(error) => {
-                tracing::debug!(%error, "the connection of the feed is kept longer than it should");
+                tracing::debug!(%error, "cannot renew the feed connection; keeping it beyond its maximum age");
                 self.catch_up(follower).await
             }
         }

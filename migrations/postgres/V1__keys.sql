@@ -1,13 +1,12 @@
--- Keys, the numbered changes to them, and who changed what.
+-- Keys, their numbered changes, and the audit log.
 --
--- `keystead migrate` makes the schema `keystead` before this runs. Everything
--- is named with its schema, so that no search_path matters.
+-- `keystead migrate` creates the schema `keystead` first. All names are schema-qualified, so
+-- that search_path does not matter.
 
 CREATE SEQUENCE keystead.revision_seq AS bigint;
 
 CREATE TABLE keystead.api_keys (
-    -- In the order of bytes, so that pages are the same whatever the locale of
-    -- the database.
+    -- Byte order, so that pages are the same in every locale of the database.
     id               text COLLATE "C" PRIMARY KEY CHECK (id <> ''),
     digest           bytea NOT NULL UNIQUE CHECK (octet_length(digest) = 32),
     secret           text,
@@ -29,18 +28,18 @@ CREATE TABLE keystead.api_keys (
     last_used_at     timestamptz,
     predecessor      text,
     successor        text,
-    -- The default never stays: a trigger puts the number in.
+    -- A trigger replaces the default with the number.
     revision         bigint NOT NULL DEFAULT 0
 )
--- Room on each page for the new version of a row when only last_used_at changes.
+-- Leaves room on each page for the new version of a row when only last_used_at changes.
 WITH (fillfactor = 90);
 
 CREATE INDEX api_keys_principal ON keystead.api_keys (principal, id);
 
--- For the greatest number that is in use.
+-- For the greatest number in use.
 CREATE INDEX api_keys_revision ON keystead.api_keys (revision);
 
--- For the question which secrets have keys.
+-- For finding the secrets that have keys.
 CREATE INDEX api_keys_secrets ON keystead.api_keys (secret) WHERE state = 'active';
 
 COMMENT ON TABLE keystead.api_keys IS
@@ -85,9 +84,9 @@ CREATE INDEX key_changes_canaries ON keystead.key_changes (changed_at) WHERE kin
 COMMENT ON TABLE keystead.key_changes IS
     'What happened to which digest, numbered in the order in which the changes became visible. Written by triggers on api_keys. A canary is no change of a key: a server writes it to measure how long changes take to reach it.';
 
--- Numbers may have gaps, as those of transactions that were rolled back are not
--- given out again. So that a reader can tell such a gap from changes that were
--- deleted before it read them, what is deleted is noted.
+-- Numbers may have gaps, as those of rolled-back transactions are not reused. Deletions are
+-- recorded, so that a reader can distinguish such a gap from changes deleted before it read
+-- them.
 CREATE TABLE keystead.pruned_changes (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     through  bigint NOT NULL
@@ -120,9 +119,9 @@ CREATE TRIGGER c_note_pruned_changes
     REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION keystead.note_pruned_changes();
 
--- The greatest number in the table tells readers how far changes go. Unlike the
--- sequence it grows in the order of commits; so that it never falls, the newest
--- row stays when old ones are deleted.
+-- The greatest number in the table is the head that readers follow. Unlike the sequence, it
+-- grows in commit order; it never falls, because the newest row is kept when old ones are
+-- deleted.
 CREATE FUNCTION keystead.keep_newest_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -171,27 +170,24 @@ COMMENT ON COLUMN keystead.audit_log.origin IS 'From where, for example the name
 COMMENT ON COLUMN keystead.audit_log.before IS 'The record before, without its digest; NULL for a new key.';
 COMMENT ON COLUMN keystead.audit_log.after IS 'The record afterwards, without its digest.';
 
--- A sequence gives out numbers in the order in which it is asked, but
--- transactions become visible in the order in which they commit. Without a
--- lock, a reader could see number 8, go on from there, and never learn of number
--- 7, which commits later. So a number is given out under a lock, which PostgreSQL
--- releases after the transaction has become visible: whoever takes a number sees
--- all smaller ones.
+-- A sequence assigns numbers in the order of calls, but transactions become visible in the
+-- order of commits. Without a lock, a reader could read number 8, continue from there, and
+-- never see number 7, which commits later. So numbers are assigned under a lock, which
+-- PostgreSQL releases after the transaction has become visible: whoever takes a number sees all
+-- smaller ones.
 --
--- The lock is on a table of its own, on which no role but the owner of the
--- schema has rights, so that nobody else can hold up changes. It is taken as
--- late as can be, by triggers that run at commit: a transaction that has changed
--- a key and then does something else, or nothing, holds up only who wants to
--- change the same key.
+-- The lock is on a separate table on which only the owner of the schema has rights, so that no
+-- other role can block changes. It is taken as late as possible, by triggers that run at
+-- commit: a transaction that has changed a key and then does something else, or nothing, blocks
+-- only changes of the same key.
 --
--- There are no deadlocks, as the lock is the last one that a transaction waits
--- for. Who waits for it may hold locks on rows of api_keys; who has it waits for
--- no such lock, as numbering changes only rows that its own transaction has
--- changed before. Noting uses takes locks on rows, in the order of ids, and never
--- this one. Deleting old changes never takes it either, and canaries pass over
--- rows that somebody else is deleting. The exception is a transaction that asks
--- for its numbers before it ends (SET CONSTRAINTS … IMMEDIATE), and then changes
--- another key: PostgreSQL finds such a deadlock and ends one of the two.
+-- There are no deadlocks, as the lock is the last one that a transaction waits for. A waiter
+-- may hold row locks of api_keys; the holder waits for none of them, as numbering changes only
+-- rows that its own transaction has changed. Recording uses locks rows in the order of ids, and
+-- never takes this lock. Deleting old changes never takes it either, and canaries skip rows
+-- that another transaction is deleting. The exception is a transaction that requests its
+-- numbers early (SET CONSTRAINTS … IMMEDIATE) and then changes another key: PostgreSQL detects
+-- the deadlock and ends one of the two.
 CREATE TABLE keystead.change_order (
     only_row boolean PRIMARY KEY CHECK (only_row)
 );
@@ -210,9 +206,9 @@ $$;
 COMMENT ON FUNCTION keystead.lock_changes() IS
     'Waits until no other transaction is numbering changes, and keeps others from it until this one ends.';
 
--- The sequence alone does not do: logical replication does not carry it, and a
--- restore by hand may forget it. A number that is not greater than all that are
--- in use would be refused as a duplicate, or taken by readers for old news.
+-- The sequence alone is not enough: logical replication does not carry it, and a manual restore
+-- may omit it. A number not greater than all in use would be refused as a duplicate, or ignored
+-- by readers as already read.
 CREATE FUNCTION keystead.next_revision() RETURNS bigint
     LANGUAGE plpgsql
     AS $$
@@ -225,8 +221,8 @@ BEGIN
     number := nextval('keystead.revision_seq');
     SELECT revision, xmin = pg_current_xact_id()::xid INTO used, by_this
         FROM keystead.key_changes ORDER BY revision DESC LIMIT 1;
-    -- Once for each transaction: after a large DELETE the index is full of rows
-    -- that are gone, and looking for the greatest in it passes over all of them.
+    -- Once per transaction: after a large DELETE the index is full of dead rows, and searching
+    -- the greatest number scans all of them.
     IF by_this IS NOT TRUE THEN
         used := greatest(used, (SELECT max(revision) FROM keystead.api_keys));
     END IF;
@@ -265,8 +261,8 @@ CREATE TRIGGER number_entry
     BEFORE INSERT ON keystead.audit_log
     FOR EACH ROW EXECUTE FUNCTION keystead.number_entry();
 
--- The table is the truth, and this only wakes those who follow it. PostgreSQL
--- delivers it when the transaction has become visible, once for each.
+-- The table is authoritative; this only wakes followers. PostgreSQL delivers it once per
+-- transaction, after the transaction has become visible.
 CREATE FUNCTION keystead.announce_changes() RETURNS void
     LANGUAGE sql
     AS $$ SELECT pg_catalog.pg_notify('keystead_changes', '') $$;
@@ -274,8 +270,8 @@ CREATE FUNCTION keystead.announce_changes() RETURNS void
 COMMENT ON FUNCTION keystead.announce_changes() IS
     'Wakes the servers that listen on the channel keystead_changes, so that they read key_changes.';
 
--- The trigger functions run with the rights of their owner, so that a role that
--- may write api_keys needs no rights on what the triggers write.
+-- Trigger functions run with the rights of their owner, so that a role that may write api_keys
+-- needs no rights on the tables that triggers write.
 
 CREATE FUNCTION keystead.keep_revision() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -313,8 +309,8 @@ BEGIN
             WHEN NEW.digest = OLD.digest THEN 'updated'
             ELSE 'created'
         END);
-        -- No row, when the transaction has deleted it since. No other change:
-        -- the trigger for updates passes over the column.
+        -- No row if the transaction has deleted it since. Records no further change: the update
+        -- trigger ignores this column.
         UPDATE keystead.api_keys SET revision = number WHERE digest = NEW.digest;
     END IF;
     PERFORM keystead.announce_changes();
@@ -339,7 +335,7 @@ CREATE CONSTRAINT TRIGGER number_creation
     AFTER INSERT ON keystead.api_keys DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION keystead.number_change();
 
--- An update of last_used_at alone is no change, and neither is the numbering.
+-- Neither an update of last_used_at alone nor the numbering is a change.
 CREATE CONSTRAINT TRIGGER number_update
     AFTER UPDATE ON keystead.api_keys DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (
@@ -357,8 +353,7 @@ CREATE CONSTRAINT TRIGGER number_deletion
     AFTER DELETE ON keystead.api_keys DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION keystead.number_change();
 
--- For PostgreSQL's own view of sessions hides from most roles what others do,
--- but not who they are.
+-- PostgreSQL's own view hides from most roles what other sessions do, but not who they are.
 CREATE FUNCTION keystead.describe_session(pid integer) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
@@ -374,8 +369,8 @@ $$;
 COMMENT ON FUNCTION keystead.describe_session(integer) IS
     'Who holds something up, as far as the caller may know, and how to end it.';
 
--- Tells why a change could not be written, where something is in the way or
--- switched off, instead of failing, so that the log of the server is not full of it.
+-- Returns why a change could not be written, where it is blocked or disabled, instead of
+-- failing, so that the server's log does not fill up.
 CREATE FUNCTION keystead.canary(token bytea, OUT blocked_by text, OUT broken text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -392,11 +387,11 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Ends before the statement does, so that who is in the way can be told; and
-    -- within a second, however long a statement may take.
+    -- Ends before the statement does, so that the blocker can be reported; and within a second,
+    -- however long a statement may take.
     PERFORM set_config('lock_timeout', greatest(1, least(1000, floor(patience / 3)))::text, true);
     BEGIN
-        -- As a change of a key locks them, in the same order.
+        -- Locks the tables in the same order as a change of a key.
         LOCK TABLE keystead.api_keys IN ROW EXCLUSIVE MODE;
         PERFORM keystead.lock_changes();
         LOCK TABLE keystead.key_changes, keystead.audit_log IN ROW EXCLUSIVE MODE;

@@ -1,18 +1,18 @@
--- Keys, their numbered changes, and who changed them.
+-- Keys, their numbered changes, and the audit log.
 --
--- Times are whole microseconds since 1970-01-01T00:00:00Z; null means never.
--- Everything here also works in the `sqlite3` shell of older distributions
--- (SQLite 3.38 and later), so that changes may be made with plain SQL.
+-- Times are whole microseconds since 1970-01-01T00:00:00Z; null means never. Everything also
+-- works in the `sqlite3` shell of older distributions (SQLite 3.38 and later), so that keys can
+-- be changed with plain SQL.
 
 CREATE TABLE api_keys (
-    -- The public name of the key.
+    -- Public name of the key.
     id text PRIMARY KEY NOT NULL CHECK (id <> ''),
-    -- Under what the key is looked up; the key itself is kept nowhere.
+    -- Lookup digest; the key itself is stored nowhere.
     digest blob NOT NULL UNIQUE CHECK (length(digest) = 32),
-    -- Fingerprint of the secret that the key was minted with. Null for an
-    -- imported key, whose digest is a plain SHA-256.
+    -- Fingerprint of the secret that the key was minted with. Null for an imported key, whose
+    -- digest is a plain SHA-256.
     secret text,
-    -- What may be displayed of the key.
+    -- Displayable part of the key.
     hint text NOT NULL DEFAULT '',
     principal text NOT NULL CHECK (principal <> ''),
     name text NOT NULL DEFAULT '',
@@ -23,7 +23,7 @@ CREATE TABLE api_keys (
         CHECK (json_valid(allowed_networks) AND json_type(allowed_networks) = 'array'),
     audiences text NOT NULL DEFAULT '[]'
         CHECK (json_valid(audiences) AND json_type(audiences) = 'array'),
-    -- A JSON object whose values are strings.
+    -- A JSON object with string values.
     metadata text NOT NULL DEFAULT '{}'
         CHECK (json_valid(metadata) AND json_type(metadata) = 'object'),
     state text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'disabled', 'revoked')),
@@ -32,36 +32,33 @@ CREATE TABLE api_keys (
     created_at integer NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS integer)),
     last_used_at integer,
-    -- The ids of the key that this one was minted to replace, and of the one that
-    -- was minted last to replace it.
+    -- Ids of the key that this one replaces, and of the key last minted to replace this one.
     predecessor text,
     successor text,
-    -- The number of the last change. The triggers below set it, whatever is
-    -- written here.
+    -- Number of the last change. Triggers set it and override written values.
     revision integer NOT NULL DEFAULT 0
 ) STRICT;
 
--- For lists of one principal's keys, page by page.
+-- For listing one principal's keys, page by page.
 CREATE INDEX api_keys_by_principal ON api_keys (principal, id);
 
--- For the greatest number that is in use.
+-- For the greatest number in use.
 CREATE INDEX api_keys_by_revision ON api_keys (revision);
 
--- For the question which secrets have keys.
+-- For finding the secrets that have keys.
 CREATE INDEX api_keys_secrets ON api_keys (secret) WHERE state = 'active';
 
--- The secrets that were made beside this database, by their fingerprints: a secret
--- beside an empty database that it does not name has lost its keys.
+-- Fingerprints of the secrets created beside this database: a secret beside an empty database
+-- that does not name it has lost its keys.
 CREATE TABLE made_beside (secret text PRIMARY KEY NOT NULL) STRICT;
 
--- What changed, in the order in which it became visible: SQLite has one writer
--- at a time. With AUTOINCREMENT it remembers the greatest number, also when rows
--- were deleted here.
+-- Changes in the order in which they became visible: SQLite has one writer at a time.
+-- AUTOINCREMENT remembers the greatest number even after rows were deleted.
 CREATE TABLE key_changes (
     revision integer PRIMARY KEY AUTOINCREMENT,
     digest blob NOT NULL CHECK (length(digest) = 32),
-    -- A canary is no change of a key: keystead writes it to measure how long
-    -- changes take to be noticed, and deletes it soon afterwards.
+    -- A canary changes no key: Keystead writes it to measure propagation delay and deletes it
+    -- soon afterwards.
     kind text NOT NULL CHECK (kind IN ('created', 'updated', 'revoked', 'deleted', 'canary')),
     changed_at integer NOT NULL
         DEFAULT (CAST((julianday('now') - 2440587.5) * 86400000000 AS integer))
@@ -69,17 +66,16 @@ CREATE TABLE key_changes (
 
 CREATE INDEX key_changes_canaries ON key_changes (changed_at) WHERE kind = 'canary';
 
--- The number of the next change, greater than all that were given out and all
--- that are in use. What SQLite has counted alone does not do: it is a table that
--- a copy made by hand may lack.
+-- Number of the next change, greater than all ever assigned and all in use. SQLite's counter
+-- alone is not enough: a manual copy may lack its table.
 CREATE VIEW next_change (revision) AS SELECT 1 + max(
     COALESCE((SELECT max(seq) FROM sqlite_sequence WHERE name = 'key_changes'), 0),
     COALESCE((SELECT max(revision) FROM key_changes), 0),
     COALESCE((SELECT max(revision) FROM api_keys), 0)
 );
 
--- One row: the greatest number of a change that was deleted from `key_changes`,
--- canaries left aside, so that a reader who had not read it knows.
+-- One row: the greatest number deleted from `key_changes`, canaries excluded, so that a reader
+-- that had not read it notices.
 CREATE TABLE pruned_changes (through integer NOT NULL) STRICT;
 
 INSERT INTO pruned_changes VALUES (0);
@@ -90,8 +86,8 @@ BEGIN
     UPDATE pruned_changes SET through = old.revision WHERE through < old.revision;
 END;
 
--- What keystead did, written in the transaction in which it was done. Outlives
--- the keys, so that `key_id` refers to nothing.
+-- Audit log, written in the transaction of each action. Outlives the keys, so `key_id` has no
+-- foreign key.
 CREATE TABLE audit_log (
     id integer PRIMARY KEY AUTOINCREMENT,
     at integer NOT NULL,
@@ -99,12 +95,12 @@ CREATE TABLE audit_log (
     origin text NOT NULL,
     action text NOT NULL,
     key_id text NOT NULL,
-    -- The record as JSON, without its digest; null when there was none.
+    -- The record as JSON, without its digest; null if there was none.
     before text CHECK (before IS NULL OR json_valid(before)),
     after text CHECK (after IS NULL OR json_valid(after))
 ) STRICT;
 
--- The triggers number every change, those made with plain SQL too.
+-- Triggers number every change, including those made with plain SQL.
 
 CREATE TRIGGER api_keys_created AFTER INSERT ON api_keys
 BEGIN
@@ -114,9 +110,9 @@ BEGIN
     UPDATE api_keys SET revision = last_insert_rowid() WHERE id = new.id;
 END;
 
--- INSERT OR REPLACE removes the row that held the id without a delete trigger.
--- If that row had another digest, readers are told to look at it again. (It is
--- not called deleted: the insert may yet be ignored and leave the row alone.)
+-- INSERT OR REPLACE removes the row that held the id without firing a delete trigger. If that
+-- row had another digest, readers must look it up again. (The change is not a deletion: the
+-- insert may yet be ignored and keep the row.)
 CREATE TRIGGER api_keys_replacing BEFORE INSERT ON api_keys
 WHEN EXISTS (SELECT 1 FROM api_keys WHERE id = new.id AND digest <> new.digest)
 BEGIN
@@ -125,10 +121,10 @@ BEGIN
         WHERE id = new.id;
 END;
 
--- `last_used_at` alone is no change. The last condition is for a revision that
--- somebody wrote: it is a change, and so gets its right number, unless it is
--- the number that a trigger here has just given to this very row. That also
--- ends the recursion, with `PRAGMA recursive_triggers` off or on.
+-- An update of `last_used_at` alone is no change. The last condition concerns a written
+-- revision: that is a change and gets a new number, unless it is the number that a trigger has
+-- just assigned to this row. This also ends the recursion, with `PRAGMA recursive_triggers` off
+-- or on.
 CREATE TRIGGER api_keys_updated
 AFTER UPDATE OF id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences,
     metadata, state, not_before, expires_at, created_at, predecessor, successor, revision
@@ -154,7 +150,7 @@ BEGIN
     UPDATE api_keys SET revision = last_insert_rowid() WHERE id = new.id;
 END;
 
--- A record that moves to another digest is gone from the old one.
+-- A record that moves to another digest disappears from the old one.
 CREATE TRIGGER api_keys_moved AFTER UPDATE OF digest ON api_keys
 WHEN old.digest <> new.digest
 BEGIN

@@ -144,7 +144,7 @@ impl Tiers {
             fill: self.fill,
             memory: self.memory,
             coverage: self.coverage,
-            told: self.told,
+            published: self.told,
             instance,
             metrics: self.metrics,
             clock: self.clock,

@@ -1,6 +1,6 @@
-//! Whether a revocation can be written, and how long it takes to be felt, measured
-//! all the time: a change that changes no key is written, and comes back the way
-//! of all others.
+//! Canaries: continuous measurement of whether a revocation can be written and how long it
+//! takes to propagate. A canary is a change of no key that takes the same path as every other
+//! change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,34 +18,32 @@ use crate::{
     time::{Clock, jittered, rounded},
 };
 
-/// How far the canaries of several instances are spread.
+/// Jitter that spreads the canaries of several instances.
 const JITTER: f64 = 0.1;
 
-/// The longest pause after a canary that was not written, so that two of them tell
-/// a blip from a state soon.
+/// Maximum pause after a failed write, so that a second canary soon distinguishes a brief
+/// failure from a lasting one.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long a canary waits for its turn at the store. Lookups of a busy instance
-/// wait for a fraction of a second.
+/// Maximum wait for a permit. Lookups of a busy instance wait for a fraction of a second.
 const TURN: Duration = Duration::from_secs(5);
 
-/// How long a canary is waited for. Healthy is some milliseconds; what takes
-/// longer than this is a feed that does not work.
+/// Maximum wait for a canary to arrive. Healthy is a few milliseconds; beyond this, the feed
+/// does not work.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// As how long a canary counts that was not back by then: the greatest bound of
-/// the histogram.
+/// Duration recorded for a lost canary: the highest bound of the histogram.
 const LOST: Duration = Duration::from_mins(1);
 
-/// The canary that is out.
+/// The canary in flight.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flight {
     token: Option<Digest>,
-    /// When it was seen and all changes before it had been applied.
+    /// When it arrived, with all earlier changes applied.
     back: Option<Instant>,
 }
 
-/// Where the feed tells what it has seen.
+/// Receives what the feed has seen.
 #[derive(Debug)]
 pub(super) struct CanaryWatch {
     flight: watch::Sender<Flight>,
@@ -53,7 +51,7 @@ pub(super) struct CanaryWatch {
     clock: Clock,
 }
 
-/// Writes canaries and measures how long they take.
+/// Writes canaries and measures their propagation delay.
 #[derive(Debug)]
 pub(super) struct Canary<S> {
     store: Arc<Guarded<S>>,
@@ -63,15 +61,15 @@ pub(super) struct Canary<S> {
     flight: watch::Sender<Flight>,
     back: watch::Receiver<Flight>,
     connections: watch::Receiver<u64>,
-    /// Whether the last one was lost, which has been told.
+    /// Whether the last one was lost, which has been logged.
     lost: bool,
-    /// Told whether changes can be written.
+    /// Health of the write path.
     watch: TierWatch,
-    /// How far changes have been applied here.
+    /// Position up to which this instance has applied changes.
     applied: watch::Receiver<Option<Position>>,
 }
 
-/// What a canary works with.
+/// Dependencies of the canary.
 #[derive(Debug)]
 pub(super) struct CanaryParts<S> {
     pub(super) store: Arc<Guarded<S>>,
@@ -82,7 +80,7 @@ pub(super) struct CanaryParts<S> {
     pub(super) clock: Clock,
 }
 
-/// A canary every now and then, and where the feed tells that it has seen it.
+/// Creates a periodic canary and the handle with which the feed reports arrivals.
 pub(super) fn canary<S>(parts: CanaryParts<S>) -> (CanaryWatch, Canary<S>) {
     let CanaryParts { store, every, watch, applied, metrics, clock } = parts;
     let (flight, back) = watch::channel(Flight::default());
@@ -96,12 +94,12 @@ pub(super) fn canary<S>(parts: CanaryParts<S>) -> (CanaryWatch, Canary<S>) {
 }
 
 impl CanaryWatch {
-    /// The feed has connected.
+    /// Reports that the feed has connected.
     pub(super) fn connected(&self) {
         self.connections.send_modify(|count| *count += 1);
     }
 
-    /// These canaries were seen, and all changes before them have been applied.
+    /// Reports these canaries as arrived, with all earlier changes applied.
     pub(super) fn seen(&self, tokens: &[Digest]) {
         self.flight.send_if_modified(|flight| {
             let ours = flight.token.is_some_and(|token| tokens.contains(&token));
@@ -114,9 +112,8 @@ impl CanaryWatch {
 }
 
 impl<S: Changes> Canary<S> {
-    /// Measures for ever, from the first connection of the feed on. Where
-    /// canaries are not to be written, it is tried again when the feed connects
-    /// anew: it may be to another server.
+    /// Measures until cancelled, from the first connection of the feed on. After `ReadOnly`,
+    /// waits until the feed reconnects, perhaps to another server.
     pub(super) async fn run(&mut self) {
         let (store, retry) = (Arc::clone(&self.store), RETRY.min(self.every));
         let mut pause = self.every;
@@ -141,7 +138,7 @@ impl<S: Changes> Canary<S> {
         }
     }
 
-    /// No canaries are to be written.
+    /// Marks the write path as absent.
     pub(super) fn absent(&mut self) {
         self.watch.absent();
     }
@@ -150,27 +147,27 @@ impl<S: Changes> Canary<S> {
         self.absent();
         tracing::info!(
             detail,
-            "canaries are not written here, so that it is not measured how soon a revocation is \
-             felt, nor whether one can be written; revocations work all the same"
+            "canaries are not written here; neither the delay of revocations nor whether one can be \
+             written is measured; revocations work all the same"
         );
     }
 
-    /// `applied` is how far changes had been applied when the last canary was over.
-    /// Whoever is in the way of this one lets others through if there are any since:
-    /// many are writing, and nobody is stuck.
+    /// `applied` is the position after the last canary. If changes have been applied since,
+    /// whoever blocks this canary lets others through: the store is busy with writes and not
+    /// stuck.
     fn failed(&mut self, error: StoreError, applied: Option<Position>) {
-        let others_came_through = *self.applied.borrow() != applied;
-        let is_stuck = error.kind() != StoreErrorKind::Blocked || !others_came_through;
+        let others_succeed = *self.applied.borrow() != applied;
+        let is_stuck = error.kind() != StoreErrorKind::Blocked || !others_succeed;
         self.watch.observe(if is_stuck { Err(error) } else { Ok(()) });
     }
 
-    /// Writes one, and waits until it is back.
+    /// Writes a canary and waits for it to arrive.
     async fn measure(&mut self, permit: Permit<'_, S>) -> Result<(), CanaryError> {
         let token = random_token()?;
         self.flight.send_replace(Flight { token: Some(token), back: None });
         let sent = self.clock.monotonic();
         match permit.aside(async |store: &S| store.canary(&token).await).await {
-            // It may have been written all the same, and then comes back.
+            // It may have been written, and may idle_fixture arrive.
             Err(CanaryError::Failed(error)) if error.kind() == StoreErrorKind::Timeout => {
                 let Some(back) = self.back(sent + RETRY).await else { return Err(error.into()) };
                 self.watch.observe(Ok(()));
@@ -196,11 +193,11 @@ impl<S: Changes> Canary<S> {
         match (took, self.lost) {
             (None, false) => {
                 let after = humantime::format_duration(PATIENCE);
-                tracing::warn!(%after, "a change that was written has not reached this instance");
+                tracing::warn!(%after, "a canary was written but did not reach this instance");
             }
             (Some(took), true) => {
                 let took = rounded(took);
-                tracing::info!(%took, "changes that are written reach this instance again");
+                tracing::info!(%took, "canaries reach this instance again");
             }
             (None, true) | (Some(_), false) => {}
         }

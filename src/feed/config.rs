@@ -1,4 +1,4 @@
-//! How changes are followed.
+//! Configuration of the feed.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -7,53 +7,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::DurationText;
 
-/// How many intervals the feed may be silent before its word is no longer good:
-/// one is the rule, one may be late, and one is for a reconnect.
+/// Number of silent intervals after which coverage ends: one is normal, one may be late, and
+/// one is for a reconnect.
 const GRACE_INTERVALS: u32 = 3;
 
-/// The feed: how changes reach the cache.
+/// The feed, which applies changes of the store to the cache.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FeedConfig {
-    /// How often the store is asked for new changes where it cannot announce
-    /// them: SQLite, PostgreSQL behind a pooler that hands out another connection
-    /// for every transaction, or when announcements do not arrive. One cheap
-    /// statement each time, on every instance; a revoked key goes on working for
-    /// about as long at most, so that 25 ms keep 99 of 100 revocations under
-    /// 50 ms.
+    /// Poll interval where the store cannot announce changes: SQLite, PostgreSQL behind a
+    /// transaction-mode pooler, or announcements that do not arrive. Each poll is one cheap
+    /// statement per instance. A revoked key keeps working for about this long at most; 25 ms
+    /// keep 99 of 100 revocations under 50 ms.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "1ms", "x-maximum" = "1m"))]
     pub poll_every: Duration,
-    /// How often an instance sends a word to itself the way that changes are
-    /// announced, and looks for changes whether any were announced or not: about
-    /// the longest time that a revoked key goes on working when its announcement
-    /// was lost. When the words do not come back, the store is asked every
+    /// Interval between heartbeats. With each, an instance sends itself an announcement and
+    /// reads new changes: about the longest time that a revoked key keeps working if its
+    /// announcement was lost. While heartbeats do not return, the store is polled every
     /// `feed.poll_every`. PostgreSQL only.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "10ms", "x-maximum" = "1m"))]
     pub heartbeat_every: Duration,
-    /// How often an instance writes a change that changes no key, a canary, to
-    /// measure how long a revocation takes to reach it, and to notice when none
-    /// can be written. One small transaction each time, on every instance. After
-    /// one that failed the next is written within a second.
+    /// Interval between canaries: changes of no key that measure how long a revocation takes to
+    /// reach the instance, and detect when none can be written. Each is one small transaction
+    /// per instance. After a failed one, the next follows within a second.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "DurationText", extend("x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub canary_every: Duration,
-    /// How many changes are read one after the other after the connection was
-    /// lost, or after an import. Where there are more, the newest are followed
-    /// on, and every key in memory is asked for again.
+    /// Maximum number of changes to replay after a lost connection or an import. Beyond it, the
+    /// feed skips to the newest change and revalidates every cached key.
     #[schemars(range(max = 100_000_000))]
     pub max_replay: NonZeroU32,
-    /// How many keys a second are asked for again when changes were missed, so
-    /// that the store has time for everything else. A key whose turn has not come
-    /// is fresh for `cache.fresh_for` at most; the next check then asks for it
-    /// again, and is itself answered from memory within `cache.revalidate_for`.
+    /// Maximum number of keys revalidated per second after missed changes, which leaves the
+    /// store capacity for other work. A key idle_fixture waiting is fresh for `cache.fresh_for` at
+    /// most; the next check then revalidates it, and is answered from the cache within
+    /// `cache.revalidate_for`.
     #[schemars(range(max = 1_000_000))]
     pub revalidate_rate: NonZeroU32,
 }
 
 impl FeedConfig {
-    /// How long the feed may be silent before its word is no longer good.
+    /// How long the feed may be silent before coverage ends.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.heartbeat_every.max(self.poll_every) * GRACE_INTERVALS

@@ -1,4 +1,4 @@
-//! When to look for changes without being woken, and whether being woken works.
+//! Heartbeats: when to read changes without an announcement, and whether announcements arrive.
 
 use std::time::Duration;
 
@@ -7,69 +7,67 @@ use tokio::time::Instant;
 use super::FeedConfig;
 use crate::time::jittered;
 
-/// How far the polls and heartbeats of several instances are spread.
+/// Jitter that spreads the polls and heartbeats of several instances.
 const JITTER: f64 = 0.1;
 
-/// After how many words that did not come back the feed no longer counts on
-/// being woken.
-const UNANSWERED_UNTIL_DEAF: u32 = 3;
+/// Number of lost heartbeats after which the feed polls.
+const MAX_UNANSWERED: u32 = 3;
 
-/// The heartbeat of the feed: a word to itself, the way that announcements come.
+/// Heartbeat of the feed: an announcement to itself.
 ///
-/// As long as the words come back, changes are waited for and looked for with
-/// every beat. After three that did not, they are asked for all the time, until
-/// one does.
+/// While heartbeats return, the feed waits for announcements and reads changes with every beat.
+/// After three lost heartbeats it polls until one returns.
 #[derive(Debug)]
 pub(super) struct Pulse {
     every: Duration,
     poll_every: Duration,
     due: Instant,
-    /// Whether the last word has not come back yet.
+    /// Whether the last heartbeat has not returned yet.
     awaited: bool,
     unanswered: u32,
-    deaf: bool,
+    polling: bool,
 }
 
 impl Pulse {
     pub(super) fn new(config: &FeedConfig, now: Instant) -> Self {
         let FeedConfig { heartbeat_every: every, poll_every, .. } = *config;
-        Self { every, poll_every, due: now, awaited: false, unanswered: 0, deaf: false }
+        Self { every, poll_every, due: now, awaited: false, unanswered: 0, polling: false }
     }
 
-    /// A new connection: no word is on its way on it. Whether words come back is
-    /// believed as it was on the last one, until one does.
+    /// Resets the pending heartbeat for a new connection. Keeps polling if the last connection
+    /// did, until a heartbeat returns.
     pub(super) fn connected(&mut self, now: Instant) {
         self.due = now + jittered(self.every, JITTER);
         self.awaited = false;
         self.unanswered = 0;
     }
 
-    /// Until when to wait for announcements.
+    /// Deadline for waiting for announcements.
     pub(super) fn next(&self, announces: bool, now: Instant) -> Instant {
         let poll = now + jittered(self.poll_every, JITTER);
-        match (announces, self.deaf) {
+        match (announces, self.polling) {
             (true, false) => self.due,
             (true, true) => self.due.min(poll),
             (false, _) => poll,
         }
     }
 
-    /// Whether a word must be sent.
+    /// Whether to send a heartbeat.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now >= self.due
     }
 
-    /// A word was sent.
+    /// Records a sent heartbeat.
     pub(super) fn sent(&mut self, now: Instant) {
         if self.awaited {
             self.unanswered = self.unanswered.saturating_add(1);
         }
-        if self.unanswered >= UNANSWERED_UNTIL_DEAF && !self.deaf {
-            self.deaf = true;
+        if self.unanswered >= MAX_UNANSWERED && !self.polling {
+            self.polling = true;
             let poll_every = humantime::format_duration(self.poll_every);
             tracing::warn!(
                 %poll_every,
-                "announcements of changes do not arrive although the store answers; asking for \
+                "announcements of changes do not arrive although the store answers; polling for \
                  changes instead. Behind PgBouncer in transaction mode set \
                  `store.prepared_statements = false`"
             );
@@ -78,12 +76,12 @@ impl Pulse {
         self.due = now + jittered(self.every, JITTER);
     }
 
-    /// The last word has come back.
+    /// Records a returned heartbeat.
     pub(super) fn answered(&mut self) {
         self.awaited = false;
         self.unanswered = 0;
-        if self.deaf {
-            self.deaf = false;
+        if self.polling {
+            self.polling = false;
             tracing::info!("announcements of changes arrive again");
         }
     }
@@ -94,18 +92,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_a_lost_connection_took_along_do_not_make_it_deaf() {
+    fn heartbeats_lost_with_their_connection_do_not_start_polling() {
         let now = Instant::now();
         let mut pulse = Pulse::new(&FeedConfig::default(), now);
         for _ in 0..10 {
             pulse.connected(now);
             pulse.sent(now);
         }
-        assert!(!pulse.deaf);
+        assert!(!pulse.polling);
     }
 
     #[test]
-    fn after_connecting_the_next_word_is_due_when_a_beat_has_passed() {
+    fn first_heartbeat_is_due_one_interval_after_connecting() {
         let (config, now) = (FeedConfig::default(), Instant::now());
         let mut pulse = Pulse::new(&config, now);
         pulse.connected(now);

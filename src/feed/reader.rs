@@ -1,5 +1,4 @@
-//! Reading the changes on from where it was left, and noticing when that cannot
-//! be done.
+//! Reads changes from the last position and detects gaps.
 
 use std::{fmt, num::NonZeroU32, sync::Arc};
 
@@ -14,58 +13,57 @@ use crate::{
     time::Clock,
 };
 
-/// How many changes are read at once. A page of this size is about 60 KB.
+/// Changes per page. A full page is about 60 KB.
 const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// Where the feed stands in the changes.
+/// Reader of the change table.
 #[derive(Debug)]
 pub(super) struct Reader<S> {
     pub(super) fill: Fill<S>,
     pub(super) coverage: Arc<Coverage>,
-    /// Told the position after every catch-up.
-    pub(super) told: watch::Sender<Option<Position>>,
+    /// Publishes the position after every catch-up.
+    pub(super) published: watch::Sender<Option<Position>>,
     pub(super) canaries: CanaryWatch,
     pub(super) sweeps: Sweeps,
     pub(super) clock: Clock,
     pub(super) max_replay: NonZeroU32,
-    /// Up to where changes were read; `None` until the store has answered once.
-    /// What was cached before then is not covered.
+    /// Position up to which changes were read; `None` until the store has answered once.
+    /// Entries cached before then are not covered.
     pub(super) position: Option<Position>,
-    /// What was found on connecting, and is dealt with by the next catch-up.
+    /// Result of the landmark check on connecting, for the next catch-up.
     pub(super) found: Found,
 }
 
-/// What a new connection leads to.
+/// Result of comparing the landmark on a new connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Found {
-    /// Nothing that speaks against going on.
+    /// No reason not to continue.
     Nothing,
-    /// The landmark, with this number: what was read after it is read again, as
-    /// it may have been lost, and its numbers given to other rows.
+    /// The landmark exists, with this revision: later changes are read again, as they may have
+    /// been lost and their numbers reused.
     Landmark(Revision),
-    /// No landmark.
+    /// The landmark is missing.
     Gap(Gap),
 }
 
-/// Why what follows the position cannot be replayed.
+/// Why the changes after the position cannot be replayed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Gap {
-    /// The newest change is older than the last one that was read.
+    /// The newest change is older than the last one read.
     Lost,
-    /// The last change that was read is not there, or is another one.
+    /// The last change read is missing or a different one.
     OtherHistory,
-    /// Only canaries were read, and the last one is not there any more.
+    /// Only canaries were read, and the last one is gone.
     Unrecognised,
     /// Changes were deleted before they were read.
     Pruned,
-    /// There are more than are replayed.
+    /// More changes than `max_replay`.
     TooLarge,
 }
 
 impl<S: Lookups> Reader<S> {
-    /// On a new connection: compares the landmark with what is there. A server
-    /// that took over without it may have given its number, and those before, to
-    /// other changes.
+    /// Compares the landmark on a new connection. A server promoted without it may have given
+    /// its number, and earlier ones, to other changes.
     pub(super) async fn recognise(
         &mut self,
         follower: &mut impl Follower,
@@ -73,7 +71,7 @@ impl<S: Lookups> Reader<S> {
         self.found = Found::Nothing;
         let Some(landmark) = self.position.and_then(|it| it.landmark) else { return Ok(()) };
         let page = follower.changes(before(landmark.revision), NonZeroU32::MIN).await?;
-        // Where it has been deleted meanwhile, nothing speaks against the store.
+        // Pruned changes are no evidence against the store.
         let row = page.map_or(Some(landmark), |page| page.last);
         let taken = row.is_some_and(|row| row.revision == landmark.revision);
         self.found = if row == Some(landmark) {
@@ -86,28 +84,27 @@ impl<S: Lookups> Reader<S> {
         Ok(())
     }
 
-    /// Reads and applies all changes up to now, and confirms that nothing is
-    /// missing. Where changes are missing, what is in memory is asked for again,
-    /// and the newest ones are followed on.
+    /// Reads and applies all changes up to now, then confirms coverage. After a gap,
+    /// revalidates the cache and continues from the newest change.
     pub(super) async fn catch_up(
         &mut self,
         follower: &mut impl Follower,
     ) -> Result<(), StoreError> {
         loop {
-            let asked_at = self.clock.monotonic();
+            let queried_at = self.clock.monotonic();
             let head = follower.head().await?;
             let age = follower.age();
             if self.read_up_to(head, follower).await? {
-                self.told.send_replace(self.position);
-                self.coverage.confirm(age.as_of(asked_at));
+                self.published.send_replace(self.position);
+                self.coverage.confirm(age.as_of(queried_at));
                 self.coverage.lags(age.is_lagging());
                 return Ok(());
             }
         }
     }
 
-    /// False when it begins anew at `head`: what happened between then and the
-    /// moment at which `head` was read is still to be read.
+    /// Returns false after a restart at `head`: changes made after `head` was read remain to be
+    /// read.
     async fn read_up_to(
         &mut self,
         head: Revision,
@@ -133,7 +130,7 @@ impl<S: Lookups> Reader<S> {
             self.fill.apply(&page.changes);
             self.canaries.seen(&page.canaries);
             position = position.after(&page, head);
-            // How far it had come counts until all has been read again.
+            // The earlier position counts until all of it has been read again.
             let revision = position.revision.max(read.revision);
             self.position = Some(Position { revision, ..position });
         }
@@ -156,23 +153,22 @@ impl<S: Lookups> Reader<S> {
     fn skip(&mut self, gap: Gap, position: Revision, newest: Position) {
         tracing::warn!(
             %position, head = %newest.revision, why = %gap,
-            "changes were missed; what is in memory is asked for again, and serves meanwhile within \
+            "changes were missed; revalidating the cache, which keeps serving within \
              its bounds"
         );
         self.found = Found::Nothing;
         self.position = Some(newest);
-        // What the store says from now on includes all changes up to there.
+        // Later answers of the store include all changes up to there.
         self.coverage.begin_anew(self.clock.monotonic());
-        self.sweeps.ask();
+        self.sweeps.request();
     }
 }
 
-/// Where to begin when `head` is the newest number, with a landmark among the
-/// last rows.
+/// Position at `head`, with a landmark among the last rows.
 async fn newest(head: Revision, follower: &mut impl Follower) -> Result<Position, StoreError> {
     let page = follower.changes(Revision((head.0 - i64::from(PAGE.get())).max(0)), PAGE).await?;
     let page = match page {
-        // Old rows have been deleted; the newest has not.
+        // Old rows were pruned; the newest never is.
         None => follower.changes(before(head), PAGE).await?,
         Some(page) => Some(page),
     };
@@ -185,7 +181,7 @@ const fn before(revision: Revision) -> Revision {
 }
 
 impl Position {
-    /// The position when a page has been read on, up to `head` if it is empty.
+    /// Position after a page; `head` if the page is empty.
     fn after(self, page: &ChangePage, head: Revision) -> Self {
         let change = page.changes.last().map(Row::from);
         let before = self.landmark.filter(|row| row.kind.is_some());

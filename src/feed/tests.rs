@@ -16,16 +16,16 @@ use crate::{
     tier::Tier,
 };
 
-/// Long enough for whatever has to be noticed with the next heartbeat.
+/// Long enough for anything noticed with the next heartbeat.
 const A_BEAT: Duration = Duration::from_millis(1_200);
 
 /// Shorter than any heartbeat, longer than a poll.
 const AT_ONCE: Duration = Duration::from_millis(60);
 
-/// A digest that is in no memory.
+/// Digest of a key that is never cached.
 const UNKNOWN: Digest = Digest::from_bytes([9; Digest::LEN]);
 
-/// A store, a memory before it, and a feed that runs.
+/// A store, its cache and a running feed.
 struct Fixture {
     store: FakeStore,
     guarded: Arc<Guarded<FakeStore>>,
@@ -38,9 +38,9 @@ struct Fixture {
     parts: Option<(FeedConfig, Option<Position>, FeedParts<FakeStore>)>,
 }
 
-/// A fixture whose feed has not begun.
-fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Fixture {
-    // Nothing ends by itself, so that what ends was ended by the feed.
+/// A fixture whose feed is not started.
+fn idle_fixture(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Fixture {
+    // Nothing expires by itself, so only the feed can end an entry.
     let hour = Duration::from_hours(1);
     let cache = CacheConfig { fresh_for: hour, absent_for: hour, ..CacheConfig::default() };
     let fixture =
@@ -48,7 +48,7 @@ fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Fixture {
     let fill::fixture::Fixture {
         store, guarded, memory, coverage, metrics, exposition, fill, ..
     } = fixture;
-    // Canaries take numbers, which a test gives out itself.
+    // Canaries take numbers, which the tests assign themselves.
     let mut config = FeedConfig { canary_every: hour, ..FeedConfig::default() };
     tune(&mut config);
     let instance = Instance::new(Clock::System);
@@ -57,7 +57,7 @@ fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Fixture {
         fill: fill.clone(),
         memory: Arc::clone(&memory),
         coverage: Arc::clone(&coverage),
-        told: watch::Sender::default(),
+        published: watch::Sender::default(),
         instance: instance.clone(),
         metrics,
         clock: Clock::System,
@@ -70,11 +70,11 @@ fn still(tune: impl FnOnce(&mut FeedConfig), resume: Option<i64>) -> Fixture {
 
 /// A fixture whose feed has caught up.
 async fn fixture() -> Fixture {
-    bench_with(|_| ()).await
+    fixture_with(|_| ()).await
 }
 
-async fn bench_with(tune: impl FnOnce(&mut FeedConfig)) -> Fixture {
-    let mut fixture = still(tune, None);
+async fn fixture_with(tune: impl FnOnce(&mut FeedConfig)) -> Fixture {
+    let mut fixture = idle_fixture(tune, None);
     fixture.begin().await;
     fixture
 }
@@ -87,7 +87,7 @@ impl Fixture {
         sleep(AT_ONCE).await;
     }
 
-    /// Brings a key into the memory.
+    /// Caches a key.
     async fn warm(&self, n: u32) -> Digest {
         let digest = Digest::sha256_of(&n.to_be_bytes());
         self.store.put(digest, record("acme", 0));
@@ -97,7 +97,7 @@ impl Fixture {
         digest
     }
 
-    /// Whether the memory holds what was brought into it, and nothing newer.
+    /// Whether the entry is cached and idle_fixture valid.
     fn has(&self, digest: &Digest) -> bool {
         let held = self.memory.look(digest, Instant::now()).map(|held| held.observation.answer);
         matches!(held, Some(Answer::Found(known)) if known.revision() == Revision(0))
@@ -110,7 +110,7 @@ impl Fixture {
         }
     }
 
-    /// Whether what the store said then is good by the word of the feed now.
+    /// Whether coverage vouches for an answer of that time.
     fn covers(&self, validated_at: Instant) -> bool {
         let good_until = self.coverage.good_until(validated_at.into());
         good_until.is_some_and(|until| Instant::now() < until.into())
@@ -118,7 +118,7 @@ impl Fixture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_announced_change_ends_the_entry_of_its_key_at_once_and_no_other() {
+async fn announced_change_ends_only_the_entry_of_its_key_at_once() {
     let fixture = fixture().await;
     let (changed, other) = (fixture.warm(1).await, fixture.warm(2).await);
     fixture.store.announce(1, changed, ChangeKind::Updated);
@@ -127,24 +127,24 @@ async fn an_announced_change_ends_the_entry_of_its_key_at_once_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_whose_announcement_is_lost_is_found_with_the_next_heartbeat() {
+async fn change_whose_announcement_is_lost_is_read_with_the_next_heartbeat() {
     let fixture = fixture().await;
     let key = fixture.warm(1).await;
-    fixture.store.tune(|channel| channel.loses_words = true);
+    fixture.store.tune(|channel| channel.loses_announcements = true);
     fixture.store.announce(1, key, ChangeKind::Updated);
     sleep(A_BEAT).await;
     assert!(!fixture.has(&key));
 }
 
 #[tokio::test(start_paused = true)]
-async fn heartbeats_that_do_not_come_back_make_it_poll_until_they_do() {
+async fn feed_polls_while_heartbeats_do_not_return() {
     let fixture = fixture().await;
     sleep(A_BEAT * 2).await;
-    let asked = fixture.store.asked_for_changes();
+    let reads = fixture.store.change_reads();
     sleep(Duration::from_secs(1)).await;
-    assert!(fixture.store.asked_for_changes() - asked <= 4, "it polls while it is told");
+    assert!(fixture.store.change_reads() - reads <= 4, "it polls although announcements arrive");
 
-    fixture.store.tune(|channel| channel.loses_words = true);
+    fixture.store.tune(|channel| channel.loses_announcements = true);
     sleep(A_BEAT * 5).await;
     let key = fixture.warm(1).await;
     fixture.store.announce(1, key, ChangeKind::Updated);
@@ -155,16 +155,19 @@ async fn heartbeats_that_do_not_come_back_make_it_poll_until_they_do() {
     let beats = fixture.store.beats() - beats;
     assert!((8..=12).contains(&beats), "{beats} words in ten seconds");
 
-    fixture.store.tune(|channel| channel.loses_words = false);
+    fixture.store.tune(|channel| channel.loses_announcements = false);
     sleep(A_BEAT * 2).await;
-    let asked = fixture.store.asked_for_changes();
+    let reads = fixture.store.change_reads();
     sleep(Duration::from_secs(1)).await;
-    assert!(fixture.store.asked_for_changes() - asked <= 4, "it polls although it is told again");
+    assert!(
+        fixture.store.change_reads() - reads <= 4,
+        "it polls although announcements arrive again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_announces_nothing_is_polled() {
-    let mut fixture = still(|_| (), None);
+async fn store_without_announcements_is_polled() {
+    let mut fixture = idle_fixture(|_| (), None);
     fixture.store.tune(|channel| channel.announces_nothing = true);
     fixture.begin().await;
     let key = fixture.warm(1).await;
@@ -174,8 +177,8 @@ async fn a_store_that_announces_nothing_is_polled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_without_changes_is_told_as_such_and_covers_nothing() {
-    let mut fixture = still(|config| config.canary_every = AT_ONCE, None);
+async fn store_without_changes_is_absent_and_covers_nothing() {
+    let mut fixture = idle_fixture(|config| config.canary_every = AT_ONCE, None);
     fixture.store.tune(|channel| channel.has_no_changes = true);
     fixture.begin().await;
     assert_eq!(fixture.instance.standing().feed, TierState::None);
@@ -187,7 +190,7 @@ async fn a_store_without_changes_is_told_as_such_and_covers_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_during_an_outage_are_caught_up_with_however_many() {
+async fn all_changes_during_an_outage_are_replayed() {
     let fixture = fixture().await;
     let last = fixture.warm(5_000).await;
     fixture.store.cut();
@@ -209,7 +212,7 @@ async fn changes_during_an_outage_are_caught_up_with_however_many() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_breaks_again_and_again_loses_no_change() {
+async fn repeatedly_broken_connection_loses_no_change() {
     let fixture = fixture().await;
     for n in 1..=50_u32 {
         let key = fixture.warm(n).await;
@@ -222,27 +225,27 @@ async fn a_connection_that_breaks_again_and_again_loses_no_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_dies_soon_each_time_is_down_and_tried_ever_more_seldom() {
+async fn short_lived_connections_count_as_down_and_back_off() {
     let fixture = fixture().await;
     let cut_for = async |time| {
-        let (until, asked) = (Instant::now() + time, fixture.store.asked_for_changes());
+        let (until, reads) = (Instant::now() + time, fixture.store.change_reads());
         while Instant::now() < until {
             fixture.store.cut();
             sleep(Duration::from_millis(50)).await;
         }
-        fixture.store.asked_for_changes() - asked
+        fixture.store.change_reads() - reads
     };
     cut_for(Duration::from_secs(10)).await;
     assert!(matches!(fixture.instance.standing().feed, TierState::Down { .. }));
-    let asked = cut_for(Duration::from_secs(10)).await;
-    assert!(asked < 60, "{asked} questions in 10 s");
+    let reads = cut_for(Duration::from_secs(10)).await;
+    assert!(reads < 60, "{reads} reads in 10 s");
 
     sleep(LONGEST_PAUSE * 2 + TRUSTED_AFTER).await;
     assert!(fixture.instance.standing().feed.is_up());
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_that_are_lost_now_and_then_are_no_state() {
+async fn occasionally_lost_connections_do_not_change_the_state() {
     let fixture = fixture().await;
     for _ in 0..10 {
         fixture.store.cut();
@@ -254,7 +257,7 @@ async fn connections_that_are_lost_now_and_then_are_no_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pauses_between_tries_grow_to_two_seconds() {
+async fn reconnect_pauses_grow_to_two_seconds() {
     let fixture = fixture().await;
     fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
     fixture.store.cut();
@@ -265,7 +268,7 @@ async fn pauses_between_tries_grow_to_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_does_not_stop_the_feed_for_ever() {
+async fn feed_recovers_from_a_store_that_hangs() {
     let fixture = fixture().await;
     let key = fixture.warm(1).await;
     fixture.store.set(Mood::Hangs);
@@ -277,7 +280,7 @@ async fn a_store_that_hangs_does_not_stop_the_feed_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn misses_that_take_all_places_do_not_keep_changes_away() {
+async fn misses_that_hold_all_permits_do_not_delay_changes() {
     let fixture = fixture().await;
     let key = fixture.warm(1).await;
     let mut places = Vec::new();
@@ -290,8 +293,8 @@ async fn misses_that_take_all_places_do_not_keep_changes_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_from_before_the_start_are_not_replayed() {
-    let mut fixture = still(|_| (), None);
+async fn changes_before_the_start_are_not_replayed() {
+    let mut fixture = idle_fixture(|_| (), None);
     let key = fixture.warm(1).await;
     let warmed = Instant::now();
     for n in 1..2_400 {
@@ -301,12 +304,12 @@ async fn changes_from_before_the_start_are_not_replayed() {
     sleep(AT_ONCE).await;
     fixture.begin().await;
     assert!(fixture.has(&key));
-    assert!(!fixture.covers(warmed), "what was cached before the feed began is not covered by it");
+    assert!(!fixture.covers(warmed), "entries older than the feed are not covered");
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_since_a_position_that_was_written_down_are_replayed() {
-    let mut fixture = still(|_| (), Some(1));
+async fn changes_after_a_restored_position_are_replayed() {
+    let mut fixture = idle_fixture(|_| (), Some(1));
     let (before, after) = (fixture.warm(1).await, fixture.warm(2).await);
     fixture.store.announce(1, before, ChangeKind::Updated);
     fixture.store.announce(2, after, ChangeKind::Updated);
@@ -315,7 +318,7 @@ async fn changes_since_a_position_that_was_written_down_are_replayed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn coverage_reaches_as_far_as_the_last_heartbeat_and_ends_when_the_feed_is_silent() {
+async fn coverage_reaches_the_last_heartbeat_and_ends_when_the_feed_is_silent() {
     let fixture = fixture().await;
     let began = fixture.coverage.since().unwrap();
     for _ in 0..5 {
@@ -332,13 +335,13 @@ async fn coverage_reaches_as_far_as_the_last_heartbeat_and_ends_when_the_feed_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_come_while_it_catches_up_are_caught_up_with_too() {
+async fn changes_during_a_catch_up_are_read_too() {
     let fixture = fixture().await;
     let key = fixture.warm(1).await;
     for n in 1..=2_500 {
         fixture.store.announce(n, UNKNOWN, ChangeKind::Created);
     }
-    // One page has been asked for.
+    // One page has been requested.
     tokio::task::yield_now().await;
     fixture.store.announce(2_501, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
@@ -346,7 +349,7 @@ async fn changes_that_come_while_it_catches_up_are_caught_up_with_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_that_are_old_end_coverage_and_are_told_until_they_are_not() {
+async fn lagging_data_ends_coverage_until_it_is_current() {
     let fixture = fixture().await;
     let since = Instant::now();
     fixture.store.tune(|channel| channel.lags_since = Some(since));

@@ -1,5 +1,5 @@
-//! What a store answers. An absence is evidence for a denial, so that it can
-//! be made here alone, from a query that the store answered.
+//! Answers of a store. An absence is evidence for a denial, so it can only be created here,
+//! from a query that the store answered.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,11 +9,10 @@ use super::{StoreError, StoreErrorKind};
 use crate::key::CompactKey;
 use crate::key::{Digest, KeyRecord};
 
-/// Evidence that the store answered: no such key.
+/// Evidence that the store answered "no such key".
 ///
-/// It has no public constructor, and nothing converts into it. It is made from
-/// a [`Lookup`] alone, and a lookup from rows that a store returned. Whoever was
-/// given one can hand it on:
+/// It has no public constructor and no conversions. Only a [`Lookup`] creates it, and a lookup
+/// is created from rows that a store returned. Holders can pass it on:
 ///
 /// ```
 /// use keystead::store::Absence;
@@ -22,7 +21,7 @@ use crate::key::{Digest, KeyRecord};
 /// }
 /// ```
 ///
-/// but nobody can make one:
+/// but cannot create one:
 ///
 /// ```compile_fail,E0423
 /// use keystead::store::Absence;
@@ -33,55 +32,55 @@ use crate::key::{Digest, KeyRecord};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Absence(());
 
-/// What a store knows about one digest.
+/// The store's answer for one digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Its record.
+    /// The key's record.
     Found(CompactKey),
-    /// That there is none.
+    /// No such key.
     Absent(Absence),
 }
 
-/// How old the data are that a store answers with.
+/// Age of the data in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataAge {
-    /// Of the moment at which it was asked: a primary's, or those of a standby that
-    /// has replayed all that it has received and still receives.
+    /// As of the query: from a primary, or from a standby that has replayed everything it
+    /// received and is still receiving.
     Current,
-    /// As of an instant that is not longer ago than `store.max_lag`.
+    /// As of an instant at most `store.max_lag` before the query.
     Behind(Instant),
-    /// As of an instant that is.
+    /// As of an earlier instant.
     Lagging(Instant),
 }
 
 impl DataAge {
-    /// Of data as of an instant, when they were asked for at another.
-    pub(super) fn of(as_of: Instant, asked_at: Instant, max_lag: Duration) -> Self {
-        match asked_at.saturating_duration_since(as_of) {
+    /// Age of data as of `as_of`, queried at `queried_at`.
+    pub(super) fn of(as_of: Instant, queried_at: Instant, max_lag: Duration) -> Self {
+        match queried_at.saturating_duration_since(as_of) {
             Duration::ZERO => Self::Current,
             age if age <= max_lag => Self::Behind(as_of),
             _ => Self::Lagging(as_of),
         }
     }
 
-    /// As of when the data are that were asked for at `asked_at`.
+    /// Instant as of which data queried at `queried_at` holds.
     #[must_use]
-    pub fn as_of(self, asked_at: Instant) -> Instant {
+    pub fn as_of(self, queried_at: Instant) -> Instant {
         match self {
-            Self::Current => asked_at,
-            Self::Behind(as_of) | Self::Lagging(as_of) => as_of.min(asked_at),
+            Self::Current => queried_at,
+            Self::Behind(as_of) | Self::Lagging(as_of) => as_of.min(queried_at),
         }
     }
 
-    /// Whether they are older than `store.max_lag`.
+    /// Whether the data is older than `store.max_lag`.
     #[must_use]
     pub const fn is_lagging(self) -> bool {
         matches!(self, Self::Lagging(_))
     }
 }
 
-/// The store's answer to one query: for every digest that was asked for a
-/// record, an absence, or why its row cannot be read.
+/// Answer to one query: for every requested digest a record, an absence, or the reason why its
+/// row is unreadable.
 #[derive(Debug)]
 pub struct Lookup {
     answers: HashMap<Digest, Result<Answer, StoreError>>,
@@ -89,10 +88,9 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// Only an engine that has read every row of a successful query may call
-    /// this.
+    /// Only an engine that has read every row of a successful query may call this.
     pub(super) fn answered(
-        asked: &[Digest],
+        requested: &[Digest],
         rows: impl IntoIterator<Item = (Digest, Result<KeyRecord, StoreError>)>,
         age: DataAge,
     ) -> Self {
@@ -103,7 +101,8 @@ impl Lookup {
                 "a standby lacks the key that has not replayed all changes",
             )),
         };
-        let mut answers: HashMap<_, _> = asked.iter().map(|digest| (*digest, absent())).collect();
+        let mut answers: HashMap<_, _> =
+            requested.iter().map(|digest| (*digest, absent())).collect();
         for (digest, row) in rows {
             if let Some(answer) = answers.get_mut(&digest) {
                 *answer = match (&answer, row) {
@@ -113,8 +112,7 @@ impl Lookup {
                     (Err(why), row) if why.kind() == StoreErrorKind::Lagging => {
                         row.map(|record| Answer::Found(CompactKey::from(&record)))
                     }
-                    // A view that was brought along may show a digest twice.
-                    // Which of the rows counts cannot be told, so that none does.
+                    // A user's view may return a digest twice. Neither row can be trusted.
                     (Ok(Answer::Found(_)) | Err(_), _) => Err(StoreError::unreadable(format!(
                         "there are two keys with the digest {}",
                         digest.to_hex()
@@ -125,13 +123,13 @@ impl Lookup {
         Self { answers, age }
     }
 
-    /// How old the data are that it was answered with.
+    /// Age of the data in this answer.
     #[must_use]
     pub const fn age(&self) -> DataAge {
         self.age
     }
 
-    /// Whether a key is missing, and the store may only not have it yet.
+    /// Whether a key is missing that the store may not have received yet.
     pub(super) fn lacks_for_lag(&self) -> bool {
         let lags = |answer: &Result<_, StoreError>| {
             answer.as_ref().is_err_and(|why| why.kind() == StoreErrorKind::Lagging)
@@ -139,15 +137,13 @@ impl Lookup {
         self.answers.values().any(lags)
     }
 
-    /// The answer for a digest; `None` if there is none: the query did not ask
-    /// for it, or its row cannot be read.
+    /// The answer for a digest; `None` if it was not requested or its row is unreadable.
     #[must_use]
     pub fn get(&self, digest: &Digest) -> Option<&Answer> {
         self.answers.get(digest)?.as_ref().ok()
     }
 
-    /// Why the row of a digest that was asked for cannot be read, or why its absence
-    /// says nothing.
+    /// Why the row of a requested digest is unreadable, or why its absence is no evidence.
     #[must_use]
     pub fn unreadable(&self, digest: &Digest) -> Option<&StoreError> {
         self.answers.get(digest)?.as_ref().err()
@@ -159,22 +155,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_digest_that_was_asked_for_can_be_absent() {
-        let asked = Digest::from_bytes([1; 32]);
+    fn only_a_requested_digest_can_be_absent() {
+        let requested = Digest::from_bytes([1; 32]);
         let other = Digest::from_bytes([2; 32]);
-        let lookup = Lookup::answered(&[asked], [], DataAge::Current);
-        assert!(matches!(lookup.get(&asked), Some(Answer::Absent(_))));
+        let lookup = Lookup::answered(&[requested], [], DataAge::Current);
+        assert!(matches!(lookup.get(&requested), Some(Answer::Absent(_))));
         assert_eq!(lookup.get(&other), None);
     }
 
     #[test]
-    fn what_a_standby_lacks_that_is_behind_is_no_absence() {
-        let asked = Digest::from_bytes([1; 32]);
+    fn key_missing_on_a_standby_behind_is_no_absence() {
+        let requested = Digest::from_bytes([1; 32]);
         let now = Instant::now();
         for age in [DataAge::Behind(now), DataAge::Lagging(now)] {
-            let lookup = Lookup::answered(&[asked], [], age);
-            assert_eq!(lookup.get(&asked), None);
-            assert_eq!(lookup.unreadable(&asked).unwrap().kind(), StoreErrorKind::Lagging);
+            let lookup = Lookup::answered(&[requested], [], age);
+            assert_eq!(lookup.get(&requested), None);
+            assert_eq!(lookup.unreadable(&requested).unwrap().kind(), StoreErrorKind::Lagging);
         }
     }
 }

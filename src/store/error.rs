@@ -1,8 +1,7 @@
-//! The one taxonomy of store failures, the same for every engine.
+//! Store failures, the same for every engine.
 //!
-//! [`StoreError`] says why there is no answer. It never becomes a denial: no
-//! type of evidence can be made from it. [`WriteError`] is what a change of a
-//! key may meet besides.
+//! [`StoreError`] says why there is no answer. It never becomes a denial: no evidence type can
+//! be created from it. [`WriteError`] adds the failures of changing a key.
 
 use std::fmt;
 
@@ -16,32 +15,30 @@ pub struct StoreError {
     detail: String,
 }
 
-/// The closed list of causes. `as_str` is what metrics, logs and the `cause` of
-/// an answer say.
+/// Closed list of causes. Metrics, logs and the `cause` of an answer show `as_str`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
     /// No connection, or it broke: refused, reset, closed, name not resolved,
     /// TLS failed, the server is starting up or shutting down.
     Unreachable,
-    /// A time-out of ours or the server's ended the call.
+    /// The call timed out, here or at the server.
     Timeout,
-    /// There is no place: no free connection here, or too many at the server.
+    /// No capacity: no free connection here, or too many at the server.
     Saturated,
-    /// The server refuses us: password, role, rights, read-only.
+    /// The server denies access: password, role, rights, read-only.
     Forbidden,
-    /// The schema is not the one that is needed: table or column missing.
+    /// The schema does not match: table or column missing.
     Schema,
-    /// A row could not be read as a key.
+    /// A row is not a valid key.
     Unreadable,
-    /// A standby answers whose data are older than `store.max_lag`: what it lacks
-    /// is no evidence.
+    /// A standby with data older than `store.max_lag` answered: what it lacks is no evidence.
     Lagging,
-    /// Another transaction holds a lock that is needed.
+    /// Another transaction holds a required lock.
     Blocked,
 }
 
 impl StoreErrorKind {
-    /// Every kind, for metrics that must exist from the start.
+    /// Every kind, so that metrics exist from the start.
     pub const ALL: [Self; 8] = [
         Self::Unreachable,
         Self::Timeout,
@@ -53,7 +50,7 @@ impl StoreErrorKind {
         Self::Blocked,
     ];
 
-    /// The word for it.
+    /// Name of the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,8 +87,8 @@ impl StoreError {
         self.kind
     }
 
-    /// What the engine said, for the operator's log. Holds no secret, but is
-    /// not for callers either.
+    /// Message of the engine, for the operator's log. Holds no secret, but is not meant for
+    /// callers.
     #[must_use]
     pub fn detail(&self) -> &str {
         &self.detail
@@ -101,25 +98,24 @@ impl StoreError {
 /// Why no canary was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CanaryError {
-    /// Changes are not written here at all, and are not meant to be: a standby,
-    /// somebody else's table, or a role without the right.
+    /// Changes are not written here by design: a standby, a foreign table, or a role without
+    /// the right.
     #[error("{0}")]
     ReadOnly(String),
-    /// They should be, and cannot: [`StoreErrorKind::Blocked`] while somebody else
-    /// is in the way.
+    /// Changes should be written here, but cannot be: [`StoreErrorKind::Blocked`] while another
+    /// transaction blocks them.
     #[error(transparent)]
     Failed(#[from] StoreError),
 }
 
-/// Why a change was not made. Nothing of it was stored, save perhaps with
+/// Why a change failed. Nothing was stored, except possibly with
 /// [`WriteError::OutcomeUnknown`].
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The store gave no answer, before it was asked to make the change last.
+    /// The store failed before the commit.
     #[error("the store did not take the change: {0}")]
     Store(#[from] StoreError),
-    /// The store was asked to make the change last, and its answer was lost: it
-    /// is stored wholly or not at all.
+    /// The answer to the commit was lost: the change is stored completely or not at all.
     #[error("it is not known whether the store took the change: {0}")]
     OutcomeUnknown(StoreError),
     /// There is no key with this id.
@@ -133,11 +129,11 @@ pub enum WriteError {
         /// Why.
         reason: LifecycleError,
     },
-    /// Keys with the same digest are stored already, or stand twice in what was
-    /// to be inserted. Positions in the slice, counted from 0, ascending.
+    /// Keys with the same digest exist already or occur twice in the slice. Positions in the
+    /// slice, from 0, ascending.
     #[error("{} of the keys are stored already", .0.len())]
     Duplicates(Vec<usize>),
-    /// `store.relation` is somebody else's table.
+    /// `store.relation` is not managed by Keystead.
     #[error(
         "`store.relation` is set, so that keys are read from {0} and changed there, not by keystead"
     )]

@@ -1,5 +1,5 @@
-//! A store for the tests of the tiers above: it answers, fails or hangs as it
-//! is told, and counts.
+//! Fake store for the tests of higher tiers: answers, fails or hangs on demand, and counts
+//! calls.
 
 mod follower;
 
@@ -75,7 +75,7 @@ impl FakeStore {
         self.records.lock().unwrap().remove(digest);
     }
 
-    /// The row of a digest cannot be read from now on.
+    /// Makes the row of a digest unreadable.
     pub(crate) fn spoil(&self, digest: Digest) {
         self.spoilt.lock().unwrap().push(digest);
     }
@@ -102,54 +102,54 @@ impl FakeStore {
         self.changes.lock().unwrap().last().map_or(Revision(0), ChangeRow::revision)
     }
 
-    /// Changes how changes reach their followers.
+    /// Changes how followers receive changes.
     pub(crate) fn tune(&self, change: impl FnOnce(&mut Channel)) {
         self.channel.send_modify(change);
     }
 
-    /// Ends the connections of all followers.
+    /// Closes the connections of all followers.
     pub(crate) fn cut(&self) {
         self.channel.send_modify(|channel| channel.cuts += 1);
     }
 
-    /// How often followers have asked for the newest change or for changes.
-    pub(crate) fn asked_for_changes(&self) -> usize {
-        self.channel.borrow().asked
+    /// Number of times that followers read the head or changes.
+    pub(crate) fn change_reads(&self) -> usize {
+        self.channel.borrow().reads
     }
 
-    /// How often followers have sent a word to themselves.
+    /// Number of heartbeats sent by followers.
     pub(crate) fn beats(&self) -> u64 {
         self.channel.borrow().beats
     }
 
-    /// How many canaries were written.
+    /// Number of canaries written.
     pub(crate) fn canaries(&self) -> usize {
         let changes = self.changes.lock().unwrap();
         changes.iter().filter(|row| matches!(row, ChangeRow::Canary { .. })).count()
     }
 
-    /// Deletes all changes up to a number.
+    /// Deletes all changes up to a revision.
     pub(crate) fn prune(&self, through: i64) {
         self.changes.lock().unwrap().retain(|row| row.revision() > Revision(through));
         self.channel.send_modify(|channel| channel.pruned = Revision(through));
     }
 
-    /// Loses all changes, as a store does that is restored from a backup.
+    /// Deletes all changes, like a restored backup.
     pub(crate) fn lose_changes(&self) {
         self.changes.lock().unwrap().clear();
     }
 
-    /// What its changes say from now on.
+    /// Sets the history.
     pub(crate) fn recall(&self, history: History) {
         *self.history.lock().unwrap() = Some(history);
     }
 
-    /// The secrets that its keys name from now on.
+    /// Sets the secrets that keys refer to.
     pub(crate) fn name_secrets(&self, secrets: &[SecretUse]) {
         *self.secrets.lock().unwrap() = secrets.to_vec();
     }
 
-    /// All uses that were stored.
+    /// All last uses stored.
     pub(crate) fn touched(&self) -> Vec<(KeyId, Timestamp)> {
         self.touched.lock().unwrap().clone()
     }
@@ -158,17 +158,17 @@ impl FakeStore {
         let mood = *self.mood.subscribe().wait_for(|mood| *mood != Mood::Hangs).await.unwrap();
         match mood {
             Mood::Answers | Mood::Hangs => Ok(()),
-            Mood::Fails(kind) => Err(StoreError::new(kind, "as it was told")),
-            Mood::Panics => panic!("as it was told"),
+            Mood::Fails(kind) => Err(StoreError::new(kind, "as configured")),
+            Mood::Panics => panic!("as configured"),
         }
     }
 
-    /// How many queries have begun.
+    /// Number of queries started.
     pub(crate) fn queries(&self) -> usize {
         self.queries.load(Ordering::SeqCst)
     }
 
-    /// The most queries that were under way at the same time.
+    /// Maximum number of concurrent queries.
     pub(crate) fn most_at_once(&self) -> usize {
         self.most_at_once.load(Ordering::SeqCst)
     }
@@ -199,8 +199,8 @@ impl Drop for Leaving<'_> {
 }
 
 impl Lookups for FakeStore {
-    /// Reads the records first and answers them when the mood lets it, as a
-    /// database does that is slow to send what it has read.
+    /// Reads the records first and returns them once the mood allows, like a database that is
+    /// slow to send its result.
     async fn find(&self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         self.queries.fetch_add(1, Ordering::SeqCst);
         let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
@@ -212,7 +212,7 @@ impl Lookups for FakeStore {
         };
         self.mood().await?;
         let spoilt = self.spoilt.lock().unwrap().clone();
-        let unreadable = || Err(StoreError::unreadable("as it was told"));
+        let unreadable = || Err(StoreError::unreadable("as configured"));
         let rows = rows.into_iter().chain(spoilt.into_iter().map(|digest| (digest, unreadable())));
         let lags_since = self.channel.borrow().lags_since;
         let age = lags_since.map_or(DataAge::Current, DataAge::Lagging);

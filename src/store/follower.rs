@@ -9,94 +9,89 @@ use super::{
 };
 use crate::key::{Digest, Revision};
 
-/// Reads the numbered changes of a store, over a connection of its own.
+/// Reads the numbered changes of a store over a dedicated connection.
 ///
-/// Every call ends by itself within the time-outs that the engine was built
-/// with, [`Follower::wait`] at its instant. After an error the connection is of
-/// no more use: follow anew. A call may be cancelled only together with its
+/// Every call ends within the engine's time-outs, [`Follower::wait`] at its deadline. After an
+/// error the connection is unusable: follow again. Cancel a call only together with its
 /// follower.
 pub trait Follower: Send {
-    /// Whether the store announces changes, so that [`Follower::wait`] ends when
-    /// there is one. Where it does not, the changes must be asked for.
+    /// Whether the store announces changes, which ends [`Follower::wait`]. Otherwise, poll.
     fn announces(&self) -> bool;
 
-    /// The revision of the newest change, canaries included; 0 before the first.
-    /// Never falls, unless the store has lost changes.
+    /// Revision of the newest change, canaries included; 0 before the first. Never decreases,
+    /// unless the store has lost changes.
     fn head(&mut self) -> impl Future<Output = Result<Revision, StoreError>> + Send;
 
-    /// How old the data were from which [`Follower::head`] was read last.
+    /// Age of the data that [`Follower::head`] last returned.
     fn age(&self) -> DataAge;
 
-    /// Another number when another server answers than before, whose changes are not
-    /// to be compared with those of the one before.
+    /// Identifies the server. Changes of different servers cannot be compared.
     fn history(&self) -> u64;
 
-    /// What follows a revision, oldest first, at most `limit` rows of it.
+    /// Rows after a revision, oldest first, at most `limit`.
     ///
-    /// Numbers are given out in the order in which changes become visible, so
-    /// that a reader who goes on from the last one that it saw misses none; they
-    /// may have gaps. `None` when changes after that revision have been deleted,
-    /// so that it is not known what they were.
+    /// Revisions are assigned in the order in which changes become visible, so a reader that
+    /// resumes after the last one it saw misses none; they may have gaps. `None` if changes
+    /// after that revision have been deleted, so that they are unknown.
     fn changes(
         &mut self,
         after: Revision,
         limit: NonZeroU32,
     ) -> impl Future<Output = Result<Option<ChangePage>, StoreError>> + Send;
 
-    /// Sends a word to itself, the way that announcements come. Without a store
-    /// that announces, it does nothing.
+    /// Sends a heartbeat: an announcement to itself. No-op if the store does not announce
+    /// changes.
     fn beat(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Waits for an announcement, or for the last word that was sent, until an
-    /// instant. What came since the last call is not lost; many announcements
-    /// are told as one.
+    /// Waits until `until` for an announcement or the last heartbeat. Announcements since the
+    /// last call are kept, and coalesced into one.
     fn wait(&mut self, until: Instant) -> impl Future<Output = Result<Woken, StoreError>> + Send;
 }
 
-/// Why a follower goes on.
+/// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
     /// The store has announced changes.
     Announced,
-    /// A word that was sent with [`Follower::beat`] has come back.
+    /// A heartbeat sent with [`Follower::beat`] has returned.
     Beat,
-    /// The time is over.
+    /// The deadline has passed.
     Elapsed,
-    /// It is time to follow anew. This follower is good until then.
+    /// It is time to follow again. This follower works until then.
     Renewal,
-    /// Another server has taken over. This follower is good for nothing any more.
+    /// Another server has taken over. This follower is unusable.
     TakenOver,
 }
 
-/// Changes that follow one another.
+/// Consecutive changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangePage {
-    /// What happened to which digest, oldest first.
+    /// The changes, oldest first.
     pub changes: Vec<Change>,
-    /// The tokens of the canaries among them, oldest first.
+    /// Tokens of the canaries among them, oldest first.
     pub canaries: Vec<Digest>,
     /// The last row, canaries included; `None` when there is none.
     pub last: Option<Row>,
 }
 
-/// A row of the change table, by which its history is recognised.
+/// A row of the change table, which identifies its history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// Its number.
+    /// The revision.
     pub revision: Revision,
-    /// What it is about, or the token of a canary.
+    /// Digest of the key, or token of the canary.
     pub digest: Digest,
-    /// What happened; `None` for a canary.
+    /// Kind of change; `None` for a canary.
     pub kind: Option<ChangeKind>,
 }
 
-/// Up to where changes have been read.
+/// Position up to which changes have been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The number of the last row.
+    /// Revision of the last row.
     pub revision: Revision,
-    /// The last row up to there by which the same store is recognised: a change,
-    /// as canaries are soon deleted, or a canary where no change was seen.
+    /// Last row up to there that identifies the store: a change, as canaries are soon deleted,
+    /// or a canary if no change was seen.
     pub landmark: Option<Row>,
 }
 
@@ -109,9 +104,9 @@ impl From<&Change> for Row {
 /// A row of the change table.
 #[derive(Debug, Clone)]
 pub(super) enum ChangeRow {
-    /// Something happened to a digest.
+    /// A change of a key.
     Change(Change),
-    /// A server measures how long changes take.
+    /// A row that measures propagation delay.
     Canary { revision: Revision, token: Digest },
 }
 
@@ -143,7 +138,7 @@ impl ChangeRow {
         }
     }
 
-    /// The word for a canary in the change table.
+    /// Kind of a canary in the change table.
     const CANARY: &str = "canary";
 
     pub(super) fn parse(
@@ -159,17 +154,17 @@ impl ChangeRow {
     }
 }
 
-/// The follower of one of the engines.
+/// Follower of one of the engines.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one for each process")]
 pub enum AnyFollower {
-    /// Over a connection that listens, or polls.
+    /// Over a connection that listens or polls.
     Postgres(PostgresFollower),
     /// Polls.
     Sqlite(SqliteFollower),
 }
 
-/// Calls the same method on whichever engine it is.
+/// Dispatches a method to the engine.
 macro_rules! on_engine {
     ($self:ident.$method:ident($($argument:expr),*)) => {
         match $self {

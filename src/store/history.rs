@@ -1,28 +1,28 @@
-//! What a store tells of itself: what it should have, and with which secrets its
-//! keys were minted.
+//! What a store records about itself: the keys that it should have, and the secrets with which
+//! they were minted.
 
 use crate::key::{Digest, Fingerprint};
 
-/// What the newest changes say that the store should have.
+/// Consistency of the keys with the newest changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
-    /// How many keys exist by their last change.
+    /// Number of keys that exist according to their last change.
     pub expected: usize,
-    /// How many of those are there.
+    /// Number of those that are present.
     pub found: usize,
-    /// Whether there is any key at all.
+    /// Whether there is any key.
     pub any: bool,
-    /// The digests whose last change says that they were deleted.
+    /// Digests whose last change is a deletion.
     pub deleted: Vec<Digest>,
 }
 
 impl History {
-    /// How many of the newest changes are looked at: some ten thousandths of a
-    /// second for each hundred, and enough to notice that part of all keys is lost.
+    /// Number of newest changes examined: a few tenths of a millisecond per hundred, and enough
+    /// to detect a partial loss of keys.
     pub(super) const CHANGES: u32 = 1000;
 
-    /// From the digests, each with whether its last change says that it was deleted
-    /// and whether there is a key with it.
+    /// Builds the history from digests, each with whether its last change is a deletion and
+    /// whether a key with it exists.
     pub(super) fn of(any: bool, digests: impl IntoIterator<Item = (Digest, bool, bool)>) -> Self {
         let mut history = Self { any, ..Self::default() };
         for (digest, deleted, there) in digests {
@@ -40,17 +40,17 @@ impl History {
 /// A secret that active keys were minted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecretUse {
-    /// Which.
+    /// The secret.
     pub secret: Fingerprint,
-    /// How many active, unexpired keys name it, counted up to [`SecretUse::MANY`].
+    /// Number of active, unexpired keys that refer to it, counted up to [`SecretUse::MANY`].
     pub keys: u32,
 }
 
 impl SecretUse {
-    /// How far keys are counted.
+    /// Maximum count of keys.
     pub const MANY: u32 = 1000;
 
-    /// Reads a row. What is no fingerprint was written by hand, and names no secret.
+    /// Parses a row. An invalid fingerprint was written by hand and refers to no secret.
     pub(super) fn of(secret: &str, keys: i64) -> Option<Self> {
         let keys = u32::try_from(keys).unwrap_or(Self::MANY);
         secret.parse().ok().map(|secret| Self { secret, keys })

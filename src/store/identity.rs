@@ -1,4 +1,4 @@
-//! Which store it is, so that what was kept of one is not taken for another's.
+//! Identity of a store, so that data kept for one store is never used for another.
 
 use std::{env, fmt, path::Path};
 
@@ -7,17 +7,17 @@ use sha2::{Digest as _, Sha256};
 
 use super::{StoreUrl, postgres};
 
-/// Stands for a store: the hash of where it is. For PostgreSQL these are hosts,
-/// ports, database and `store.relation`, for SQLite the path of the file. User,
-/// password and how to connect are no part of it, so that they may change.
+/// Hash of a store's location. For PostgreSQL: hosts, ports, database and `store.relation`; for
+/// SQLite: the path of the file. User, password and connection settings are excluded, so that
+/// they may change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StoreIdentity([u8; Self::LEN]);
 
 impl StoreIdentity {
-    /// The length in bytes.
+    /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// The store at `url`, whose keys are in `relation` if that is set. Opens nothing.
+    /// Identity of the store at `url` with `relation`, if set. Opens nothing.
     #[must_use]
     pub fn of(url: &StoreUrl, relation: Option<&str>) -> Self {
         let place = match url {
@@ -27,20 +27,20 @@ impl StoreIdentity {
         let relation = relation.map(|relation| format!("relation {relation}"));
         let mut hash = Sha256::new();
         for part in place.iter().chain(&relation) {
-            // With its length, so that no two lists read the same.
+            // The length prefix keeps different lists distinct.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
         Self(hash.finalize().into())
     }
 
-    /// Takes bytes as they are.
+    /// Wraps raw bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes as they are.
+    /// The raw bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
@@ -53,7 +53,7 @@ impl fmt::Debug for StoreIdentity {
     }
 }
 
-/// A path that says the same from every folder.
+/// Makes a path independent of the working directory.
 fn whole(path: &Path) -> String {
     let whole = path.canonicalize().or_else(|_| env::current_dir().map(|here| here.join(path)));
     whole.unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn how_one_connects_is_no_part_of_which_store_it_is() {
+    fn connection_settings_do_not_change_the_identity() {
         let store = of("postgres://u:p@db/keys", None);
         for same in [
             "postgres://u:other@db/keys",
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn another_place_is_another_store() {
+    fn different_locations_are_different_stores() {
         let all = [
             of("postgres://u@db/keys", None),
             of("postgres://u@db/keys", Some("billing.keys")),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_the_same_by_any_path() {
+    fn file_has_the_same_identity_by_any_path() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("keys.db"), "").unwrap();
         let [one, other] = ["keys.db", "./x/../keys.db"].map(|name| {

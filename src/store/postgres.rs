@@ -1,5 +1,5 @@
-//! PostgreSQL: a table of our own or one that was brought along, directly or
-//! through PgBouncer.
+//! PostgreSQL: the keys in Keystead's own table or in a user's relation, directly or through
+//! PgBouncer.
 
 mod call;
 mod canary;
@@ -31,7 +31,7 @@ use self::{
     call::Pace,
     connections::Connections,
     dial::Dialer,
-    witness::{ANSWERING, Servers},
+    witness::{SERVER_COLUMNS, Servers},
 };
 pub(crate) use self::{relation::Relation, url::place};
 use super::{
@@ -43,57 +43,53 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How to reach a database, and the bounds of reaching it.
+/// How to reach a database, with limits.
 #[derive(Debug, Clone)]
 pub struct PostgresConfig {
-    /// `postgres://user:password@host:port/database?sslmode=…`. `sslmode` and `sslrootcert` mean what they mean to
-    /// libpq; without `sslrootcert` (or with `sslrootcert=system`), `verify-ca`
-    /// and `verify-full` trust what the operating system trusts. A certificate
-    /// that names no authority but itself cannot be its own root.
+    /// `postgres://user:password@host:port/database?sslmode=…`. `sslmode` and `sslrootcert`
+    /// have libpq's meaning; without `sslrootcert` (or with `sslrootcert=system`), `verify-ca`
+    /// and `verify-full` trust the roots of the operating system. A self-signed certificate
+    /// cannot be its own root.
     pub url: SecretString,
-    /// A table or view that is read instead of `keystead.api_keys`: `table` or
-    /// `schema.table`, in double quotes where SQL needs them.
+    /// Table or view to read instead of `keystead.api_keys`: `table` or `schema.table`,
+    /// double-quoted where SQL requires it.
     pub relation: Option<String>,
-    /// Whether statements are prepared once for each connection. Unset it behind
-    /// PgBouncer in transaction mode: every call is then a transaction with
-    /// unnamed statements, still in one round trip.
+    /// Whether to prepare statements once per connection. Set it to false behind PgBouncer in
+    /// transaction mode: every call is then a transaction with unnamed statements, still in one
+    /// round trip.
     pub prepared_statements: bool,
-    /// How many connections there are at most, the one of a follower not counted.
-    /// Made when they are needed.
+    /// Maximum number of connections, excluding that of a follower. Opened on demand.
     pub max_connections: NonZeroUsize,
-    /// How long making a connection may take for each host in the URL: name
-    /// resolution, TCP, TLS, authentication and the first statement. Not bound to the time of the
-    /// call that wants it.
+    /// Time-out of making a connection, per host in the URL: name resolution, TCP, TLS,
+    /// authentication and the first statement. Independent of the time-out of the call that
+    /// needs it.
     pub connect_timeout: Duration,
-    /// How long a lookup may take, once it has a connection. The server is told
-    /// nine tenths of it, so that a statement that is merely slow ends there and
-    /// its connection is kept.
+    /// Time-out of a lookup once it has a connection. The server gets nine tenths of it, so
+    /// that a statement that is merely slow ends there and its connection is kept.
     pub query_timeout: Duration,
-    /// How long what was sent may stay unacknowledged before the kernel ends the
-    /// connection. Bounds how long a connection to a vanished host lives on; a
-    /// call that waits on it ends by `query_timeout` long before.
+    /// How long sent data may stay unacknowledged before the kernel closes the connection.
+    /// Bounds the lifetime of a connection to a vanished host; a waiting call ends by
+    /// `query_timeout` long before.
     pub tcp_user_timeout: Duration,
-    /// How old a connection becomes, ±10 %, before another takes its place.
+    /// Maximum age of a connection, ±10 %, before it is replaced.
     pub max_connection_age: Duration,
-    /// How old the data of a standby may be before nothing that it says is fresh.
-    /// Who answers behind the name in the URL is asked every half of it.
+    /// Maximum age of a standby's data to count as fresh. Every half of it, the identity of the
+    /// server behind the name in the URL is checked.
     pub max_lag: Duration,
 }
 
 /// Keys in PostgreSQL.
 ///
-/// With [`PostgresConfig::relation`] the keys are somebody else's: they are read
-/// from that table or view, which offers the columns of `keystead.api_keys`
-/// (NULL is read as empty where that makes sense). Changing a key is then
-/// [`WriteError::ReadOnly`], there are no numbered changes to follow, and
-/// [`Usage::touch`] does nothing.
+/// With [`PostgresConfig::relation`], keys are read from a user's table or view that has the
+/// columns of `keystead.api_keys` (NULL is read as empty where that makes sense). Then changing
+/// a key is [`WriteError::ReadOnly`], there are no numbered changes to follow, and
+/// [`Usage::touch`] is a no-op.
 ///
-/// Lookups, canaries and touches end within the connect time-out, while there is
-/// no connection, and the query time-out. What people ask for (get, list, insert,
-/// act) may take 30 s a statement, of which at most 10 s may be waiting for a lock,
-/// migrating five minutes. What is cancelled while
-/// the server works goes on there, until the statement's time-out has passed at the
-/// latest; then its connection is closed, and what was not committed is undone.
+/// Lookups, canaries and touches end within the connect time-out, while there is no connection,
+/// plus the query time-out. Operator calls (get, list, insert, act) may take 30 s per
+/// statement, of which at most 10 s waiting for a lock; a migration five minutes. A cancelled
+/// call goes on at the server until the statement's time-out at most; then its connection is
+/// closed, and uncommitted work is rolled back.
 pub struct PostgresStore {
     connections: Connections,
     dialer: Dialer,
@@ -108,18 +104,18 @@ pub struct PostgresStore {
     remedy: Arc<str>,
 }
 
-/// A configuration that cannot be used. Shows nothing secret.
+/// An invalid configuration. Shows no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresConfigError {
-    /// The URL cannot be read.
+    /// The URL is malformed.
     #[error("`store.url` is no PostgreSQL URL (postgres://USER:PASSWORD@HOST/DATABASE): {0}")]
     Url(String),
-    /// Not a known `sslmode`.
+    /// Unknown `sslmode`.
     #[error(
         "`sslmode` in `store.url` is disable, prefer, require, verify-ca or verify-full, not `{0}`"
     )]
     SslMode(String),
-    /// The file of roots cannot be used.
+    /// The root certificate file is unusable.
     #[error("`sslrootcert` in `store.url` names {}, which cannot be used: {reason}", path.display())]
     RootCert {
         /// Which file.
@@ -127,16 +123,16 @@ pub enum PostgresConfigError {
         /// Why.
         reason: String,
     },
-    /// The operating system trusts nobody.
+    /// The operating system has no root certificates.
     #[error(
         "no root certificates were found on this machine ({0}); name a file with `sslrootcert=…` \
          in `store.url`"
     )]
     NoSystemRoots(String),
-    /// Not the name of a table.
+    /// Not a valid table name.
     #[error("`store.relation` is `table` or `schema.table`, not `{0}`")]
     Relation(String),
-    /// TLS or the pool refuse their settings.
+    /// TLS or the pool rejected their settings.
     #[error("connections cannot be set up: {0}")]
     Setup(String),
 }
@@ -147,15 +143,15 @@ impl PostgresConfigError {
     }
 }
 
-/// The server's part of the query time-out: nine tenths, and at least a
-/// millisecond, as 0 would mean no limit.
+/// The server's share of the query time-out: nine tenths, at least a millisecond, as 0 means no
+/// limit.
 fn statement_timeout(query_timeout: Duration) -> Duration {
     (query_timeout * 9 / 10).max(Duration::from_millis(1))
 }
 
 impl PostgresStore {
-    /// A store without a connection. Reads the root certificates that the URL
-    /// names and does no other I/O: the server may be down.
+    /// Creates a store without connections. Reads the root certificates named in the URL and
+    /// does no other I/O: the server may be down.
     pub fn new(config: &PostgresConfig, tasks: Tasks) -> Result<Self, PostgresConfigError> {
         let parse = |text: &String| {
             Relation::parse(text).ok_or_else(|| PostgresConfigError::Relation(text.clone()))
@@ -172,9 +168,9 @@ impl PostgresStore {
         let dialer = Dialer::new(config, config.url.expose_secret())?;
         let (again, max, age) = (dialer.clone(), config.max_connections, config.max_connection_age);
         let servers = Arc::new(Servers::new(config.max_lag));
-        let told = Arc::clone(&remedy);
+        let shown = Arc::clone(&remedy);
         Ok(Self {
-            connections: Connections::new(again, max, &servers, age, told, tasks.clone())?,
+            connections: Connections::new(again, max, &servers, age, shown, tasks.clone())?,
             dialer,
             servers,
             max_connection_age: config.max_connection_age,
@@ -188,31 +184,29 @@ impl PostgresStore {
         })
     }
 
-    /// Brings the schema up to date; returns the names of the migrations that
-    /// were applied, none if it was. Several may run at once, one of them works.
+    /// Brings the schema up to date; returns the names of the applied migrations, none if it
+    /// was current. Concurrent calls are safe: one of them migrates.
     ///
-    /// Wants a role that owns the schema `keystead`, or that may create it.
+    /// Requires a role that owns the schema `keystead` or may create it.
     pub async fn migrate(&self) -> Result<Vec<String>, StoreError> {
         migrate::run(self).await
     }
 
-    /// Grants `role` what serving and changing keys need, on a schema that is up to
-    /// date. Changes nothing where the role has it already.
+    /// Grants `role` the rights to serve and change keys, on an up-to-date schema. Idempotent.
     ///
-    /// [`StoreErrorKind::Forbidden`] when there is no such role.
+    /// [`StoreErrorKind::Forbidden`] if the role does not exist.
     pub async fn grant(&self, role: &str) -> Result<(), StoreError> {
         migrate::grant(self, role).await
     }
 
-    /// A server that takes no changes may have been one that did: who answers behind
-    /// the name is asked at once.
-    fn doubt_after(&self, refused: &StoreError) {
+    /// A server that refuses changes may have been the primary: checks its identity at once.
+    fn recheck_after(&self, refused: &StoreError) {
         if refused.kind() == StoreErrorKind::Forbidden {
-            self.servers.doubted.notify_waiters();
+            self.servers.recheck.notify_waiters();
         }
     }
 
-    /// Refuses to change keys that are not ours.
+    /// Refuses to change keys that Keystead does not manage.
     fn writable(&self) -> Result<(), WriteError> {
         match &self.relation {
             None => Ok(()),
@@ -230,7 +224,7 @@ impl fmt::Debug for PostgresStore {
     }
 }
 
-/// The reading statements, with the relation in them.
+/// Prepared text of the reading statements for the relation.
 struct Statements {
     find: String,
     get: String,
@@ -245,11 +239,11 @@ impl Statements {
         let select = format!("SELECT {columns} FROM {relation}");
         let page = r#"id::text COLLATE "C" > $1 ORDER BY id::text COLLATE "C" LIMIT $2"#;
         Self {
-            // A row at least, so that an answer says whose it is even where there is no
-            // key. The lookup comes first: what a server shows of its statements is cut.
+            // Returns at least one row, so that the answer identifies its server even without a
+            // key. The lookup comes first, as servers truncate the statements they show.
             find: format!(
                 "SELECT k.*, w.* FROM ({select} WHERE digest = ANY($1::bytea[])) AS k \
-                 RIGHT JOIN (SELECT {ANSWERING}) AS w ON true"
+                 RIGHT JOIN (SELECT {SERVER_COLUMNS}) AS w ON true"
             ),
             get: format!("{select} WHERE id::text = $1"),
             list: format!("{select} WHERE {page}"),
@@ -258,8 +252,8 @@ impl Statements {
     }
 }
 
-/// Locked in the order of their ids, so that two servers that note the same keys
-/// do not wait for each other.
+/// Locks rows in the order of their ids, so that two servers that touch the same keys do not
+/// deadlock.
 const TOUCH: &str = "\
     WITH used AS ( \
         SELECT id, max(at) AS at FROM unnest($1::text[], $2::timestamptz[]) AS u (id, at) \
@@ -303,7 +297,7 @@ impl Changes for PostgresStore {
             None => {
                 let written = canary::write(self, token).await;
                 if let Err(CanaryError::Failed(refused)) = &written {
-                    self.doubt_after(refused);
+                    self.recheck_after(refused);
                 }
                 written
             }
@@ -328,7 +322,7 @@ impl KeyAdmin for PostgresStore {
     }
 
     async fn list(&self, page: &Page) -> Result<Vec<StoredKey>, StoreError> {
-        // Every id is greater than the empty text.
+        // Every id is greater than the empty string.
         let after = page.after.as_ref().map_or("", KeyId::as_str);
         let limit = i64::from(page.limit.get());
         let mut params = vec![call::param(&after, Type::TEXT), call::param(&limit, Type::INT8)];
@@ -370,6 +364,6 @@ impl Usage for PostgresStore {
         let params =
             [call::param(&ids, Type::TEXT_ARRAY), call::param(&times, Type::TIMESTAMPTZ_ARRAY)];
         let noted = self.query(TOUCH, &params, Pace::Lookup).await.map(drop);
-        noted.inspect_err(|refused| self.doubt_after(refused))
+        noted.inspect_err(|refused| self.recheck_after(refused))
     }
 }

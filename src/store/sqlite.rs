@@ -1,9 +1,8 @@
-//! The embedded engine: one SQLite file, shared by every process on the
-//! machine that opens it.
+//! The embedded engine: one SQLite file, shared by all processes on the machine that open it.
 //!
-//! Write-ahead logging, so that readers never wait for a writer. Commits are
-//! flushed to the disk (`synchronous = FULL`): a key that was printed is not
-//! lost with the power, and writes are rare enough to pay for it.
+//! Uses write-ahead logging, so that readers never wait for a writer. Commits are flushed to
+//! disk (`synchronous = FULL`): a key that was printed survives a power loss, and writes are
+//! rare enough to afford it.
 
 mod backup;
 mod connection;
@@ -32,44 +31,40 @@ use super::{
 };
 use crate::key::{Action, Digest, Fingerprint, KeyId, KeyRecord, NewKey, Successor};
 
-/// How long a call that writes may take, whatever it writes.
+/// Time-out of a writing call.
 ///
-/// Longer than a lookup: it is made by a person or on behalf of one, waits for
-/// other processes that write to the same file, and for a flush of the disk,
-/// which takes a second on a bad day. Healthy is under 50 ms, and with a batch of
-/// an import under 100 ms: a key takes 80 µs on two busy cores.
+/// Longer than that of a lookup: an operator makes it or a program on their behalf, and it
+/// waits for other writing processes and for a disk flush, which can take a second. Healthy is
+/// under 50 ms, and under 100 ms with an import batch: a key takes 80 µs on two busy cores.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a canary may take at most, however long a lookup may: so that a lock
-/// that is held is noticed in time.
+/// Maximum time-out of a canary, whatever that of a lookup, so that a held lock is noticed in
+/// time.
 const CANARY_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Where the embedded store is and what it may use.
+/// Location and limits of the embedded store.
 #[derive(Debug, Clone)]
 pub struct SqliteConfig {
-    /// The database file. SQLite keeps two more beside it, with `-wal` and
-    /// `-shm` added to the name.
+    /// Path of the database file. SQLite keeps two more beside it, with the suffixes `-wal` and
+    /// `-shm`.
     pub path: PathBuf,
-    /// How many reading calls may be under way at once. Each has a connection
-    /// and, while it runs, a thread.
+    /// Maximum number of concurrent reading calls. Each has a connection and, while it runs, a
+    /// thread.
     pub max_readers: NonZeroUsize,
-    /// How long a reading call, or [`Usage::touch`], may take, waiting
-    /// included.
+    /// Time-out of a reading call or [`Usage::touch`], including the wait for a connection.
     pub query_timeout: Duration,
 }
 
 /// A store in an SQLite file.
 ///
-/// Reading calls share `max_readers` connections, writing calls one, and a
-/// follower of the changes has one of its own. A call
-/// that finds them all taken, or the file locked by another process, for three
-/// quarters of its time-out ends as `saturated`. A query that is still running
-/// when its time-out has passed or its caller has gone is interrupted, and a
-/// transaction rolled back.
+/// Reading calls share `max_readers` connections, writing calls share one, and each follower of
+/// the changes has its own. A call that finds them taken, or the file locked by another
+/// process, for three quarters of its time-out fails as `saturated`. A query that is still
+/// running at its time-out, or when its caller is gone, is interrupted, and a transaction
+/// rolled back.
 ///
-/// When the file is missing, or another one has taken its place, calls end as
-/// `unreachable` until it is back: what another file does not hold is no
-/// evidence that a key does not exist.
+/// While the file is missing or replaced by another one, calls fail as `unreachable`: what
+/// another file lacks is no evidence that a key does not exist.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     readers: Arc<Lane>,
@@ -79,12 +74,11 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, creating it with mode 0600 if there is none, and brings
-    /// its schema up to date. Any number of processes may do this at the same
-    /// moment.
+    /// Opens the file, creating it with mode 0600 if missing, and brings its schema up to date.
+    /// Safe in any number of processes at once.
     ///
-    /// Blocks for as long as another process is writing, 5 seconds at most. The
-    /// detail of an error names the file and the remedy.
+    /// Blocks while another process writes, 5 seconds at most. The detail of an error names the
+    /// file and the remedy.
     pub fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
         let (source, writer) = Source::prepare(&config.path)?;
         let source = Arc::new(source);
@@ -100,7 +94,7 @@ impl SqliteStore {
         self.readers.run(self.query_timeout, |db| query(db)).await
     }
 
-    /// There is one writer at a time, and it is not this one's turn.
+    /// Error of waiting too long for the single writer.
     fn blocked(&self) -> StoreError {
         let path = self.source.path().display();
         let detail = format!(
@@ -110,7 +104,7 @@ impl SqliteStore {
         StoreError::new(StoreErrorKind::Blocked, detail)
     }
 
-    /// A refusal by a rule is no failure of the engine: it comes back as the
+    /// Runs `change` on the writer. A rule violation is no failure of the engine: it is the
     /// inner error, and its transaction has been rolled back.
     async fn write<T: Send + 'static>(
         &self,
@@ -119,7 +113,7 @@ impl SqliteStore {
         + 'static,
     ) -> Result<T, WriteError> {
         self.writer.run(WRITE_TIMEOUT, change).await.map_err(|error| match error.kind() {
-            // The thread may have been committing just then.
+            // The thread may have been committing.
             StoreErrorKind::Timeout => WriteError::OutcomeUnknown(error),
             StoreErrorKind::Unreachable
             | StoreErrorKind::Saturated
@@ -133,18 +127,17 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
-    /// Notes that a secret was made beside this store, for its keys.
+    /// Records that a secret was created beside this store, for its keys.
     pub async fn note_secret(&self, secret: Fingerprint) -> Result<(), StoreError> {
         self.writer.run(WRITE_TIMEOUT, move |db| history::note_secret(db, secret)).await
     }
 
-    /// Moves all that the write-ahead log holds into the file and closes the connections
-    /// of this store and its clones: if nobody else has the file open, it is then whole
-    /// by itself and the log is gone. Calls that are made later end as `saturated`.
+    /// Checkpoints the write-ahead log into the file and closes the connections of this store
+    /// and its clones. If no other process has the file open, it is then self-contained and the
+    /// log is gone. Later calls fail as `saturated`.
     ///
-    /// Waits for calls that are under way, and for other processes that read or write,
-    /// for the time-out of a write at most. Nothing is lost where it fails: the log
-    /// stays, and the next start reads it.
+    /// Waits for calls in progress and for other processes, up to the time-out of a write. A
+    /// failure loses nothing: the log stays, and the next start reads it.
     pub async fn close(&self) -> Result<(), StoreError> {
         let limit = Instant::now() + WRITE_TIMEOUT;
         self.readers.close(limit).await;
@@ -156,8 +149,7 @@ impl SqliteStore {
         moved
     }
 
-    /// Whether this is a store that lay beside one of these secrets before, or any
-    /// that has been used.
+    /// Whether this store was used with one of these secrets before, or has been used at all.
     pub async fn belongs_to(&self, secrets: &[Fingerprint]) -> Result<bool, StoreError> {
         let secrets = secrets.to_vec();
         self.read(move |db| history::belongs_to(db, &secrets)).await

@@ -1,4 +1,4 @@
-//! `store.url`: which engine, and where. A password in it is never shown.
+//! `store.url`: engine and location. Its password is never shown.
 
 mod redact;
 
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-/// Where keys are kept.
+/// Location of the keys.
 ///
 /// `Display`, `Debug` and `Serialize` show [`StoreUrl::redacted`].
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -20,25 +20,23 @@ use serde::{Deserialize, Serialize};
     extend("pattern" = "^(sqlite:|postgres(ql)?://).+", "writeOnly" = true)
 )]
 pub enum StoreUrl {
-    /// A file, made on first start.
+    /// A file, created on first start.
     Sqlite {
-        /// Where it is, seen from the working directory.
+        /// Path relative to the working directory.
         path: PathBuf,
     },
-    /// A PostgreSQL server: the whole URL. Only its scheme has been looked at;
-    /// the rest is read by the engine, which knows parameters that the driver
-    /// does not.
+    /// URL of a PostgreSQL server. Only its scheme has been checked; the engine parses the
+    /// rest, as it knows parameters that the driver does not.
     Postgres(SecretString),
 }
 
-/// A text that is no store URL. Never repeats the text, which may hold a
-/// password.
+/// Not a store URL. Never repeats the text, which may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreUrlError {
-    /// Neither of the schemes.
+    /// Unknown scheme.
     #[error("it begins with neither `sqlite:` nor `postgres://`")]
     Scheme,
-    /// `sqlite:` and nothing else.
+    /// `sqlite:` without a path.
     #[error("it names no file")]
     NoPath,
     /// `sqlite::memory:`.
@@ -49,21 +47,20 @@ pub enum StoreUrlError {
     /// `sqlite://…` or `sqlite:file:…`.
     #[error("what follows `sqlite:` is a plain path, with no `//` or `file:` before it")]
     NotAPath,
-    /// A line break, or another control character.
+    /// A control character such as a line break.
     #[error("it holds a line break or another control character")]
     ControlCharacter,
-    /// Nothing behind `postgres://`.
+    /// `postgres://` without a server.
     #[error("it names no server")]
     NoServer,
 }
 
 impl StoreUrl {
-    /// The URL with nothing secret in it.
+    /// The URL without secrets.
     ///
-    /// Of a PostgreSQL URL it shows what is known to be harmless: user, hosts,
-    /// ports, database, and the parameters that say how to connect. The
-    /// password and every other parameter is `***`; where the parts cannot be
-    /// told apart with certainty, all of it is.
+    /// Of a PostgreSQL URL, it shows what is known to be harmless: user, hosts, ports, database
+    /// and the connection parameters. The password and every other parameter is `***`; if the
+    /// parts cannot be separated with certainty, everything is.
     #[must_use]
     pub fn redacted(&self) -> String {
         match self {
@@ -106,8 +103,8 @@ fn sqlite(path: &str) -> Result<StoreUrl, StoreUrlError> {
     if path.starts_with(":memory:") {
         return Err(StoreUrlError::InMemory);
     }
-    // SQLite reads `file:` as a URI with parameters of its own; `//` is how
-    // other programs write a URL, and would name a file in the root.
+    // SQLite reads `file:` as a URI with its own parameters; `//` is how other programs write a
+    // URL, and would name a file in the root folder.
     if path.starts_with("//") || path.starts_with("file:") {
         return Err(StoreUrlError::NotAPath);
     }
@@ -151,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_path_is_a_file() {
+    fn plain_path_is_a_file() {
         for path in ["keystead.db", "./a b.db", "/var/lib/keystead/keystead.db", "ä?x=#1.db"] {
             let url: StoreUrl = format!("sqlite:{path}").parse().unwrap();
             assert!(matches!(&url, StoreUrl::Sqlite { path: read } if read == Path::new(path)));
@@ -160,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_postgres_url_is_kept_for_the_engine() {
+    fn postgres_url_is_kept_unchanged_for_the_engine() {
         for text in [
             "postgres://u:p@h/d?sslmode=verify-full&sslrootcert=/etc/ca.pem",
             "postgresql://h",
@@ -172,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_a_file_nor_a_server_is_refused() {
+    fn neither_file_nor_server_is_refused() {
         for text in ["", "keystead.db", "mysql://u:p@h/d", "postgres:u@h", "SQLITE:a", " sqlite:a"]
         {
             assert_eq!(refused(text), StoreUrlError::Scheme);
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn no_way_of_showing_a_url_shows_its_password() {
+    fn password_is_hidden_in_every_representation() {
         let url: StoreUrl = "postgres://u:hunter2@h/d?password=hunter2".parse().unwrap();
         let shown = [
             url.to_string(),

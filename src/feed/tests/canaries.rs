@@ -1,4 +1,4 @@
-//! The measure of how soon a change arrives.
+//! Canaries and what they measure.
 
 use super::*;
 use crate::{instance::InstanceState, store::CanaryError};
@@ -12,8 +12,8 @@ impl Fixture {
         self.instance.standing().write_path.as_write_path()
     }
 
-    /// How many canaries have come back or were lost, and how many of them took
-    /// five seconds at most.
+    /// Number of canaries that arrived or were lost, and number of those that took at most five
+    /// seconds.
     fn measured(&self) -> (u32, u32) {
         let text = String::from_utf8(self.exposition.text().unwrap()).unwrap();
         let value = |series: &str| {
@@ -37,7 +37,7 @@ fn with_canaries(config: &mut FeedConfig) {
 
 #[tokio::test(start_paused = true)]
 async fn canaries_measure_how_long_a_change_takes() {
-    let fixture = bench_with(with_canaries).await;
+    let fixture = fixture_with(with_canaries).await;
     let key = fixture.warm(1).await;
     sleep(Duration::from_secs(35)).await;
     assert_eq!((fixture.store.canaries(), fixture.measured()), (3, (3, 3)));
@@ -45,24 +45,24 @@ async fn canaries_measure_how_long_a_change_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_that_does_not_come_back_counts_as_a_minute() {
-    let fixture = bench_with(|config| {
+async fn lost_canary_counts_as_a_minute() {
+    let fixture = fixture_with(|config| {
         with_canaries(config);
         config.heartbeat_every = Duration::from_mins(1);
     })
     .await;
-    fixture.store.tune(|channel| channel.loses_words = true);
+    fixture.store.tune(|channel| channel.loses_announcements = true);
     sleep(Duration::from_secs(20)).await;
     assert_eq!((fixture.store.canaries(), fixture.measured()), (1, (1, 0)));
-    fixture.store.tune(|channel| channel.loses_words = false);
+    fixture.store.tune(|channel| channel.loses_announcements = false);
     sleep(Duration::from_secs(11)).await;
     assert_eq!((fixture.store.canaries(), fixture.measured()), (2, (2, 1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_refuses_canaries_is_asked_again_only_after_a_reconnect() {
-    let fixture = bench_with(with_canaries).await;
-    fixture.refuse_canaries(CanaryError::ReadOnly("as it was told".to_owned()));
+async fn read_only_store_gets_no_canary_until_a_reconnect() {
+    let fixture = fixture_with(with_canaries).await;
+    fixture.refuse_canaries(CanaryError::ReadOnly("as configured".to_owned()));
     sleep(Duration::from_secs(15)).await;
     assert_eq!(fixture.instance.standing().write_path, TierState::None);
     fixture.store.tune(|channel| channel.refuses_canaries = None);
@@ -74,8 +74,8 @@ async fn a_store_that_refuses_canaries_is_asked_again_only_after_a_reconnect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn canaries_are_written_again_after_the_store_was_down() {
-    let fixture = bench_with(with_canaries).await;
+async fn canaries_resume_after_an_outage() {
+    let fixture = fixture_with(with_canaries).await;
     fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
     sleep(Duration::from_secs(30)).await;
     assert_eq!(fixture.measured(), (0, 0));
@@ -85,8 +85,8 @@ async fn canaries_are_written_again_after_the_store_was_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_that_cannot_be_written_just_now_is_tried_again_soon() {
-    let fixture = bench_with(with_canaries).await;
+async fn failed_canary_is_retried_soon() {
+    let fixture = fixture_with(with_canaries).await;
     fixture.refuse_canaries(failing(StoreErrorKind::Saturated));
     sleep(Duration::from_secs(15)).await;
     fixture.store.tune(|channel| channel.refuses_canaries = None);
@@ -95,16 +95,16 @@ async fn a_canary_that_cannot_be_written_just_now_is_tried_again_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_whose_writing_took_too_long_is_measured_if_it_comes_back() {
-    let fixture = bench_with(with_canaries).await;
+async fn canary_that_timed_out_is_measured_if_it_arrives() {
+    let fixture = fixture_with(with_canaries).await;
     fixture.refuse_canaries(failing(StoreErrorKind::Timeout));
     sleep(Duration::from_secs(15)).await;
     assert_eq!((fixture.store.canaries(), fixture.measured()), (1, (1, 1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_is_held_is_noticed_within_two_canaries_and_so_is_its_end() {
-    let fixture = bench_with(with_canaries).await;
+async fn held_lock_and_its_release_are_noticed_within_two_canaries() {
+    let fixture = fixture_with(with_canaries).await;
     TierWatch::new(Dependency::Store, fixture.instance.clone(), Clock::System).observe(Ok(()));
     assert_eq!(fixture.write_path(), "unknown");
     sleep(Duration::from_secs(12)).await;
@@ -114,7 +114,7 @@ async fn a_lock_that_is_held_is_noticed_within_two_canaries_and_so_is_its_end() 
     sleep(Duration::from_secs(13)).await;
     let standing = fixture.instance.standing();
     assert_eq!((fixture.write_path(), standing.state), ("blocked", InstanceState::Degraded));
-    assert!(!fixture.guarded.in_doubt(), "lookups have nothing to do with it");
+    assert!(!fixture.guarded.in_doubt(), "lookups are not affected");
 
     fixture.store.tune(|channel| channel.refuses_canaries = None);
     sleep(Duration::from_secs(2)).await;
@@ -125,8 +125,8 @@ async fn a_lock_that_is_held_is_noticed_within_two_canaries_and_so_is_its_end() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_lets_changes_of_others_through_is_not_in_the_way() {
-    let fixture = bench_with(with_canaries).await;
+async fn lock_holder_that_lets_other_changes_through_is_no_failure() {
+    let fixture = fixture_with(with_canaries).await;
     sleep(Duration::from_secs(12)).await;
     fixture.refuse_canaries(failing(StoreErrorKind::Blocked));
     for number in 1..=60 {
@@ -137,8 +137,8 @@ async fn who_lets_changes_of_others_through_is_not_in_the_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_takes_no_changes_is_failing_with_its_cause() {
-    let fixture = bench_with(with_canaries).await;
+async fn store_that_takes_no_changes_fails_with_its_cause() {
+    let fixture = fixture_with(with_canaries).await;
     fixture.refuse_canaries(failing(StoreErrorKind::Unreachable));
     sleep(Duration::from_secs(13)).await;
     let TierState::Down { cause, detail, .. } = fixture.instance.standing().write_path else {
@@ -149,8 +149,8 @@ async fn a_store_that_takes_no_changes_is_failing_with_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_waits_for_its_turn_at_a_busy_store() {
-    let fixture = bench_with(with_canaries).await;
+async fn canary_waits_for_a_permit_at_a_busy_store() {
+    let fixture = fixture_with(with_canaries).await;
     let mut places = Vec::new();
     for _ in 0..fixture.guarded.places() {
         places.push(fixture.guarded.acquire(Instant::now()).await.unwrap());

@@ -1,10 +1,10 @@
-//! What cannot be replayed, and what looks like it and can.
+//! Gaps that cannot be replayed, and what only resembles them.
 
 use super::*;
 use crate::store::Row;
 
-/// What is missed in a way that cannot be replayed: every entry stays, is no
-/// longer covered, and is asked for again; what comes after is followed.
+/// Asserts that `make` causes a gap: every entry stays, loses its coverage and is revalidated,
+/// and later changes are followed.
 async fn is_a_gap(fixture: &Fixture, make: impl FnOnce(&FakeStore, Digest), next: i64) {
     let (key, warmed) = (fixture.warm(1).await, Instant::now());
     sleep(A_BEAT).await;
@@ -14,15 +14,15 @@ async fn is_a_gap(fixture: &Fixture, make: impl FnOnce(&FakeStore, Digest), next
     fixture.store.cut();
     sleep(Duration::from_millis(400)).await;
     assert!(fixture.memory.knows(&key), "nothing is purged");
-    assert!(!fixture.covers(warmed), "it is not known what happened to it");
-    assert!(fixture.covers(Instant::now()), "what is read from now on is covered");
-    assert_eq!(fixture.principal(&key), "another", "it was asked for again");
+    assert!(!fixture.covers(warmed), "its changes are unknown");
+    assert!(fixture.covers(Instant::now()), "later answers are covered");
+    assert_eq!(fixture.principal(&key), "another", "it was revalidated");
     fixture.store.announce(next, key, ChangeKind::Updated);
     sleep(AT_ONCE).await;
-    assert!(!fixture.has(&key), "what follows the gap is followed");
+    assert!(!fixture.has(&key), "later changes are followed");
 }
 
-/// Canaries of other instances.
+/// Writes canaries of other instances.
 async fn canaries(store: &FakeStore, count: u8) {
     for number in 0..count {
         store.canary(&Digest::from_bytes([100 + number; Digest::LEN])).await.unwrap();
@@ -30,14 +30,14 @@ async fn canaries(store: &FakeStore, count: u8) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_lost_its_changes_is_a_gap() {
+async fn lost_changes_are_a_gap() {
     let fixture = fixture().await;
     fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     is_a_gap(&fixture, |store, _| store.lose_changes(), 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_gave_the_last_number_to_another_change_is_a_gap() {
+async fn reused_last_number_is_a_gap() {
     let fixture = fixture().await;
     fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     let take_over = |store: &FakeStore, key| {
@@ -49,7 +49,7 @@ async fn a_store_that_gave_the_last_number_to_another_change_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_does_not_know_the_last_change_is_a_gap() {
+async fn missing_last_change_is_a_gap() {
     let fixture = fixture().await;
     fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     let take_over = |store: &FakeStore, _| {
@@ -60,7 +60,7 @@ async fn a_store_that_does_not_know_the_last_change_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_that_was_given_the_number_of_a_lost_canary_is_read() {
+async fn change_with_the_number_of_a_lost_canary_is_read() {
     let fixture = fixture().await;
     let (key, warmed) = (fixture.warm(1).await, Instant::now());
     fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
@@ -79,8 +79,8 @@ async fn a_change_that_was_given_the_number_of_a_lost_canary_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn canaries_that_were_seen_do_not_count_as_changes_to_replay() {
-    let fixture = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+async fn canaries_already_read_do_not_count_towards_max_replay() {
+    let fixture = fixture_with(|config| config.max_replay = 10.try_into().unwrap()).await;
     let warmed = Instant::now();
     fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     for _ in 0..10 {
@@ -93,9 +93,9 @@ async fn canaries_that_were_seen_do_not_count_as_changes_to_replay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_store_is_noticed_where_no_change_came_since_the_start() {
+async fn other_store_is_detected_without_a_change_since_the_start() {
     for is_a_canary in [false, true] {
-        let mut fixture = still(|_| (), None);
+        let mut fixture = idle_fixture(|_| (), None);
         if is_a_canary {
             canaries(&fixture.store, 3).await;
         } else {
@@ -112,7 +112,7 @@ async fn another_store_is_noticed_where_no_change_came_since_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_store_is_noticed_where_no_change_came_since_a_gap() {
+async fn other_store_is_detected_without_a_change_since_a_gap() {
     let fixture = fixture().await;
     fixture.store.announce(100, UNKNOWN, ChangeKind::Created);
     let take_over = |n| {
@@ -136,8 +136,8 @@ async fn another_store_is_noticed_where_no_change_came_since_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_canary_by_which_the_store_was_known_and_that_is_gone_is_a_gap() {
-    let mut fixture = still(|_| (), None);
+async fn missing_canary_landmark_is_a_gap() {
+    let mut fixture = idle_fixture(|_| (), None);
     canaries(&fixture.store, 3).await;
     fixture.begin().await;
     let take_over = |store: &FakeStore, _| {
@@ -148,10 +148,10 @@ async fn a_canary_by_which_the_store_was_known_and_that_is_gone_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_store_than_the_one_that_was_written_down_is_a_gap() {
+async fn other_store_than_the_restored_one_is_a_gap() {
     let known = Row { revision: Revision(90), digest: UNKNOWN, kind: Some(ChangeKind::Created) };
     let covers_after = async |digest| {
-        let mut fixture = still(|_| (), Some(100));
+        let mut fixture = idle_fixture(|_| (), Some(100));
         let warmed = Instant::now();
         fixture.coverage.resume(warmed, warmed);
         sleep(AT_ONCE).await;
@@ -167,7 +167,7 @@ async fn another_store_than_the_one_that_was_written_down_is_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_that_were_deleted_before_they_were_read_are_a_gap() {
+async fn changes_pruned_before_they_were_read_are_a_gap() {
     let fixture = fixture().await;
     fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     let prune = |store: &FakeStore, key| {
@@ -181,8 +181,8 @@ async fn changes_that_were_deleted_before_they_were_read_are_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_changes_than_are_replayed_are_a_gap() {
-    let fixture = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+async fn more_changes_than_max_replay_are_a_gap() {
+    let fixture = fixture_with(|config| config.max_replay = 10.try_into().unwrap()).await;
     let import = |store: &FakeStore, _| {
         store.set(Mood::Fails(StoreErrorKind::Unreachable));
         for n in 1..=11 {
@@ -194,8 +194,8 @@ async fn more_changes_than_are_replayed_are_a_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_changes_as_are_replayed_are_no_gap() {
-    let fixture = bench_with(|config| config.max_replay = 10.try_into().unwrap()).await;
+async fn max_replay_changes_are_no_gap() {
+    let fixture = fixture_with(|config| config.max_replay = 10.try_into().unwrap()).await;
     fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     sleep(AT_ONCE).await;
     let warmed = Instant::now();
@@ -210,7 +210,7 @@ async fn as_many_changes_as_are_replayed_are_no_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_that_were_never_given_out_are_no_gap() {
+async fn unassigned_numbers_are_no_gap() {
     let fixture = fixture().await;
     let (key, warmed) = (fixture.warm(1).await, Instant::now());
     fixture.store.announce(7, UNKNOWN, ChangeKind::Created);
@@ -223,7 +223,7 @@ async fn numbers_that_were_never_given_out_are_no_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn old_changes_that_were_read_may_be_deleted() {
+async fn pruning_changes_already_read_is_no_gap() {
     let fixture = fixture().await;
     fixture.store.announce(1, UNKNOWN, ChangeKind::Created);
     fixture.store.announce(2, UNKNOWN, ChangeKind::Created);

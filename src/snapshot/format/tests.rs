@@ -91,13 +91,13 @@ proptest! {
         for ((entry, known), (age, number)) in entries.iter().zip(&all).zip(ages.iter().zip(0..)) {
             prop_assert_eq!(&entry.known, known);
             prop_assert_eq!(entry.digest, digest(number));
-            let told = now.wall.as_microsecond() - entry.validated_at.as_microsecond();
-            prop_assert!((told - i64::try_from(*age).unwrap()).abs() <= 1);
+            let age_read = now.wall.as_microsecond() - entry.validated_at.as_microsecond();
+            prop_assert!((age_read - i64::try_from(*age).unwrap()).abs() <= 1);
         }
     }
 
     #[test]
-    fn reading_any_contents_under_a_valid_seal_terminates(head: Vec<u8>, block: Vec<u8>, count: u64) {
+    fn reading_any_sealed_contents_terminates(head: Vec<u8>, block: Vec<u8>, count: u64) {
         let _ = read(&sealed_blocks(&head, &[], count), &[SECRET]);
         let digest_and_time = [&[0][..], &[1; 32], &0_i64.to_le_bytes(), &block].concat();
         for block in [&block, &entry(&block), &entry(&digest_and_time)] {
@@ -110,7 +110,8 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(bytes: Vec<u8>) {
         prop_assert!(read(&bytes, &[SECRET]).is_err());
-        prop_assert!(read(&[&MAGIC[..], &VERSION.to_le_bytes(), &bytes].concat(), &[SECRET]).is_err());
+        let versioned = [&MAGIC[..], &VERSION.to_le_bytes(), &bytes].concat();
+        prop_assert!(read(&versioned, &[SECRET]).is_err());
     }
 }
 

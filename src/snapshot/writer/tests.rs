@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Service {
     warm: Option<Loaded>,
-    told: watch::Sender<Option<Position>>,
+    position: watch::Sender<Option<Position>>,
     coverage: Arc<Coverage>,
     exposition: Exposition,
 }
@@ -31,13 +31,13 @@ async fn started(folder: &Folder, numbered: bool) -> Service {
     let (metrics, exposition) = Metrics::new().unwrap();
     let warm = load(setup, empty, metrics, Clock::System).await;
     let coverage = Arc::new(Coverage::new(HOUR));
-    Service { warm: Some(warm), told: watch::Sender::new(None), coverage, exposition }
+    Service { warm: Some(warm), position: watch::Sender::new(None), coverage, exposition }
 }
 
 impl Service {
     fn keep(&mut self) -> (Journal, Writer) {
         let warm = self.warm.take().unwrap();
-        warm.keep(Arc::clone(&self.coverage), self.told.subscribe())
+        warm.keep(Arc::clone(&self.coverage), self.position.subscribe())
     }
 
     fn warm(&self) -> &Loaded {
@@ -88,7 +88,7 @@ async fn last_snapshot_is_written_at_shutdown() {
     assert!(service.shows(r#"keystead_snapshot_loads_total{result="none"} 1"#));
     let memory = Arc::clone(&service.warm().memory);
     let (_journal, writer) = service.keep();
-    service.told.send_replace(Some(at(5)));
+    service.position.send_replace(Some(at(5)));
     beside(writer, async |stop| {
         fill(&memory, 0..3);
         stop.cancel();
@@ -107,7 +107,7 @@ async fn nothing_is_written_before_the_feed_has_a_position() {
     let (_journal, Writer { mut snapshots, path, .. }) = service.keep();
     snapshots.write(&path, None).await;
     assert_eq!(folder.names(), ["snapshot.lock"]);
-    service.told.send_replace(Some(at(5)));
+    service.position.send_replace(Some(at(5)));
     snapshots.write(&path, None).await;
     assert_eq!(folder.names(), ["snapshot", "snapshot.changes", "snapshot.end", "snapshot.lock"]);
 }
@@ -157,7 +157,7 @@ async fn noted_change_survives_a_crash() {
     let mut service = started(&folder, true).await;
     fill(&service.warm().memory, 0..3);
     let (journal, writer) = service.keep();
-    service.told.send_replace(Some(at(10)));
+    service.position.send_replace(Some(at(10)));
     let crash = async {
         until("it is written", || folder.path.exists()).await;
         let length = || fs::metadata(folder.beside(".changes")).map_or(0, |found| found.len());
@@ -206,7 +206,7 @@ async fn failed_write_is_counted_and_retried() {
     let mut service = started(&below, true).await;
     assert!(service.shows(r#"keystead_snapshot_loads_total{result="refused"} 1"#));
     let (_journal, writer) = service.keep();
-    service.told.send_replace(Some(at(5)));
+    service.position.send_replace(Some(at(5)));
     beside(writer, async |stop| {
         until("it failed", || {
             !service.shows(r#"keystead_snapshot_writes_total{result="failed"} 0"#)
@@ -229,14 +229,14 @@ async fn journal_without_a_snapshot_records_nothing() {
 #[test]
 fn throttle_pauses_longer_than_it_works_and_stops_on_cancellation() {
     let until = CancellationToken::new();
-    let pauses = Throttle::until(&until);
+    let throttle = Throttle::until(&until);
     let began = Instant::now();
-    while began.elapsed() < MAX_PAUSE / (2 * REST) {
+    while began.elapsed() < MAX_PAUSE / (2 * PAUSE_FACTOR) {
         std::hint::spin_loop();
     }
-    let rest = Instant::now();
-    assert!(.pause()());
-    assert!(rest.elapsed() >= MAX_PAUSE / 2, "paused for {:?}", rest.elapsed());
+    let pause = Instant::now();
+    assert!(throttle.pause());
+    assert!(pause.elapsed() >= MAX_PAUSE / 2, "paused for {:?}", pause.elapsed());
     until.cancel();
-    assert!(!.pause()());
+    assert!(!throttle.pause());
 }

@@ -1,4 +1,4 @@
-//! Following the changes of the fake.
+//! Follower of the fake store.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -13,28 +13,28 @@ use crate::{
     store::{CanaryError, ChangePage, DataAge, Follower, StoreError, StoreErrorKind, Woken},
 };
 
-/// How long a call waits for a store that hangs.
+/// Time-out of calls to a store that hangs.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How changes reach their followers.
+/// How followers receive changes.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    /// There is nothing to follow.
+    /// There are no changes to follow.
     pub(crate) has_no_changes: bool,
-    /// Changes have to be asked for.
+    /// Changes must be polled.
     pub(crate) announces_nothing: bool,
-    /// What is announced gets lost.
-    pub(crate) loses_words: bool,
-    /// Every canary is refused so; one that takes too long is written all the same.
+    /// Announcements get lost.
+    pub(crate) loses_announcements: bool,
+    /// Every canary fails with this error; one that times out is written nevertheless.
     pub(crate) refuses_canaries: Option<CanaryError>,
     pub(super) announcements: u64,
     pub(super) beats: u64,
     pub(super) cuts: u64,
-    pub(super) asked: usize,
+    pub(super) reads: usize,
     pub(super) pruned: Revision,
-    /// As of when the data are, as on a standby that lags behind.
+    /// Instant as of which the data is, as on a lagging standby.
     pub(crate) lags_since: Option<Instant>,
-    /// How often another server has taken over.
+    /// Number of takeovers by another server.
     pub(super) history: u64,
 }
 
@@ -43,12 +43,12 @@ impl Default for Channel {
         Self {
             has_no_changes: false,
             announces_nothing: false,
-            loses_words: false,
+            loses_announcements: false,
             refuses_canaries: None,
             announcements: 0,
             beats: 0,
             cuts: 0,
-            asked: 0,
+            reads: 0,
             pruned: Revision(0),
             lags_since: None,
             history: 0,
@@ -76,8 +76,8 @@ impl FakeFollower {
         Ok(Self { store: store.clone(), channel, connected_after: cuts, announcements, beats })
     }
 
-    async fn ask(&self) -> Result<(), StoreError> {
-        self.store.channel.send_modify(|channel| channel.asked += 1);
+    async fn call(&self) -> Result<(), StoreError> {
+        self.store.channel.send_modify(|channel| channel.reads += 1);
         self.connected()?;
         answers(&self.store).await?;
         self.connected()
@@ -87,12 +87,12 @@ impl FakeFollower {
         if self.channel.borrow().cuts == self.connected_after {
             return Ok(());
         }
-        Err(StoreError::new(StoreErrorKind::Unreachable, "it was cut"))
+        Err(StoreError::new(StoreErrorKind::Unreachable, "the connection was cut"))
     }
 
-    fn heard(&mut self) -> Option<Woken> {
+    fn next_event(&mut self) -> Option<Woken> {
         let now = self.channel.borrow_and_update();
-        if now.loses_words || now.announces_nothing {
+        if now.loses_announcements || now.announces_nothing {
             (self.announcements, self.beats) = (now.announcements, now.beats);
             return None;
         }
@@ -109,7 +109,7 @@ impl FakeFollower {
 async fn answers(store: &FakeStore) -> Result<(), StoreError> {
     timeout(TIMEOUT, store.mood())
         .await
-        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Timeout, "it hangs")))
+        .unwrap_or_else(|_| Err(StoreError::new(StoreErrorKind::Timeout, "the store hangs")))
 }
 
 impl Follower for FakeFollower {
@@ -126,7 +126,7 @@ impl Follower for FakeFollower {
     }
 
     async fn head(&mut self) -> Result<Revision, StoreError> {
-        self.ask().await?;
+        self.call().await?;
         Ok(self.store.head())
     }
 
@@ -135,7 +135,7 @@ impl Follower for FakeFollower {
         after: Revision,
         limit: NonZeroU32,
     ) -> Result<Option<ChangePage>, StoreError> {
-        self.ask().await?;
+        self.call().await?;
         if self.channel.borrow().pruned > after {
             return Ok(None);
         }
@@ -146,7 +146,7 @@ impl Follower for FakeFollower {
     }
 
     async fn beat(&mut self) -> Result<(), StoreError> {
-        self.ask().await?;
+        self.call().await?;
         self.store.channel.send_modify(|channel| channel.beats += 1);
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Follower for FakeFollower {
     async fn wait(&mut self, until: Instant) -> Result<Woken, StoreError> {
         loop {
             self.connected()?;
-            if let Some(woken) = self.heard() {
+            if let Some(woken) = self.next_event() {
                 return Ok(woken);
             }
             if timeout_at(until, self.channel.changed()).await.is_err() {

@@ -1,4 +1,4 @@
-//! One statement: asked, answered or given up.
+//! Executing one statement, with time-outs.
 
 use std::{pin::pin, time::Duration};
 
@@ -13,49 +13,46 @@ use tokio_postgres::{
 use super::{PostgresStore, connections::Connection, error, rows, statement_timeout};
 use crate::store::{StoreError, StoreErrorKind, WriteError};
 
-/// A parameter with its type, so that the server need not be asked for it.
+/// A parameter with its type, which saves a round trip to the server.
 pub(super) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 pub(super) fn param(value: &(dyn ToSql + Sync), of: Type) -> Param<'_> {
     (value, of)
 }
 
-/// How long a statement may take.
+/// Time limit of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// A server waits for it: the configured query time-out.
+    /// Called by a server: the configured query time-out.
     Lookup,
-    /// A person waits for it: 30 s at the server. Enough to read a page of
-    /// thousands over a slow line; short enough that nobody thinks it hangs.
+    /// Called by a person: 30 s at the server. Enough to read a page of thousands over a slow
+    /// line; short enough not to look hung.
     Patient,
 }
 
-/// The server's part of [`Pace::Patient`].
+/// Server-side limit of [`Pace::Patient`].
 const PATIENT_STATEMENT: Duration = Duration::from_secs(30);
 
-/// How long we wait in [`Pace::Patient`]: a tenth more than the server.
+/// Client-side limit of [`Pace::Patient`]: a tenth more than the server's.
 const PATIENT_ANSWER: Duration = Duration::from_secs(33);
 
-/// How long the server keeps a transaction, and with it the lock on changes,
-/// whose client has fallen silent between two statements: one that has lost its
-/// network, as a client that ends closes its connection. Longer than any pause
-/// that we make: some milliseconds.
+/// Server-side limit of silence between two statements of a transaction, which holds the lock
+/// on changes. Only a client that lost its network is silent: one that exits closes its
+/// connection. Longer than any pause of ours, which are milliseconds.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(3);
 
-/// How long a change waits for a lock. Whoever changes a key holds its row, and
-/// the lock on changes, for some milliseconds; a batch of an import for a few
-/// tens of them. What takes longer than this does not end by itself.
+/// Time-out of waiting for a lock. A change holds the row of its key and the lock on changes
+/// for milliseconds, an import batch for tens of them. A longer wait does not end by itself.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
-/// After how long a statement of a change is taken to wait for somebody, and how
-/// often it is asked who that is.
-const LONG: Duration = Duration::from_secs(1);
+/// Delay before a statement of a change counts as blocked, and poll interval for its blockers.
+const BLOCKER_POLL: Duration = Duration::from_secs(1);
 
-/// Who is in the way of a session.
-const IN_THE_WAY: &str = "\
+/// Describes the sessions that block a session.
+const BLOCKERS: &str = "\
     SELECT string_agg(keystead.describe_session(pid), '; ') FROM unnest(pg_blocking_pids($1)) AS pid";
 
-/// The triggers that number changes, which otherwise run at commit.
+/// Fires the triggers that number changes, which otherwise run at commit.
 const NUMBER: &str = "\
     SET CONSTRAINTS keystead.number_creation, keystead.number_update, keystead.number_deletion \
     IMMEDIATE";
@@ -75,7 +72,7 @@ impl PostgresStore {
         }
     }
 
-    /// Runs one statement, with a connection of its own.
+    /// Runs one statement on a pooled connection.
     pub(super) async fn query(
         &self,
         sql: &str,
@@ -84,20 +81,20 @@ impl PostgresStore {
     ) -> Result<Vec<Row>, StoreError> {
         let mut connection = self.connections.get().await?;
         let client = connection.client();
-        let asking = async {
-            // The session's statement time-out is the one for lookups.
+        let request = async {
+            // The session's statement time-out is that of lookups.
             if self.prepared_statements && pace == Pace::Lookup {
                 prepared(client, sql, params).await
             } else {
                 in_a_transaction(client, sql, params, self.server_limit(pace)).await
             }
         };
-        let answer = timeout(self.our_limit(pace), asking).await;
+        let answer = timeout(self.our_limit(pace), request).await;
         self.settle(&mut connection, answer, pace)
     }
 
-    /// Begins a transaction that changes keys. It takes the lock on changes only
-    /// with [`Transaction::number`].
+    /// Begins a transaction that changes keys. [`Transaction::number`] takes the lock on
+    /// changes.
     pub(super) async fn begin(&self) -> Result<Transaction<'_>, StoreError> {
         let connection = self.connections.get().await?;
         let mut transaction = Transaction { store: self, connection, session: 0 };
@@ -113,31 +110,31 @@ impl PostgresStore {
         Ok(transaction)
     }
 
-    /// Waits for a statement of a session. When that takes long, asks over and
-    /// over who is in its way, and tells it beside the answer.
-    async fn watched<T>(
+    /// Awaits a statement of a session. If it takes long, polls who blocks it and returns the
+    /// last finding with the answer.
+    async fn with_blockers<T>(
         &self,
         session: i32,
-        asking: impl Future<Output = T>,
+        request: impl Future<Output = T>,
     ) -> (T, Option<String>) {
-        let mut asking = pin!(asking);
-        let mut in_the_way = None;
+        let mut request = pin!(request);
+        let mut blockers = None;
         loop {
             let looking = async {
-                sleep(LONG).await;
+                sleep(BLOCKER_POLL).await;
                 let params = [param(&session, Type::INT4)];
-                let rows = self.query(IN_THE_WAY, &params, Pace::Lookup).await.ok()?;
+                let rows = self.query(BLOCKERS, &params, Pace::Lookup).await.ok()?;
                 rows.first().and_then(|row| rows::text(row).ok()?)
             };
             tokio::select! {
                 biased;
-                answer = &mut asking => return (answer, in_the_way),
-                found = looking => in_the_way = found,
+                answer = &mut request => return (answer, blockers),
+                found = looking => blockers = found,
             }
         }
     }
 
-    /// Translates an answer, and keeps the connection if there was one.
+    /// Translates an answer, and keeps the connection if it is reusable.
     fn settle<T>(
         &self,
         connection: &mut Connection,
@@ -145,46 +142,45 @@ impl PostgresStore {
         pace: Pace,
     ) -> Result<T, StoreError> {
         let answer = answer.map_err(|_| error::no_answer(self.our_limit(pace)))?;
-        if answer.as_ref().err().is_none_or(error::leaves_connection_whole) {
+        if answer.as_ref().err().is_none_or(error::connection_is_reusable) {
             connection.settled();
         }
         answer.map_err(|reason| error::translate(&reason, &self.remedy))
     }
 }
 
-/// A transaction that changes keys. Rolled back when dropped, together with its
-/// connection.
+/// A transaction that changes keys. Dropping it rolls back and closes its connection.
 pub(super) struct Transaction<'a> {
     store: &'a PostgresStore,
     connection: Connection,
-    /// The server's number for our session.
+    /// Backend process id of the session.
     session: i32,
 }
 
 impl Transaction<'_> {
-    /// Runs a statement in it.
+    /// Runs a statement.
     pub(super) async fn query(
         &mut self,
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
-        // Unnamed, as PgBouncer in transaction mode wants it; a change of a key
-        // is rare enough for its statements to be parsed anew.
-        let asking = self.connection.client().query_typed(sql, params);
-        let answer = self.store.watched(self.session, timeout(PATIENT_ANSWER, asking)).await;
+        // Unnamed, as PgBouncer in transaction mode requires; changes are rare enough to parse
+        // their statements each time.
+        let request = self.connection.client().query_typed(sql, params);
+        let answer = self.store.with_blockers(self.session, timeout(PATIENT_ANSWER, request)).await;
         self.read(answer)
     }
 
-    /// Numbers the changes that were made in it, under the lock on changes, which
-    /// it holds from then on: what follows should be quick, and must lock no row.
+    /// Numbers the changes made so far and keeps the lock on changes until the end: what
+    /// follows must be quick and must lock no row.
     pub(super) async fn number(&mut self) -> Result<(), StoreError> {
         self.run(NUMBER).await.map(drop)
     }
 
-    /// Makes it last. When this is cancelled, it is not known whether it does.
+    /// Commits. If cancelled, the outcome is unknown.
     pub(super) async fn commit(self) -> Result<(), WriteError> {
         self.end("COMMIT").await.map_err(|error| match error.kind() {
-            // No answer, or the last words of a session that ended.
+            // No answer, or the session ended.
             StoreErrorKind::Unreachable | StoreErrorKind::Timeout => {
                 WriteError::OutcomeUnknown(error)
             }
@@ -197,7 +193,7 @@ impl Transaction<'_> {
         })
     }
 
-    /// Undoes it, and keeps the connection.
+    /// Rolls back and keeps the connection.
     pub(super) async fn roll_back(self) -> Result<(), StoreError> {
         self.end("ROLLBACK").await
     }
@@ -209,23 +205,22 @@ impl Transaction<'_> {
     }
 
     async fn run(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, StoreError> {
-        let asking = self.connection.client().simple_query(sql);
-        let answer = self.store.watched(self.session, timeout(PATIENT_ANSWER, asking)).await;
+        let request = self.connection.client().simple_query(sql);
+        let answer = self.store.with_blockers(self.session, timeout(PATIENT_ANSWER, request)).await;
         self.read(answer)
     }
 
-    /// Translates an answer, and names who was in the way if that is why there is
-    /// none.
+    /// Translates an answer. Names the blockers if they are why there is none.
     fn read<T>(
         &self,
-        (answer, in_the_way): (Result<Result<T, PgError>, Elapsed>, Option<String>),
+        (answer, blockers): (Result<Result<T, PgError>, Elapsed>, Option<String>),
     ) -> Result<T, StoreError> {
         let error = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(reason)) => error::translate(&reason, &self.store.remedy),
             Err(_) => error::no_answer(PATIENT_ANSWER),
         };
-        match (error.kind(), in_the_way) {
+        match (error.kind(), blockers) {
             (StoreErrorKind::Blocked | StoreErrorKind::Timeout, Some(who)) => {
                 let detail = format!("another session holds a lock that is needed: {who}");
                 Err(StoreError::new(StoreErrorKind::Blocked, detail))
@@ -235,7 +230,7 @@ impl Transaction<'_> {
     }
 }
 
-/// The number in an answer to `SELECT pg_backend_pid()`.
+/// Parses the answer to `SELECT pg_backend_pid()`.
 fn session(answer: &SimpleQueryMessage) -> Option<i32> {
     match answer {
         SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
@@ -243,7 +238,7 @@ fn session(answer: &SimpleQueryMessage) -> Option<i32> {
     }
 }
 
-/// Runs a statement that is prepared once for each connection.
+/// Runs a statement that is prepared once per connection.
 async fn prepared(
     client: &ClientWrapper,
     sql: &str,
@@ -255,11 +250,10 @@ async fn prepared(
     client.query(&statement, &values).await
 }
 
-/// Runs an unnamed statement in a transaction that sets its own time-out.
+/// Runs an unnamed statement in a transaction with its own time-out.
 ///
-/// All three parts are sent at once and answered in turn, so that it costs one
-/// round trip. All three answers are awaited even when one is an error, so that
-/// nothing is pending on the connection afterwards. A statement that fails makes
+/// Pipelines all three parts, so it costs one round trip. Awaits all three answers even after
+/// an error, so that nothing is pending on the connection afterwards. A failed statement makes
 /// the `COMMIT` a rollback.
 pub(super) async fn in_a_transaction(
     client: &Client,
@@ -268,7 +262,7 @@ pub(super) async fn in_a_transaction(
     limit: Duration,
 ) -> Result<Vec<Row>, PgError> {
     let opening = format!("BEGIN; SET LOCAL statement_timeout = {}", limit.as_millis());
-    // Sent in the order in which they are first polled, which is this order.
+    // Sent in the order of the first poll, which is this order.
     let (begun, rows, committed) = join3(
         client.batch_execute(&opening),
         client.query_typed(sql, params),

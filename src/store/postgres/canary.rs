@@ -1,4 +1,4 @@
-//! Writing a canary, and telling why none was written.
+//! Writes canaries and explains failures.
 
 use tokio_postgres::{config::TargetSessionAttrs, types::Type};
 
@@ -12,8 +12,8 @@ use crate::{
     store::{CanaryError, StoreError, StoreErrorKind},
 };
 
-/// Whether this server, with this role, is one that takes canaries. The function
-/// is looked for in the catalogue, as naming it wants a right on its schema.
+/// Whether this server accepts canaries from this role. Reads the catalogue, as naming the
+/// function requires a right on its schema.
 const TAKES_CANARIES: &str = "\
     SELECT pg_is_in_recovery(), COALESCE((\
         SELECT has_function_privilege(p.oid, 'EXECUTE') \
@@ -21,8 +21,8 @@ const TAKES_CANARIES: &str = "\
         FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace \
         WHERE n.nspname = 'keystead' AND p.proname = 'canary'), false)";
 
-/// The server tells what is in the way in time: it waits for a lock for a third of
-/// the time that the whole statement has.
+/// The server reports blockers in time: it waits for a lock for a third of the statement's
+/// time-out.
 pub(super) async fn write(store: &PostgresStore, token: &Digest) -> Result<(), CanaryError> {
     const SQL: &str = "SELECT blocked_by, broken FROM keystead.canary($1)";
     let token = &token.as_bytes()[..];

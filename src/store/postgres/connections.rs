@@ -25,53 +25,48 @@ use crate::{
     time::spread,
 };
 
-/// Longest that taking an idle connection out of the pool may take. With
-/// [`RecyclingMethod::Fast`] it does no I/O, so that this is never reached; it is
-/// set because deadpool's default is to wait for ever.
+/// Time-out of recycling an idle connection. Never reached, as [`RecyclingMethod::Fast`] does
+/// no I/O; set because deadpool waits without limit by default.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far the ages are spread at which connections are closed.
+/// Jitter of the connections' maximum age.
 const AGE_JITTER: f64 = 0.1;
 
-/// Multiplied by it, numbers that lie close together are spread evenly: 2^64 divided
-/// by the golden ratio.
+/// Multiplier that spreads close numbers evenly: 2^64 divided by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The pool, and the places in it.
+/// The pool and its bulkhead.
 ///
-/// Connecting is not bound to the patience of a caller: a caller that finds no
-/// idle connection waits for a task that makes one, and when the caller has gone
-/// by then, the connection is there for the next. Otherwise a server that takes
-/// longer to connect to than a lookup may last could never be used.
+/// Connecting is independent of the caller's deadline: a caller without an idle connection
+/// waits for a task that makes one, and if the caller is gone by then, the connection serves
+/// the next. Otherwise a server that takes longer to connect to than a lookup may last could
+/// never be used.
 ///
-/// Idle connections are taken as they are ([`RecyclingMethod::Fast`]), without
-/// the round trip of asking the server first. That is safe because a connection
-/// comes back only after the server has answered all that was asked on it (see
-/// [`Connection`]), and because one that has been closed meanwhile is recognised
-/// as such. One that has died without a word costs one failed call, and then is
-/// gone.
+/// Idle connections are lent without a round trip ([`RecyclingMethod::Fast`]). That is safe
+/// because a connection is returned only after every request on it has been answered (see
+/// [`Connection`]), and because a closed one is recognised. A connection that died silently
+/// costs one failed call.
 ///
-/// A lookup that is given up keeps its place until the server has ended it too, so
-/// that the server works on no more of them at once than there are places, however late
-/// its answers are. What it does on connections that have broken, or after it was silent
-/// for so long that it is taken to have vanished, nobody can know.
+/// A lookup that was given up keeps its permit until the server has ended it too, so the server
+/// never executes more lookups than there are permits, however late its answers. This excludes
+/// connections that broke, and servers silent for so long that they count as vanished.
 pub(super) struct Connections {
     pool: Pool,
-    /// One permit for each connection that is lent, being made or left in the
-    /// middle of a call: what bounds the tasks that make connections. The pool itself is never waited for.
-    places: Arc<Semaphore>,
-    /// Longest making of a connection, with its first statement.
+    /// One permit per connection that is lent, being made or abandoned during a call. Bounds
+    /// the tasks that connect; callers never wait for the pool itself.
+    permits: Arc<Semaphore>,
+    /// Time-out of making a connection, with its first statement.
     create: Duration,
-    /// Longest wait for a place.
+    /// Time-out of waiting for a permit.
     wait: Duration,
-    /// Longest wait for the end of a call that was given up.
+    /// Time-out of waiting for the end of a call that was given up.
     silence: Duration,
     tasks: Tasks,
     remedy: Arc<str>,
 }
 
 impl Connections {
-    /// A pool without a connection in it. Does no network I/O.
+    /// Creates an empty pool. Does no network I/O.
     pub(super) fn new(
         dialer: Dialer,
         max_connections: NonZeroUsize,
@@ -81,8 +76,8 @@ impl Connections {
         tasks: Tasks,
     ) -> Result<Self, PostgresConfigError> {
         let Dialer { driver, connector, host_limit, limit: create, silence, opening } = dialer;
-        // A place is held for as long as a connection is being made, or a call
-        // lasts, which is less if the server answers.
+        // A permit is held while connecting or during a call, which is shorter if the server
+        // answers.
         let wait = create;
 
         let recycling_method = RecyclingMethod::Fast;
@@ -90,9 +85,9 @@ impl Connections {
         let manager = Manager::from_connect(driver, connect, ManagerConfig { recycling_method });
         let mut pool = Pool::builder(manager);
         if let Some(opening) = opening {
-            pool = pool.post_create(begins_with(opening, Arc::clone(servers)));
+            pool = pool.post_create(opening_hook(opening, Arc::clone(servers)));
         }
-        pool = pool.pre_recycle(is_of_use(Arc::clone(servers), max_age));
+        pool = pool.pre_recycle(recycle_hook(Arc::clone(servers), max_age));
         let pool = pool
             .max_size(max_connections.get())
             .runtime(Runtime::Tokio1)
@@ -103,27 +98,27 @@ impl Connections {
             })
             .build()
             .map_err(|reason| PostgresConfigError::Setup(reason.to_string()))?;
-        let places = Arc::new(Semaphore::new(max_connections.get()));
-        Ok(Self { pool, places, create, wait, silence, tasks, remedy })
+        let permits = Arc::new(Semaphore::new(max_connections.get()));
+        Ok(Self { pool, permits, create, wait, silence, tasks, remedy })
     }
 
-    /// An idle connection, or else a new one.
+    /// Returns an idle connection or makes one.
     ///
-    /// May be cancelled: a connection that is being made goes on to the pool.
+    /// Cancel-safe: a connection in progress goes to the pool.
     pub(super) async fn get(&self) -> Result<Connection, StoreError> {
-        let place = timeout(self.wait, Arc::clone(&self.places).acquire_owned())
+        let permit = timeout(self.wait, Arc::clone(&self.permits).acquire_owned())
             .await
-            .map_err(|_| error::no_place())?
+            .map_err(|_| error::no_permit())?
             .map_err(|_| stopping())?;
         let Self { pool, create, silence, tasks, .. } = self;
         let (pool, create, silence, tasks) = (pool.clone(), *create, *silence, tasks.clone());
         let mut getting = Box::pin(async move {
-            // The pool's own time-out does not bound the first statement.
+            // The pool's own time-out does not cover the first statement.
             let got = timeout(create, pool.get()).await;
             let object = got.unwrap_or(Err(PoolError::Timeout(TimeoutType::Create)))?;
-            Ok(Connection { lent: Some((object, place)), answer_pending: false, silence, tasks })
+            Ok(Connection { lent: Some((object, permit)), answer_pending: false, silence, tasks })
         });
-        // An idle connection is there at once; only making one needs a task.
+        // An idle connection is ready at once; only connecting needs a task.
         let got = match (&mut getting).now_or_never() {
             Some(got) => got,
             None => self.in_a_task(getting).await?,
@@ -137,9 +132,9 @@ impl Connections {
     ) -> Result<Result<Connection, PoolError>, StoreError> {
         let (hand_over, taken) = oneshot::channel();
         self.tasks.spawn_until_stopped("connect", async move {
-            // A connection that nobody takes goes back to the pool.
+            // A connection without a taker returns to the pool.
             if let Err(Err(error)) = hand_over.send(getting.await) {
-                tracing::debug!(%error, "could not connect, and nobody waits any more");
+                tracing::debug!(%error, "could not connect; the caller has gone");
             }
         });
         taken.await.map_err(|_| stopping())
@@ -152,29 +147,31 @@ impl fmt::Debug for Connections {
     }
 }
 
-/// Runs the first statements on every new connection, and looks at who answers.
-fn begins_with(opening: Arc<str>, servers: Arc<Servers>) -> Hook {
+/// Runs the first statements on a new connection and registers its server.
+fn opening_hook(opening: Arc<str>, servers: Arc<Servers>) -> Hook {
     Hook::async_fn(move |client, _| {
         let (opening, servers) = (Arc::clone(&opening), Arc::clone(&servers));
         async move {
             let said = client.simple_query(&opening).await.map_err(HookError::Backend)?;
-            let met = Server::read(&said).and_then(|server| servers.meet(server));
-            met.map_err(|refused| HookError::message(refused.detail().to_owned()))
+            let registered = Server::read(&said).and_then(|server| servers.register(server));
+            registered.map_err(|refused| HookError::message(refused.detail().to_owned()))
         }
         .boxed()
     })
 }
 
-/// Closes a connection that is too old, or that leads to a server that another one
-/// has taken over from, instead of lending it once more.
-fn is_of_use(servers: Arc<Servers>, max_age: Duration) -> Hook {
+/// Closes a connection that is too old, or whose server has been superseded, instead of lending
+/// it.
+fn recycle_hook(servers: Arc<Servers>, max_age: Duration) -> Hook {
     Hook::sync_fn(move |client, metrics| {
-        // Another age for each connection, and the same each time.
+        // A different maximum age for each connection, and always the same.
         let address = Arc::as_ptr(&client.statement_cache).addr() as u64;
         let drawn = (address.wrapping_mul(GOLDEN) >> u32::BITS) as u32;
         let max_age = max_age.mul_f32(spread(drawn, AGE_JITTER));
         if metrics.age() >= max_age || !servers.is_current(metrics.created) {
-            return Err(HookError::message("it is not to be used any more"));
+            return Err(HookError::message(
+                "the connection is too old or its server was superseded",
+            ));
         }
         Ok(())
     })
@@ -184,14 +181,13 @@ fn stopping() -> StoreError {
     StoreError::new(StoreErrorKind::Unreachable, "the service is stopping")
 }
 
-/// A connection out of the pool.
+/// A connection from the pool.
 ///
-/// When dropped it goes back there, unless an answer is still to come on it: a
-/// call that was dropped or timed out in the middle, or that failed, leaves the
-/// connection in a state that nobody knows, and takes it out of the pool. It is
-/// closed, and its place given back, when the server has ended that call.
+/// Dropping it returns it, unless an answer is pending: a call that was dropped, timed out or
+/// failed leaves the connection in an unknown state. Then it leaves the pool, and is closed and
+/// its permit released once the server has ended the call.
 pub(super) struct Connection {
-    /// `None` once it is given back.
+    /// `None` once returned.
     lent: Option<(Object, OwnedSemaphorePermit)>,
     answer_pending: bool,
     silence: Duration,
@@ -199,14 +195,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// The client, to ask something. Unless [`Connection::settled`] is called
-    /// afterwards, the connection ends with this value.
+    /// The client for one request. The connection is closed on drop unless
+    /// [`Connection::settled`] is called afterwards.
     pub(super) fn client(&mut self) -> &mut ClientWrapper {
         self.answer_pending = true;
-        &mut self.lent.as_mut().expect("only `drop` takes it").0
+        &mut self.lent.as_mut().expect("the connection is lent until `drop`").0
     }
 
-    /// All that was asked has been answered.
+    /// Marks every request as answered.
     pub(super) fn settled(&mut self) {
         self.answer_pending = false;
     }
@@ -215,14 +211,14 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if self.answer_pending
-            && let Some((object, place)) = self.lent.take()
+            && let Some((object, permit)) = self.lent.take()
         {
             let (client, silence) = (Object::take(object), self.silence);
             self.tasks.spawn_until_stopped("leave", async move {
-                // Answered after all that was asked before.
+                // Answered after all earlier requests.
                 let _ = timeout(silence, client.batch_execute("")).await;
                 drop(client);
-                drop(place);
+                drop(permit);
             });
         }
     }

@@ -1,5 +1,4 @@
-//! What every connection is made with: those of the pool, and the one that
-//! follows the changes.
+//! Connection settings, for the pool and for the follower of the changes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,20 +8,19 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     PostgresConfig, PostgresConfigError, error, hosts, statement_timeout, tls, url,
-    witness::{Server, WHO},
+    witness::{IDENTIFY, Server},
 };
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How long a connection may be silent before the kernel asks whether the
-/// server is still there. Well below the five minutes after which common
-/// firewalls and load balancers forget an idle connection.
+/// Idle time before TCP keepalive probes start. Well below the five minutes after which common
+/// firewalls and load balancers drop idle connections.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 
-/// How long between two such questions.
+/// Interval between keepalive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many of them may stay unanswered. So a silent server is given up after
-/// 30 + 3 × 5 = 45 s, if `tcp_user_timeout` does not end it earlier.
+/// Maximum unanswered probes. A silent server is given up after 30 + 3 × 5 = 45 s, unless
+/// `tcp_user_timeout` ends it earlier.
 const KEEPALIVE_RETRIES: u32 = 3;
 
 /// Makes connections.
@@ -30,31 +28,30 @@ const KEEPALIVE_RETRIES: u32 = 3;
 pub(super) struct Dialer {
     pub(super) driver: Config,
     pub(super) connector: MakeRustlsConnect,
-    /// Longest trying of one host, while there is another.
+    /// Time-out per host while there is another.
     pub(super) host_limit: Duration,
-    /// Longest making of a connection, with its first statement.
+    /// Time-out of making a connection, with its first statement.
     pub(super) limit: Duration,
-    /// Longest silence of a server that is there: the TCP user time-out, and at least as
-    /// long as a lookup may take there.
+    /// Maximum silence of a live server: the TCP user time-out, and at least the query
+    /// time-out.
     pub(super) silence: Duration,
-    /// The first statements on every connection: a setting, and the question who
-    /// answers. `None` behind PgBouncer in transaction mode, where the setting would
-    /// stay on somebody else's connection; there, each transaction sets its own.
+    /// First statements on every connection: a setting and the identity query. `None` behind
+    /// PgBouncer in transaction mode, where the setting would leak to other clients; there,
+    /// each transaction sets its own.
     pub(super) opening: Option<Arc<str>>,
 }
 
-/// The side of a connection that has to be driven.
+/// The half of a connection that must be polled.
 pub(super) type Driven = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
 impl Dialer {
-    /// Reads the URL and the certificates that it names; does no network I/O.
+    /// Parses the URL and reads its certificates; does no network I/O.
     pub(super) fn new(config: &PostgresConfig, text: &str) -> Result<Self, PostgresConfigError> {
         let url::Target { mut driver, verification } = url::read(text)?;
         prepare(&mut driver, config);
         let connector = tls::connector(&verification)?;
-        // Every host but the last may cost the whole connect time-out before the
-        // next is tried. Bounds name resolution, TCP, TLS, authentication and the first
-        // statement together.
+        // Every host but the last may use up the connect time-out. Bounds name resolution, TCP,
+        // TLS, authentication and the first statement together.
         let hosts = driver.get_hosts().len().max(driver.get_hostaddrs().len());
         let limit = config.connect_timeout * u32::try_from(hosts).unwrap_or(u32::MAX);
         let opening = config.prepared_statements.then(|| limits_statements(config.query_timeout));
@@ -63,8 +60,8 @@ impl Dialer {
         Ok(Self { driver, connector, host_limit, limit, silence, opening })
     }
 
-    /// Makes a connection outside the pool, and asks who answers. `drive` begins to
-    /// drive it.
+    /// Connects outside the pool and identifies the server. `drive` starts polling the
+    /// connection.
     pub(super) async fn dial(
         &self,
         remedy: &str,
@@ -78,7 +75,7 @@ impl Dialer {
             let hosts = hosts::in_order(&self.driver);
             let (client, connection) = hosts::first_of(hosts, self.host_limit, connect).await?;
             drive(connection);
-            let opening = self.opening.as_deref().unwrap_or(WHO);
+            let opening = self.opening.as_deref().unwrap_or(IDENTIFY);
             let said = client.simple_query(opening).await?;
             Ok((client, said))
         };
@@ -93,8 +90,8 @@ impl Dialer {
 
 fn prepare(driver: &mut Config, config: &PostgresConfig) {
     driver
-        // Bounds the TCP connection to each address, so that a dead first host
-        // leaves time for the second.
+        // Bounds TCP connection to each address, so that a dead first host leaves time for the
+        // second.
         .connect_timeout(config.connect_timeout)
         .tcp_user_timeout(config.tcp_user_timeout)
         .keepalives(true)
@@ -106,9 +103,9 @@ fn prepare(driver: &mut Config, config: &PostgresConfig) {
     }
 }
 
-/// Sets the time-out that lookups have at the server, and asks who answers. With a statement, as
-/// PgBouncer refuses a connection that sets it in its start-up message.
+/// Sets the server-side time-out of lookups and identifies the server. A statement, as
+/// PgBouncer refuses the setting as a start-up parameter.
 fn limits_statements(query_timeout: Duration) -> Arc<str> {
     let limit = statement_timeout(query_timeout).as_millis();
-    format!("SET statement_timeout = {limit}; {WHO}").into()
+    format!("SET statement_timeout = {limit}; {IDENTIFY}").into()
 }

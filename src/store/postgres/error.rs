@@ -1,5 +1,4 @@
-//! The one place that turns what the driver and the pool report into the
-//! neutral [`StoreError`].
+//! Translates errors of the driver and the pool into the neutral [`StoreError`].
 
 use std::{error::Error, io};
 
@@ -12,7 +11,7 @@ use tokio_postgres::{
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// Why no connection came out of the pool.
+/// Translates an error of the pool.
 pub(super) fn from_pool(error: PoolError, remedy: &str) -> StoreError {
     let (kind, detail) = match error {
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
@@ -21,7 +20,7 @@ pub(super) fn from_pool(error: PoolError, remedy: &str) -> StoreError {
         PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
             (StoreErrorKind::Unreachable, "no connection within the time-out")
         }
-        PoolError::Timeout(TimeoutType::Wait) => return no_place(),
+        PoolError::Timeout(TimeoutType::Wait) => return no_permit(),
         PoolError::PostCreateHook(HookError::Message(why)) => {
             return StoreError::new(StoreErrorKind::Unreachable, why);
         }
@@ -32,30 +31,29 @@ pub(super) fn from_pool(error: PoolError, remedy: &str) -> StoreError {
     StoreError::new(kind, detail)
 }
 
-/// No place in the pool came free. The guard in front lets no more callers come
-/// than there are places, so that they are held by connections that are still
-/// being made, or by calls that were given up and that the server has not ended.
-pub(super) fn no_place() -> StoreError {
+/// No permit of the pool became free. The guard admits no more callers than there are permits,
+/// so they are held by connections in progress, or by abandoned calls that the server has not
+/// ended.
+pub(super) fn no_permit() -> StoreError {
     StoreError::new(
         StoreErrorKind::Timeout,
         "all connections are being made, in use, or busy with what was given up",
     )
 }
 
-/// Why a connection could not be made.
+/// Translates an error of connecting.
 pub(super) fn from_connecting(error: &PgError, remedy: &str) -> StoreError {
-    // The driver does not tell these two kinds otherwise. The configuration was
-    // checked when the store was built, so that what is left of the second is a
-    // password that the server asks for and the URL lacks.
+    // The driver distinguishes these two only by text. The configuration was checked when the
+    // store was built, so the second is a password that the server requires and the URL lacks.
     if matches!(error.to_string().as_str(), "authentication error" | "invalid configuration") {
         return StoreError::new(StoreErrorKind::Forbidden, chain(error));
     }
     translate(error, remedy)
 }
 
-/// Why a statement was not carried out, or a connection not made.
+/// Translates an error of a statement or connection.
 ///
-/// `remedy` is what the operator is told when the schema is not the needed one.
+/// `remedy` is the advice to the operator if the schema does not match.
 pub(super) fn translate(error: &PgError, remedy: &str) -> StoreError {
     if let Some(answer) = error.as_db_error() {
         return from_server(answer, remedy);
@@ -64,7 +62,7 @@ pub(super) fn translate(error: &PgError, remedy: &str) -> StoreError {
     let kind = if sources.any(<dyn Error>::is::<WrongType>) {
         StoreErrorKind::Schema
     } else {
-        // Closed, reset, refused, not resolved, TLS failed, or no PostgreSQL.
+        // Closed, reset, refused, not resolved, TLS failed, or not PostgreSQL.
         StoreErrorKind::Unreachable
     };
     StoreError::new(kind, chain(error))
@@ -73,29 +71,27 @@ pub(super) fn translate(error: &PgError, remedy: &str) -> StoreError {
 fn from_server(answer: &DbError, remedy: &str) -> StoreError {
     let state = answer.code().code();
     let kind = kind_of(state, answer.message());
-    // The message alone: the server's DETAIL may quote rows.
+    // Only the message: the server's DETAIL may quote rows.
     let message = format!("{} (SQLSTATE {state})", answer.message());
     let detail = match state {
         "3D000" => format!("{message}; create the database"),
         "53100" => format!("{message}; make room on the disk of the server"),
         "25006" => format!("{message}; name the primary in `store.url`"),
-        _ if lacks_what_is_needed(state) => format!("{message}; {remedy}"),
-        // It says itself what is wrong.
+        _ if is_missing_schema(state) => format!("{message}; {remedy}"),
+        // The message is sufficient.
         _ => message,
     };
     StoreError::new(kind, detail)
 }
 
-/// Whether a schema, table, column, function or type is missing, or of another
-/// type than the needed one.
-fn lacks_what_is_needed(state: &str) -> bool {
+/// Whether a schema, table, column, function or type is missing or has the wrong type.
+fn is_missing_schema(state: &str) -> bool {
     const LACKING: [&str; 8] =
         ["3F000", "42P01", "42703", "42704", "42804", "42809", "42846", "42883"];
     LACKING.contains(&state)
 }
 
-/// What an SQLSTATE means to us; the classes are those of appendix A of the
-/// manual.
+/// Maps an SQLSTATE to a kind; the classes are those of appendix A of the manual.
 fn kind_of(state: &str, message: &str) -> StoreErrorKind {
     match state {
         // statement_timeout or a cancel request; idle in transaction.
@@ -103,37 +99,35 @@ fn kind_of(state: &str, message: &str) -> StoreErrorKind {
         // lock_timeout.
         "55P03" => StoreErrorKind::Blocked,
         "42501" | "25006" => StoreErrorKind::Forbidden,
-        // PgBouncer says 08P01 for everything, so that only the text is left.
+        // PgBouncer uses 08P01 for everything, so only the text distinguishes.
         "08P01" if message.starts_with("query_wait_timeout") => StoreErrorKind::Timeout,
         "08P01" if message.starts_with("no more connections allowed") => StoreErrorKind::Saturated,
-        // A page or an index that is damaged.
+        // A damaged page or index.
         "XX001" | "XX002" => StoreErrorKind::Unreadable,
         _ => match state.get(..2) {
             // Rolled back by the server: a deadlock, or a standby that had to catch up.
             Some("40") => StoreErrorKind::Timeout,
             Some("53") => StoreErrorKind::Saturated,
-            // Who we are, and which role that gives us.
+            // Authentication and roles.
             Some("28" | "0L" | "0P") => StoreErrorKind::Forbidden,
-            // The connection; an operator or the server's own trouble.
+            // The connection, an operator's action, or an internal error of the server.
             Some("08" | "57" | "58" | "F0" | "XX") => StoreErrorKind::Unreachable,
-            // A value that cannot be what its column says.
+            // A value invalid for its column.
             Some("22") => StoreErrorKind::Unreadable,
-            // The server understood and will not: tables, columns, types and
-            // functions that are missing, constraints and triggers that are not
-            // ours, a table that a publication lets nobody delete from.
+            // The server understood and refuses: missing tables, columns, types or functions,
+            // constraints and triggers of the user, a publication that forbids deletes.
             _ => StoreErrorKind::Schema,
         },
     }
 }
 
-/// Whether the connection may be used again after `error`.
+/// Whether the connection is reusable after `error`.
 ///
-/// Only when the server itself ended the statement in good order. What it says
-/// about the session, and not about the statement, ends the connection as well:
-/// a protocol error (08), a prepared statement that is gone or no longer fits
-/// (0A, 26, 42P05), a transaction in a wrong state or a server that has become
-/// read-only (25), so that the next connection may find a better one.
-pub(super) fn leaves_connection_whole(error: &PgError) -> bool {
+/// Only if the server ended the statement in good order. Errors about the session also end the
+/// connection: a protocol error (08), a prepared statement that is gone or outdated (0A, 26,
+/// 42P05), a transaction in a wrong state or a server that has become read-only (25), so that
+/// the next connection may find a better one.
+pub(super) fn connection_is_reusable(error: &PgError) -> bool {
     error.as_db_error().is_some_and(|answer| {
         let state = answer.code().code();
         answer.parsed_severity() == Some(Severity::Error)
@@ -142,25 +136,24 @@ pub(super) fn leaves_connection_whole(error: &PgError) -> bool {
     })
 }
 
-/// The error with all its causes. None of them holds the password.
+/// The error with all its causes. None contains the password.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&e| e.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Whether the server does not listen because it only repeats what another one
-/// does: a standby announces nothing.
+/// Whether LISTEN failed because the server is a standby, which announces nothing.
 pub(super) fn is_standby(error: &PgError) -> bool {
     error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
 }
 
-/// A call that the server did not answer in time.
+/// Error of a call without an answer in time.
 pub(super) fn no_answer(limit: std::time::Duration) -> StoreError {
     let detail = format!("no answer within {}", humantime::format_duration(limit));
     StoreError::new(StoreErrorKind::Timeout, detail)
 }
 
-/// A file that could not be read, in words.
+/// Describes why a file could not be read.
 pub(super) fn io_reason(error: &io::Error) -> String {
     error.kind().to_string()
 }
@@ -170,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_of_sqlstate_has_its_kind() {
+    fn every_sqlstate_class_has_its_kind() {
         use StoreErrorKind::{
             Blocked, Forbidden, Saturated, Schema, Timeout, Unreachable, Unreadable,
         };
@@ -193,17 +186,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_migration_would_add_has_migrating_for_its_remedy() {
+    fn only_missing_schema_has_migrating_as_its_remedy() {
         for state in ["42P01", "42703", "42883", "3F000"] {
-            assert!(lacks_what_is_needed(state), "{state}");
+            assert!(is_missing_schema(state), "{state}");
         }
         for state in ["55000", "23505", "23514", "P0001", "42501", "57014", "53100", "0A000"] {
-            assert!(!lacks_what_is_needed(state), "{state}");
+            assert!(!is_missing_schema(state), "{state}");
         }
     }
 
     #[test]
-    fn pgbouncers_one_code_is_told_apart_by_its_text() {
+    fn pgbouncer_errors_with_one_code_are_distinguished_by_text() {
         let kind = |message| kind_of("08P01", message);
         assert_eq!(kind("query_wait_timeout"), StoreErrorKind::Timeout);
         assert_eq!(
@@ -214,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_place_is_a_timeout_and_no_connection_is_unreachable() {
+    fn pool_wait_is_a_timeout_and_a_failed_connect_is_unreachable() {
         let kind = |timeout| from_pool(PoolError::Timeout(timeout), "").kind();
         assert_eq!(kind(TimeoutType::Wait), StoreErrorKind::Timeout);
         assert_eq!(kind(TimeoutType::Create), StoreErrorKind::Unreachable);

@@ -1,4 +1,4 @@
-//! The connection that follows the changes: it listens, and reads the table.
+//! The follower: listens for announcements and reads the change table over one connection.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use super::{
     dial::Driven,
     error, rows, statement_timeout,
     verification::{Proof, Verification},
-    witness::{ANSWERING, Answering, Server, Servers},
+    witness::{SERVER_COLUMNS, Server, ServerReport, Servers},
 };
 use crate::{
     key::Revision,
@@ -28,66 +28,68 @@ use crate::{
     time::jittered,
 };
 
-/// Where triggers announce changes. The migrations name it too.
+/// Channel of the announcements, which the migrations name too.
 const CHANNEL: &str = "keystead_changes";
 
-/// How far the ages are spread at which connections are renewed.
+/// Jitter of the connections' maximum age.
 const AGE_JITTER: f64 = 0.1;
 
-/// How long a follower goes on that could not be renewed.
+/// Retry interval after a failed renewal.
 const RENEWAL_RETRY: Duration = Duration::from_secs(2);
 
 /// The newest row is never deleted: a trigger keeps it.
 static HEAD: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT (SELECT COALESCE(max(revision), 0) FROM keystead.key_changes), {ANSWERING}")
+    format!(
+        "SELECT (SELECT COALESCE(max(revision), 0) FROM keystead.key_changes), {SERVER_COLUMNS}"
+    )
 });
 
-/// What was deleted is read in the same statement, so that both are of the same
-/// moment. There is a row whenever something was deleted: the newest.
+/// Reads deletions in the same statement, so that both are of one snapshot. If anything was
+/// deleted, there is a row: the newest.
 const CHANGES: &str = "\
     SELECT revision, digest, kind, \
         COALESCE((SELECT through FROM keystead.pruned_changes), 0) > $1 \
     FROM keystead.key_changes WHERE revision > $1 ORDER BY revision LIMIT $2";
 
-/// Follows the changes over a connection of its own, outside the pool.
+/// Follows the changes over a dedicated connection outside the pool.
 ///
-/// It listens where that can work. Behind a pooler that hands out another
-/// connection for every transaction ([`super::PostgresConfig::prepared_statements`]
-/// unset), and on a standby, it does not: there, the changes must be asked for.
+/// Listens for announcements where possible. Behind a transaction-mode pooler
+/// ([`super::PostgresConfig::prepared_statements`] unset) and on a standby it does not: poll
+/// there.
 pub struct PostgresFollower {
     client: Client,
     server: Server,
     servers: Arc<Servers>,
     takeovers: watch::Receiver<u64>,
     history: u64,
-    /// What comes of asking who answers behind the name.
+    /// Results of verifying which server the URL leads to.
     proof: watch::Receiver<Proof>,
     age: DataAge,
     max_lag: Duration,
-    /// When it is time to follow anew.
+    /// When to follow again.
     renewal: Instant,
-    ears: Option<Ears>,
+    listener: Option<Listener>,
     prepared_statements: bool,
     query_timeout: Duration,
     remedy: Arc<str>,
 }
 
-/// What the driver of the connection has heard, and how much of it was told.
-struct Ears {
-    heard: watch::Receiver<Heard>,
-    /// How many announcements have been told.
+/// Notifications received by the connection task, and how many of them were returned.
+struct Listener {
+    received: watch::Receiver<Received>,
+    /// Number of announcements returned.
     announcements: u64,
-    /// How many words of ours were sent, and how many of them were told.
+    /// Number of heartbeats sent, and of those returned.
     beats_sent: u64,
     beats: u64,
-    /// What our words begin with: those of other servers come here as well.
-    ours: Arc<str>,
+    /// Prefix of this connection's heartbeats: those of other servers arrive here as well.
+    prefix: Arc<str>,
 }
 
 #[derive(Debug, Default)]
-struct Heard {
+struct Received {
     announcements: u64,
-    /// The number of the last word of ours that came back.
+    /// Number of the last heartbeat that returned.
     beat: u64,
     /// Why the connection has ended.
     ended: Option<StoreError>,
@@ -95,17 +97,17 @@ struct Heard {
 
 impl PostgresFollower {
     pub(super) async fn connect(store: &PostgresStore) -> Result<Self, StoreError> {
-        let ours = beat_prefix()?;
-        let (tell, heard) = watch::channel(Heard::default());
-        let (listener, remedy) = (Arc::clone(&ours), Arc::clone(&store.remedy));
+        let prefix = beat_prefix()?;
+        let (sender, received) = watch::channel(Received::default());
+        let (driver_prefix, remedy) = (Arc::clone(&prefix), Arc::clone(&store.remedy));
         let drive = |connection| {
-            let driving = drive(connection, tell, listener, remedy);
+            let driving = drive(connection, sender, driver_prefix, remedy);
             store.tasks.spawn_until_stopped("listen", driving);
         };
         let takeovers = store.servers.takeovers();
         let dialled_at = Instant::now();
         let (client, server) = store.dialer.dial(&store.remedy, drive).await?;
-        store.servers.meet(server)?;
+        store.servers.register(server)?;
         let history = *takeovers.borrow();
         let proof = Verification::begin(store, server, dialled_at);
         let mut follower = Self {
@@ -118,19 +120,19 @@ impl PostgresFollower {
             age: DataAge::Current,
             max_lag: store.max_lag,
             renewal: dialled_at + jittered(store.max_connection_age, AGE_JITTER),
-            ears: None,
+            listener: None,
             prepared_statements: store.prepared_statements,
             query_timeout: store.query_timeout,
             remedy: Arc::clone(&store.remedy),
         };
         if store.prepared_statements && follower.listens().await? {
-            let ears = Ears { heard, announcements: 0, beats_sent: 0, beats: 0, ours };
-            follower.ears = Some(ears);
+            let listener = Listener { received, announcements: 0, beats_sent: 0, beats: 0, prefix };
+            follower.listener = Some(listener);
         }
         Ok(follower)
     }
 
-    /// Begins to listen. False on a standby, which announces nothing.
+    /// Starts to listen. Returns false on a standby, which announces nothing.
     async fn listens(&self) -> Result<bool, StoreError> {
         let listen = format!("LISTEN {CHANNEL}");
         let listening = timeout(self.query_timeout, self.client.batch_execute(&listen)).await;
@@ -141,22 +143,22 @@ impl PostgresFollower {
         }
     }
 
-    /// Takes in what an answer says of its server. Fails when it is not the one that
-    /// is followed any more, as behind a pooler, or has become a primary.
-    fn observe(&mut self, answering: &Answering, asked_at: Instant) -> Result<(), StoreError> {
-        if answering.process != self.server.process {
+    /// Evaluates the server columns of an answer. Fails if another server answers, as behind a
+    /// pooler, or if it has become a primary.
+    fn observe(&mut self, report: &ServerReport, queried_at: Instant) -> Result<(), StoreError> {
+        if report.process != self.server.process {
             return Err(StoreError::new(StoreErrorKind::Unreachable, "another server answers"));
         }
-        let age = self.servers.observe(answering, asked_at)?.age;
+        let age = self.servers.observe(report, queried_at)?.age;
         let verified_at = self.proof.borrow().verified_at;
-        let unproved = asked_at.saturating_duration_since(verified_at) > self.max_lag;
+        let unproved = queried_at.saturating_duration_since(verified_at) > self.max_lag;
         self.age =
-            if unproved { DataAge::Lagging(age.as_of(asked_at).min(verified_at)) } else { age };
+            if unproved { DataAge::Lagging(age.as_of(queried_at).min(verified_at)) } else { age };
         Ok(())
     }
 
-    /// Whether the name leads to a server that is to be preferred: a primary to a
-    /// standby, and any to a standby whose data are old.
+    /// Whether the URL leads to a preferable server: a primary over a standby, and any server
+    /// over a lagging standby.
     fn prefers_other(&mut self) -> bool {
         let is_new = self.proof.has_changed().unwrap_or(false);
         let Proof { is_other, is_primary, .. } = *self.proof.borrow_and_update();
@@ -164,9 +166,9 @@ impl PostgresFollower {
         is_new && is_other && is_standby && (is_primary || self.age.is_lagging())
     }
 
-    /// Runs one statement. Unnamed: they are few, and need no second round trip.
+    /// Runs one statement. Unnamed: there are few, and they save a second round trip.
     async fn query(&self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
-        let asking = async {
+        let request = async {
             if self.prepared_statements {
                 self.client.query_typed(sql, params).await
             } else {
@@ -174,7 +176,7 @@ impl PostgresFollower {
                 call::in_a_transaction(&self.client, sql, params, limit).await
             }
         };
-        timeout(self.query_timeout, asking)
+        timeout(self.query_timeout, request)
             .await
             .map_err(|_| error::no_answer(self.query_timeout))?
             .map_err(|reason| error::translate(&reason, &self.remedy))
@@ -183,7 +185,7 @@ impl PostgresFollower {
 
 impl Follower for PostgresFollower {
     fn announces(&self) -> bool {
-        self.ears.is_some()
+        self.listener.is_some()
     }
 
     fn age(&self) -> DataAge {
@@ -195,10 +197,11 @@ impl Follower for PostgresFollower {
     }
 
     async fn head(&mut self) -> Result<Revision, StoreError> {
-        let asked_at = Instant::now();
+        let queried_at = Instant::now();
         let rows = self.query(&HEAD, &[]).await?;
-        let row = rows.first().ok_or_else(|| StoreError::unreadable("it says nothing"))?;
-        self.observe(&Answering::read(row, 1)?, asked_at)?;
+        let row =
+            rows.first().ok_or_else(|| StoreError::unreadable("the server returned no row"))?;
+        self.observe(&ServerReport::read(row, 1)?, queried_at)?;
         rows::revision(row)
     }
 
@@ -218,9 +221,9 @@ impl Follower for PostgresFollower {
     }
 
     async fn beat(&mut self) -> Result<(), StoreError> {
-        let Some(ears) = &mut self.ears else { return Ok(()) };
-        ears.beats_sent += 1;
-        let notify = format!("NOTIFY {CHANNEL}, '{}{}'", ears.ours, ears.beats_sent);
+        let Some(listener) = &mut self.listener else { return Ok(()) };
+        listener.beats_sent += 1;
+        let notify = format!("NOTIFY {CHANNEL}, '{}{}'", listener.prefix, listener.beats_sent);
         timeout(self.query_timeout, self.client.batch_execute(&notify))
             .await
             .map_err(|_| error::no_answer(self.query_timeout))?
@@ -229,27 +232,27 @@ impl Follower for PostgresFollower {
 
     async fn wait(&mut self, until: Instant) -> Result<Woken, StoreError> {
         if Instant::now() >= self.renewal || self.prefers_other() {
-            // If that fails, it is good for a while.
+            // If renewal fails, this follower is used for a while.
             self.renewal = Instant::now() + RENEWAL_RETRY;
             return Ok(Woken::Renewal);
         }
-        let Self { ears, takeovers, history, renewal, .. } = self;
+        let Self { listener, takeovers, history, renewal, .. } = self;
         let until = until.min(*renewal);
         loop {
             if *takeovers.borrow_and_update() != *history {
                 return Ok(Woken::TakenOver);
             }
-            if let Some(woken) = ears.as_mut().and_then(Ears::next) {
+            if let Some(woken) = listener.as_mut().and_then(Listener::next) {
                 return woken;
             }
-            let heard = async {
-                match ears.as_mut() {
-                    Some(ears) => ears.heard.changed().await.map_err(|_| ended()),
+            let received = async {
+                match listener.as_mut() {
+                    Some(listener) => listener.received.changed().await.map_err(|_| ended()),
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                heard = heard => heard?,
+                received = received => received?,
                 Ok(()) = takeovers.changed() => {}
                 () = sleep_until(until) => return Ok(Woken::Elapsed),
             }
@@ -257,21 +260,21 @@ impl Follower for PostgresFollower {
     }
 }
 
-impl Ears {
-    /// What has not been told yet.
+impl Listener {
+    /// Next event not yet returned.
     fn next(&mut self) -> Option<Result<Woken, StoreError>> {
-        let heard = self.heard.borrow_and_update();
-        if let Some(reason) = &heard.ended {
+        let received = self.received.borrow_and_update();
+        if let Some(reason) = &received.ended {
             return Some(Err(reason.clone()));
         }
-        if heard.announcements > self.announcements {
-            self.announcements = heard.announcements;
+        if received.announcements > self.announcements {
+            self.announcements = received.announcements;
             return Some(Ok(Woken::Announced));
         }
-        if heard.beat > self.beats {
-            self.beats = heard.beat;
-            // An older word says less than the newest, which is still to come.
-            return (heard.beat == self.beats_sent).then_some(Ok(Woken::Beat));
+        if received.beat > self.beats {
+            self.beats = received.beat;
+            // Only the newest heartbeat counts, and it is still to come.
+            return (received.beat == self.beats_sent).then_some(Ok(Woken::Beat));
         }
         None
     }
@@ -285,21 +288,23 @@ impl fmt::Debug for PostgresFollower {
     }
 }
 
-/// Drives the connection to its end, and notes what is announced on it.
+/// Polls the connection to its end and records notifications.
 async fn drive(
     mut connection: Driven,
-    tell: watch::Sender<Heard>,
-    ours: Arc<str>,
+    sender: watch::Sender<Received>,
+    prefix: Arc<str>,
     remedy: Arc<str>,
 ) {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(word))) => note(&tell, &word, &ours),
-            // What the server says to a person, or what the driver may know later.
+            Some(Ok(AsyncMessage::Notification(notification))) => {
+                note(&sender, &notification, &prefix)
+            }
+            // Notices for people, and messages that future drivers may add.
             Some(Ok(_)) => {}
             Some(Err(reason)) => {
                 let reason = error::translate(&reason, &remedy);
-                tell.send_modify(|heard| heard.ended = Some(reason));
+                sender.send_modify(|received| received.ended = Some(reason));
                 return;
             }
             None => return,
@@ -307,19 +312,19 @@ async fn drive(
     }
 }
 
-/// An announcement has no text; the word of a server has.
-fn note(tell: &watch::Sender<Heard>, word: &Notification, ours: &str) {
-    if word.channel() != CHANNEL {
+/// Announcements have an empty payload; heartbeats do not.
+fn note(sender: &watch::Sender<Received>, notification: &Notification, prefix: &str) {
+    if notification.channel() != CHANNEL {
         return;
     }
-    if word.payload().is_empty() {
-        tell.send_modify(|heard| heard.announcements += 1);
-    } else if let Some(Ok(number)) = word.payload().strip_prefix(ours).map(str::parse) {
-        tell.send_modify(|heard| heard.beat = number);
+    if notification.payload().is_empty() {
+        sender.send_modify(|received| received.announcements += 1);
+    } else if let Some(Ok(number)) = notification.payload().strip_prefix(prefix).map(str::parse) {
+        sender.send_modify(|received| received.beat = number);
     }
 }
 
-/// Tells the words of this connection from those of all others.
+/// Random prefix that distinguishes this connection's heartbeats from all others.
 fn beat_prefix() -> Result<Arc<str>, StoreError> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|reason| {

@@ -1,5 +1,4 @@
-//! What the server tells of its own: what it should have, and which secrets its
-//! keys name.
+//! Consistency data of the server: which keys it should have, and which secrets they refer to.
 
 use tokio_postgres::types::Type;
 
@@ -13,8 +12,8 @@ use crate::{
     store::{History, SecretUse, StoreError},
 };
 
-/// Two scans of an index, each of a thousand rows. One row at least, so that `any`
-/// is told where there are no changes.
+/// Two index scans of a thousand rows each. Returns at least one row, so that `any` is known
+/// even without changes.
 fn history_statement() -> String {
     format!(
         "WITH newest AS ( \
@@ -30,7 +29,7 @@ fn history_statement() -> String {
     )
 }
 
-/// Goes from one secret to the next in their index.
+/// Skips from one secret to the next in their index.
 fn secrets_statement() -> String {
     format!(
         "WITH RECURSIVE named (secret) AS ( \
@@ -53,7 +52,7 @@ fn secrets_statement() -> String {
     )
 }
 
-/// Nobody knows what indexes a table has that was brought along: some rows must do.
+/// The indexes of a user's table are unknown, so a sample of rows must do.
 fn sample_statement(relation: &Relation) -> String {
     format!(
         "SELECT secret, count(*) FROM ( \

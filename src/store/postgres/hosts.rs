@@ -1,4 +1,4 @@
-//! Several hosts in one URL: each is given its time, and then the next is tried.
+//! Several hosts in one URL: tried in turn, with a time-out for each.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct EachHost {
 }
 
 impl EachHost {
-    /// One host may take `limit` while there is another.
+    /// `limit` is the time-out per host while there is another.
     pub(super) const fn new(tls: MakeRustlsConnect, limit: Duration) -> Self {
         Self { single: ConfigConnectImpl { tls }, limit }
     }
@@ -31,12 +31,12 @@ impl Connect for EachHost {
     }
 }
 
-/// The hosts of a URL, each alone: in their order or, with
-/// `load_balance_hosts=random`, from one that is drawn.
+/// Single-host configurations in the order of the URL or, with `load_balance_hosts=random`,
+/// rotated to a random start.
 pub(super) fn in_order(config: &Config) -> Vec<Config> {
     let mut hosts = each(config);
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random && !hosts.is_empty() {
-        // Without randomness they are tried in their order.
+        // Without randomness, keep the order.
         let drawn = getrandom::u32().unwrap_or_default() as usize;
         let first = drawn % hosts.len();
         hosts.rotate_left(first);
@@ -44,15 +44,12 @@ pub(super) fn in_order(config: &Config) -> Vec<Config> {
     hosts
 }
 
-/// Tries hosts in turn. The first connection that is made, or why the last host
-/// gave none.
+/// Tries hosts in turn. Returns the first connection, or the error of the last host.
 ///
-/// The driver's own time-out for a host bounds the TCP connection alone. A host
-/// that takes it and then says nothing, such as a primary that hangs, would be
-/// waited for until the time for all hosts is over, and the standby that was
-/// promoted never be tried. Here one host may take `limit`: TCP, TLS,
-/// authentication, and the question whether it takes changes. The last host is
-/// bounded by whoever waits for the whole.
+/// The driver's time-out per host covers only the TCP connection. A host that accepts it and
+/// stays silent, such as a hung primary, would use up the time for all hosts, and the promoted
+/// standby would never be tried. Here `limit` covers TCP, TLS, authentication and the check
+/// whether the host accepts writes. The caller bounds the last host.
 pub(super) async fn first_of<T, F>(
     hosts: Vec<Config>,
     limit: Duration,
@@ -63,7 +60,7 @@ where
 {
     let mut hosts = hosts.into_iter().peekable();
     loop {
-        // There is one at least; the driver has its own words for none.
+        // There is at least one; the driver reports an empty list itself.
         let connecting = connect(hosts.next().unwrap_or_default());
         if hosts.peek().is_none() {
             return connecting.await;
@@ -76,7 +73,7 @@ where
     }
 }
 
-/// The same configuration for each host alone.
+/// Splits a configuration into one per host.
 fn each(config: &Config) -> Vec<Config> {
     let (hosts, addresses, ports) =
         (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
@@ -91,7 +88,7 @@ fn each(config: &Config) -> Vec<Config> {
         if let Some(address) = addresses.get(at) {
             one.hostaddr(*address);
         }
-        // One port is that of all hosts.
+        // A single port applies to all hosts.
         if let Some(port) = ports.get(at).or(ports.first()) {
             one.port(*port);
         }
@@ -100,8 +97,7 @@ fn each(config: &Config) -> Vec<Config> {
     (0..hosts.len().max(addresses.len())).map(alone).collect()
 }
 
-/// All that a configuration holds besides hosts and ports, which cannot be taken
-/// out of one.
+/// Copies everything but hosts and ports, which cannot be removed from a configuration.
 fn without_hosts(config: &Config) -> Config {
     let mut copy = Config::new();
     config.get_user().map(|user| copy.user(user));
@@ -127,7 +123,7 @@ fn without_hosts(config: &Config) -> Config {
 mod tests {
     use super::*;
 
-    /// With every setting that the driver knows.
+    /// Every setting that the driver knows.
     const SETTINGS: &str = "?options=-cx.y%3Dz&application_name=a&sslmode=require\
         &sslnegotiation=direct&connect_timeout=3&tcp_user_timeout=4&keepalives=0\
         &keepalives_idle=5&keepalives_interval=6&keepalives_retries=7\
@@ -144,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn one_port_is_that_of_all_hosts() {
+    fn single_port_applies_to_all_hosts() {
         let both: Config = "host=h1,h2 port=6432 user=u".parse().unwrap();
         let [first, second] = ["h1", "h2"].map(|host| format!("host={host} port=6432 user=u"));
         assert_eq!(each(&both), [first.parse().unwrap(), second.parse().unwrap()]);
     }
 
     #[test]
-    fn an_address_stays_with_its_name() {
+    fn address_stays_with_its_host_name() {
         let both: Config = "host=h1,h2 hostaddr=192.0.2.1,192.0.2.2".parse().unwrap();
         let second: Config = "host=h2 hostaddr=192.0.2.2".parse().unwrap();
         assert_eq!(each(&both)[1], second);

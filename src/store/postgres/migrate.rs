@@ -1,4 +1,4 @@
-//! Bringing the schema up to date.
+//! Schema migrations.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ mod embedded {
     refinery::embed_migrations!("migrations/postgres");
 }
 
-/// Where it is noted which migrations have been applied.
+/// Table of applied migrations.
 const HISTORY: &str = "keystead.refinery_schema_history";
 
-/// How often it is tried when somebody else migrates at the same time. Whoever
-/// comes second fails on what the first has made, and finds it done when it
-/// looks again. Two would do; the third is for a third.
+/// Maximum attempts when others migrate at the same time. The second process fails on what the
+/// first created, and finds the work done when it retries. Two would do; the third allows for a
+/// third process.
 const ATTEMPTS: usize = 3;
 
-/// How long a migration may take altogether. On a table of millions of keys an
-/// index is built in well under a minute; past this something is in the way.
+/// Time-out of a whole migration. An index on millions of keys takes well under a minute;
+/// beyond this, something blocks it.
 const TIME_LIMIT: Duration = Duration::from_mins(5);
 
 pub(super) async fn run(store: &PostgresStore) -> Result<Vec<String>, StoreError> {
@@ -43,21 +43,20 @@ pub(super) async fn run(store: &PostgresStore) -> Result<Vec<String>, StoreError
 }
 
 enum Failure {
-    /// Somebody else has just made what was to be made.
+    /// Another process has just created the same objects.
     Overtaken,
     Store(StoreError),
 }
 
 async fn run_once(store: &PostgresStore) -> Result<Report, Failure> {
-    // Never settled: the connection has another statement time-out afterwards,
-    // and is closed.
+    // Never settled, so the connection is closed: its statement time-out has changed.
     let mut connection = store.connections.get().await.map_err(Failure::Store)?;
     let work = async {
         let client: &mut Client = connection.client();
         prepare(client, store).await.map_err(|reason| failure(&reason, store))?;
         let mut runner = embedded::migrations::runner();
         runner.set_migration_table_name(HISTORY);
-        // All of them in one transaction: the schema is old or new, nothing between.
+        // One transaction: the schema is either old or new.
         let runner = runner.set_grouped(true);
         runner.run_async(client).await.map_err(|reason| refused(&reason, store))
     };
@@ -65,23 +64,23 @@ async fn run_once(store: &PostgresStore) -> Result<Report, Failure> {
     done.unwrap_or_else(|_| Err(Failure::Store(error::no_answer(TIME_LIMIT))))
 }
 
-/// Grants `role` what serving and the commands on keys need, and nothing else. Of a
-/// key that exists they change the columns below alone.
+/// Grants `role` exactly the rights to serve and to manage keys. Of an existing key, only the
+/// columns below are updated.
 pub(super) async fn grant(store: &PostgresStore, role: &str) -> Result<(), StoreError> {
     // Never settled, as above.
     let mut connection = store.connections.get().await?;
     let client: &Client = connection.client();
     let work = async {
         allow_time(client, store).await?;
-        // As text: a longer name is cut when it is read as an identifier. `public`
-        // would mean every role, and is no role itself.
+        // Compared as text: casting to an identifier truncates long names. `public` would mean
+        // every role and is no role itself.
         let exists = "SELECT FROM pg_roles WHERE rolname::text = $1";
         if client.query_typed(exists, &[param(&role, Type::TEXT)]).await?.is_empty() {
             return Ok(false);
         }
         let role = quoted(role);
-        // One transaction. Two that change the rights of one table at the same time
-        // would fail, so the second waits for the lock.
+        // One transaction. Concurrent changes of one table's rights would fail, so the second
+        // waits for the lock.
         let grants = format!(
             "LOCK TABLE {HISTORY} IN SHARE UPDATE EXCLUSIVE MODE; \
              GRANT USAGE ON SCHEMA keystead TO {role}; \
@@ -106,7 +105,7 @@ pub(super) async fn grant(store: &PostgresStore, role: &str) -> Result<(), Store
 
 async fn prepare(client: &Client, store: &PostgresStore) -> Result<(), tokio_postgres::Error> {
     allow_time(client, store).await?;
-    // Asked first, as `IF NOT EXISTS` wants the right to create even if it does.
+    // Checked first, as `IF NOT EXISTS` requires the right to create even if the schema exists.
     let found = client.query_typed("SELECT to_regnamespace('keystead') IS NOT NULL", &[]).await?;
     let exists = found.first().is_some_and(|row| row.try_get(0).unwrap_or(false));
     if !exists {
@@ -116,7 +115,7 @@ async fn prepare(client: &Client, store: &PostgresStore) -> Result<(), tokio_pos
 }
 
 async fn allow_time(client: &Client, store: &PostgresStore) -> Result<(), tokio_postgres::Error> {
-    // Behind PgBouncer the setting would outlive us on somebody else's connection.
+    // Behind PgBouncer, the setting would leak to other clients.
     if store.prepared_statements {
         let limit = TIME_LIMIT.as_millis();
         client.batch_execute(&format!("SET statement_timeout = {limit}")).await?;
@@ -130,8 +129,7 @@ fn refused(reason: &refinery::Error, store: &PostgresStore) -> Failure {
             Some(reason) => failure(reason, store),
             None => schema(reason),
         },
-        // The database has a migration that this program does not know, or knows
-        // otherwise.
+        // The database has a migration that this version does not know or knows differently.
         _ => schema(reason),
     }
 }

@@ -1,13 +1,13 @@
-//! The table or view that keys are read from, as an identifier.
+//! The table or view that keys are read from, as an SQL identifier.
 
 use std::fmt;
 
-/// A table or view, with its schema or without: validated, and written so that
-/// no text in it can be anything but a name.
+/// A validated table or view name, with or without schema. Displays quoted, so it cannot inject
+/// SQL.
 ///
-/// Reads what SQL reads: a plain name is folded to lower case, a name in double
-/// quotes is taken as it is, `""` in it is one quote. Control characters are
-/// refused, as no name has any on purpose.
+/// Parses like SQL: a plain name is folded to lower case, a double-quoted name is taken
+/// literally, and `""` in it is one quote. Refuses control characters, which no name contains
+/// on purpose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Relation {
     schema: Option<String>,
@@ -15,11 +15,11 @@ pub(crate) struct Relation {
 }
 
 impl Relation {
-    /// The longest name that PostgreSQL keeps, in bytes (`NAMEDATALEN - 1`). A
-    /// longer one would be cut, and could then be another table's.
+    /// Maximum length of a name in PostgreSQL in bytes (`NAMEDATALEN - 1`). A longer one would
+    /// be truncated, and could then name another table.
     pub(crate) const MAX_LEN: usize = 63;
 
-    /// Reads `table` or `schema.table`. `None` when it is neither.
+    /// Parses `table` or `schema.table`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (first, rest) = identifier(text.trim())?;
         if rest.is_empty() {
@@ -29,13 +29,13 @@ impl Relation {
         rest.is_empty().then_some(Self { schema: Some(first), name })
     }
 
-    /// Our own table.
+    /// Keystead's own table.
     pub(super) fn own() -> Self {
         Self { schema: Some("keystead".to_owned()), name: "api_keys".to_owned() }
     }
 }
 
-/// As it stands in a statement: quoted.
+/// Quoted, for use in a statement.
 impl fmt::Display for Relation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(schema) = &self.schema {
@@ -45,12 +45,12 @@ impl fmt::Display for Relation {
     }
 }
 
-/// A name as SQL takes it as it is.
+/// Quotes an identifier.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// One identifier, and what stands after it.
+/// Parses one identifier; returns the rest of the text.
 fn identifier(text: &str) -> Option<(String, &str)> {
     let (name, rest) = match text.strip_prefix('"') {
         Some(inside) => quoted_identifier(inside)?,
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_sql_reads_them_and_written_quoted() {
+    fn names_parse_like_sql_and_display_quoted() {
         for (text, written) in [
             ("api_keys", r#""api_keys""#),
             ("Billing.API_Keys", r#""billing"."api_keys""#),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused() {
+    fn invalid_names_are_refused() {
         let long = "a".repeat(64);
         for text in [
             "",

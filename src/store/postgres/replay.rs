@@ -1,4 +1,4 @@
-//! How old the data of a standby are, measured by one clock alone: ours.
+//! Age of a standby's data, measured by this machine's clock alone.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,52 +6,51 @@ use tokio::time::Instant;
 
 use crate::store::DataAge;
 
-/// How many samples there are within `store.max_lag`.
+/// Number of samples within `store.max_lag`.
 const SAMPLES_WITHIN_LAG: u32 = 16;
 
-/// How many samples are kept: four times what data of a tolerable age need.
+/// Maximum number of samples: four times what data of a tolerable age needs.
 const MAX_SAMPLES: usize = 64;
 
-/// For which part of `store.max_lag` a new WAL receiver must have streamed before
-/// what it has received counts as all there is: at first it has received nothing.
+/// Fraction of `store.max_lag` for which a new WAL receiver must have streamed before its
+/// receive position counts as complete: at first it has received nothing.
 const SETTLED_AFTER_PART: u32 = 8;
 
-/// What a standby says of itself. Positions are bytes of the WAL.
+/// Replication state of a standby. Positions are bytes of the WAL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standby {
     pub(super) received: i64,
     pub(super) replayed: i64,
-    /// The process that receives, if there is one.
+    /// Process id of the WAL receiver, if any.
     pub(super) stream: Option<i32>,
-    /// How long ago, by the clock of the standby, the primary committed what was
-    /// replayed last.
+    /// Time since the primary committed the last replayed transaction, by the standby's clock.
     pub(super) replayed_ago: Option<Duration>,
 }
 
-/// What follows from an answer of a standby.
+/// Result of observing a standby.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Observed {
     pub(super) age: DataAge,
-    /// Whether what it has received is all there is, as far as it knows.
+    /// Whether it has received everything, as far as it knows.
     pub(super) is_settled: bool,
 }
 
-/// Samples of how far a standby had received, taken while it was receiving: when it
-/// has replayed as much, its data are as of then.
+/// Samples of a standby's receive position, taken while it was receiving. Once it has replayed
+/// as much, its data is as of the sample.
 ///
-/// A replay that is paused or delayed, and a receiver that is gone, make the data
-/// grow old, and a primary that writes nothing does not.
+/// Data ages when replay is paused or delayed or the receiver is gone, but not when an idle
+/// primary writes nothing.
 #[derive(Debug)]
 pub(super) struct Replay {
     max_lag: Duration,
     samples: VecDeque<(Instant, i64)>,
-    /// The last receiver, and since when it is known.
+    /// The last receiver, and when it was first seen.
     receiver: Option<(i32, Instant)>,
     as_of: Option<Instant>,
 }
 
 impl Standby {
-    /// Whether it has replayed all that it has received, and still receives.
+    /// Whether it has replayed everything received and is still receiving.
     pub(super) fn is_level(&self) -> bool {
         self.stream.is_some() && self.replayed >= self.received
     }
@@ -62,25 +61,25 @@ impl Replay {
         Self { max_lag, samples: VecDeque::new(), receiver: None, as_of: None }
     }
 
-    /// Takes in what the standby said when it was asked at `asked_at`.
-    pub(super) fn observe(&mut self, standby: &Standby, asked_at: Instant) -> Observed {
-        let is_settled = self.is_settled(standby.stream, asked_at);
+    /// Evaluates the state of a standby queried at `queried_at`.
+    pub(super) fn observe(&mut self, standby: &Standby, queried_at: Instant) -> Observed {
+        let is_settled = self.is_settled(standby.stream, queried_at);
         if is_settled {
-            self.sample(standby.received, asked_at);
+            self.sample(standby.received, queried_at);
         }
         while let Some((at, _)) = self.samples.front().filter(|(_, end)| *end <= standby.replayed) {
             self.as_of = self.as_of.max(Some(*at));
             self.samples.pop_front();
         }
         if is_settled && standby.is_level() {
-            self.as_of = self.as_of.max(Some(asked_at));
+            self.as_of = self.as_of.max(Some(queried_at));
         }
         let as_of =
-            *self.as_of.get_or_insert_with(|| self::begins(standby, asked_at, self.max_lag));
-        Observed { age: DataAge::of(as_of, asked_at, self.max_lag), is_settled }
+            *self.as_of.get_or_insert_with(|| self::begins(standby, queried_at, self.max_lag));
+        Observed { age: DataAge::of(as_of, queried_at, self.max_lag), is_settled }
     }
 
-    /// The first receiver that is seen has probably streamed for long.
+    /// The first receiver seen has probably streamed for long.
     fn is_settled(&mut self, receiver: Option<i32>, now: Instant) -> bool {
         let Some(pid) = receiver else { return false };
         match self.receiver {
@@ -112,11 +111,11 @@ impl Replay {
     }
 }
 
-/// As of when the data are while nothing has been measured. A standby that has
-/// replayed nothing yet cannot tell; its data are then just too old.
-fn begins(standby: &Standby, asked_at: Instant, max_lag: Duration) -> Instant {
+/// Age of the data before any measurement. Without a replayed transaction it is unknown, and
+/// counts as just too old.
+fn begins(standby: &Standby, queried_at: Instant, max_lag: Duration) -> Instant {
     let ago = standby.replayed_ago.unwrap_or(max_lag + Duration::from_millis(1));
-    asked_at.checked_sub(ago).unwrap_or(asked_at)
+    queried_at.checked_sub(ago).unwrap_or(queried_at)
 }
 
 #[cfg(test)]
@@ -136,7 +135,7 @@ mod tests {
             Self { start: Instant::now() + 1000 * SECOND, replay: Replay::new(MAX_LAG) }
         }
 
-        /// How many seconds old the data are.
+        /// Age of the data in seconds.
         fn age(&mut self, second: u32, received: i64, replayed: i64, stream: Option<i32>) -> u64 {
             let at = self.start + second * SECOND;
             let standby = Standby { received, replayed, stream, replayed_ago: Some(SECOND) };
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn paused_replay_makes_the_data_grow_old_until_it_has_caught_up() {
+    fn paused_replay_ages_the_data_until_it_catches_up() {
         let mut fixture = Fixture::new();
         assert_eq!(fixture.age(0, 10, 10, Some(1)), 0);
         let ages = [1, 2, 9].map(|at| fixture.age(at, 10 + i64::from(at), 10, Some(1)));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn delayed_replay_is_as_old_as_its_delay() {
+    fn delayed_replay_ages_the_data_by_its_delay() {
         let mut fixture = Fixture::new();
         for second in 0..10 {
             fixture.age(second, i64::from(second), 0, Some(1));
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn receiver_that_is_gone_makes_the_data_grow_old_though_all_is_replayed() {
+    fn missing_receiver_ages_the_data_even_if_all_is_replayed() {
         let mut fixture = Fixture::new();
         assert_eq!(fixture.age(0, 10, 10, Some(1)), 0);
         assert_eq!([1, 6].map(|at| fixture.age(at, 10, 10, None)), [1, 6]);
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn before_anything_is_measured_the_last_commit_tells_the_age() {
+    fn last_commit_gives_the_age_before_any_measurement() {
         let mut fixture = Fixture::new();
         assert_eq!(fixture.age(0, 10, 5, Some(1)), 1);
         let unknown = Standby { received: 10, replayed: 5, stream: None, replayed_ago: None };

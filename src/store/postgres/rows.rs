@@ -1,4 +1,4 @@
-//! Rows, read as keys and changes.
+//! Parses rows into keys and changes.
 
 use std::collections::BTreeMap;
 
@@ -15,30 +15,29 @@ use crate::{
     store::{StoreError, StoreErrorKind, StoredKey, follower::ChangeRow},
 };
 
-/// The columns of a key, in the order in which [`stored_key`] reads them.
+/// Columns of a key, in the order in which [`stored_key`] reads them.
 ///
-/// Of rotations a table that was brought along knows nothing.
+/// A user's relation has no rotation columns.
 pub(super) fn key_columns(are_ours: bool) -> String {
     let rotation = if are_ours { "predecessor, successor" } else { "NULL::text, NULL::text" };
     format!("{COLUMNS}, {rotation}")
 }
 
-/// Cast, so that a table that was brought along may use an enum for the state,
-/// `inet[]` for networks or `json` for metadata, and so that every column is of
-/// a built-in type, which the driver reads without asking the server about it.
+/// Cast, so that a user's relation may use an enum for the state, `inet[]` for networks or
+/// `json` for metadata, and so that every column has a built-in type, which the driver decodes
+/// without querying the server.
 const COLUMNS: &str = "\
     id::text, digest, secret::text, hint::text, principal::text, name::text, scopes::text[], \
     allowed_networks::text[], audiences::text[], metadata::text, state::text, not_before, \
     expires_at, created_at, last_used_at, revision::bigint";
 
-/// How many columns [`key_columns`] has.
+/// Number of [`key_columns`].
 pub(super) const KEY_COLUMNS: usize = 18;
 
-/// Reads a row of [`key_columns`].
+/// Parses a row of [`key_columns`].
 ///
-/// Empty where a table that was brought along has NULL: hint, name, scopes,
-/// networks, audiences, metadata. What cannot be read is an error that names the
-/// key; nothing of a key is ever guessed.
+/// In a user's relation, NULL means empty for hint, name, scopes, networks, audiences and
+/// metadata. An invalid value is an error that names the key; nothing is guessed.
 pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     let id: String = column(row, 0, "?")?;
     let id: KeyId =
@@ -62,12 +61,11 @@ pub(super) fn stored_key(row: &Row) -> Result<StoredKey, StoreError> {
     Ok(StoredKey { digest, record })
 }
 
-/// A digest, and its record or why that cannot be read.
+/// A digest with its record, or the reason why the record is unreadable.
 pub(super) type FoundRow = (Digest, Result<KeyRecord, StoreError>);
 
-/// Reads a row of [`key_columns`] as the answer for its digest; `None` where there
-/// is no key and the row only says who answers. A record that cannot be read is an
-/// error of its own, so that it does not take others with it.
+/// Parses a row of [`key_columns`] as the answer for its digest; `None` if there is no key and
+/// the row only identifies the server. An unreadable record is an error of that digest alone.
 pub(super) fn answer(row: &Row) -> Result<Option<FoundRow>, StoreError> {
     let Some(digest) = column::<Option<&[u8]>>(row, 1, "?")? else { return Ok(None) };
     let digest = Digest::try_from(digest).map_err(|r| StoreError::unreadable(r.to_string()))?;
@@ -77,7 +75,7 @@ pub(super) fn answer(row: &Row) -> Result<Option<FoundRow>, StoreError> {
     }
 }
 
-/// Reads `revision, digest, kind`.
+/// Parses `revision, digest, kind`.
 pub(super) fn change(row: &Row) -> Result<ChangeRow, StoreError> {
     let revision = revision(row)?;
     let digest = Digest::try_from(column::<&[u8]>(row, 1, "?")?)
@@ -85,23 +83,22 @@ pub(super) fn change(row: &Row) -> Result<ChangeRow, StoreError> {
     ChangeRow::parse(revision, digest, column(row, 2, "?")?)
 }
 
-/// Reads, in the fourth column, whether changes before the row are missing.
+/// Parses the fourth column: whether changes before the row are missing.
 pub(super) fn is_after_a_gap(row: &Row) -> Result<bool, StoreError> {
     column(row, 3, "?")
 }
 
-/// Reads the first two columns of a row that is of no key.
+/// Parses the first two columns of a row.
 pub(super) fn pair<A: FromSqlOwned, B: FromSqlOwned>(row: &Row) -> Result<(A, B), StoreError> {
     Ok((column(row, 0, "?")?, column(row, 1, "?")?))
 }
 
-/// Reads a text, which may be absent.
+/// Parses an optional text.
 pub(super) fn text(row: &Row) -> Result<Option<String>, StoreError> {
     column(row, 0, "?")
 }
 
-/// Reads, from the second column on, what the last change of a digest says and
-/// what is there: `digest, deleted, there`. `None` where there is no digest.
+/// Parses `digest, deleted, there` from the second column on; `None` if there is no digest.
 pub(super) fn remembered(row: &Row) -> Result<Option<(Digest, bool, bool)>, StoreError> {
     let Some(digest) = column::<Option<&[u8]>>(row, 1, "?")? else {
         return Ok(None);
@@ -110,7 +107,7 @@ pub(super) fn remembered(row: &Row) -> Result<Option<(Digest, bool, bool)>, Stor
     Ok(Some((digest, column(row, 2, "?")?, column(row, 3, "?")?)))
 }
 
-/// Reads one number.
+/// Parses a revision.
 pub(super) fn revision(row: &Row) -> Result<Revision, StoreError> {
     column(row, 0, "?").map(Revision)
 }
@@ -183,8 +180,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One column. A type that does not fit is the schema's fault, a value that
-/// does not fit is the row's.
+/// Decodes a column. A wrong type is an error of the schema, an invalid value one of the row.
 pub(super) fn column<'a, T: FromSql<'a>>(
     row: &'a Row,
     index: usize,
@@ -206,12 +202,11 @@ pub(super) fn column<'a, T: FromSql<'a>>(
     })
 }
 
-/// A `timestamptz`, which may lie outside all time.
+/// A `timestamptz`, possibly out of range.
 ///
-/// PostgreSQL knows `infinity` and `-infinity`, and years that [`Timestamp`]
-/// does not. An expiry that never comes is no expiry; one that lies before all
-/// time has come. Both ways the key is neither wider nor narrower than its row
-/// says.
+/// PostgreSQL has `infinity`, `-infinity` and years that [`Timestamp`] lacks. An expiry after
+/// all time is no expiry; one before all time has passed. Either way the key is valid exactly
+/// as its row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     BeforeAll,
@@ -220,7 +215,7 @@ enum Moment {
 }
 
 impl Moment {
-    /// From microseconds since 2000-01-01 00:00 UTC, as they are on the wire.
+    /// Converts the wire format: microseconds since 2000-01-01 00:00 UTC.
     fn from_wire(micros: i64) -> Self {
         const EPOCH: Timestamp = Timestamp::constant(946_684_800, 0);
         match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
@@ -262,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_expiry_outside_all_time_is_never_or_long_ago() {
+    fn out_of_range_expiry_is_never_or_long_past() {
         assert_eq!(Moment::from_wire(i64::MAX).unless_after_all(), None);
         assert_eq!(Moment::from_wire(i64::MIN).unless_after_all(), Some(Timestamp::MIN));
         assert_eq!(Moment::from_wire(i64::MIN).unless_before_all(), None);
@@ -270,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_counts_microseconds_from_the_year_2000() {
+    fn wire_format_counts_microseconds_from_2000() {
         let at = "2000-01-01T00:00:01.000002Z".parse().unwrap();
         assert_eq!(Moment::from_wire(1_000_002), Moment::At(at));
     }

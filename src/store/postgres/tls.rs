@@ -1,4 +1,4 @@
-//! TLS to the database, by rustls.
+//! TLS to the database, with rustls.
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
@@ -17,33 +17,31 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{PostgresConfigError, error};
 
-/// What is checked of the server's certificate.
+/// Verification of the server's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verification {
-    /// Nothing: `sslmode` `prefer`, and `require` without `sslrootcert`.
+    /// None: `sslmode` `prefer`, and `require` without `sslrootcert`.
     None,
-    /// That one of the roots vouches for it: `verify-ca`.
+    /// Chain up to a root: `verify-ca`.
     Chain(Roots),
-    /// That, and that it is made out to the host that was asked for:
-    /// `verify-full`.
+    /// Chain and host name: `verify-full`.
     ChainAndName(Roots),
 }
 
-/// The certificates that are trusted.
+/// Trusted root certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Roots {
-    /// Those that the operating system trusts.
+    /// Those of the operating system.
     System,
     /// Those in a PEM file.
     File(PathBuf),
 }
 
-/// A connector that checks what `verification` says. Reads the roots now, so
-/// that what is wrong with them is told at the start.
+/// Creates a connector. Reads the roots now, so that errors surface at startup.
 pub(super) fn connector(
     verification: &Verification,
 ) -> Result<MakeRustlsConnect, PostgresConfigError> {
-    // Named, so that no default of the process has to be installed.
+    // Explicit, so that no process-wide default is needed.
     let provider = Arc::new(crypto::ring::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let verifier: Arc<dyn ServerCertVerifier> = match verification {
@@ -54,8 +52,8 @@ pub(super) fn connector(
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|reason| PostgresConfigError::Setup(reason.to_string()))?
-        // Called dangerous for what `Unverified` and `ChainOnly` leave out, which
-        // is what the operator asked for.
+        // "Dangerous" refers to the checks that `Unverified` and `ChainOnly` omit, as the
+        // operator asked.
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
@@ -105,24 +103,22 @@ fn roots_in(path: &Path) -> Result<RootCertStore, PostgresConfigError> {
     Ok(roots)
 }
 
-/// Takes any certificate.
+/// Accepts any certificate.
 ///
-/// Checked: that the server holds the key of the certificate that it shows. So
-/// that where SCRAM binds itself to the channel, nobody can pass on somebody
-/// else's certificate.
+/// Checks that the server holds the private key of its certificate, so that with SCRAM channel
+/// binding nobody can relay another server's certificate.
 ///
-/// Not checked: who made the certificate, for whom, and whether it has expired.
-/// The connection is safe from listeners and not from somebody in between.
+/// Does not check issuer, name or expiry. The connection is safe from eavesdroppers, but not
+/// from a man in the middle.
 #[derive(Debug)]
 struct Unverified(WebPkiSupportedAlgorithms);
 
-/// Takes a certificate that one of the roots vouches for.
+/// Accepts a certificate with a chain up to a root.
 ///
-/// Checked: the chain up to a root, its dates, that it may be used for a server,
-/// and that the server holds the certificate's key.
+/// Checks the chain, its dates, the server usage, and that the server holds the private key.
 ///
-/// Not checked: the name in it, so that any server with a certificate of that
-/// authority is taken; and revocation, for which the driver has no lists.
+/// Does not check the name, so any server with a certificate of that authority is accepted; nor
+/// revocation, for which the driver has no lists.
 #[derive(Debug)]
 struct ChainOnly {
     roots: RootCertStore,
@@ -211,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_root_file_that_cannot_be_used_is_named_with_the_reason() {
+    fn unusable_root_file_is_named_with_the_reason() {
         let directory = tempfile::tempdir().unwrap();
         let empty = directory.path().join("empty.pem");
         std::fs::write(&empty, "no certificate").unwrap();

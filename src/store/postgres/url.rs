@@ -1,7 +1,7 @@
-//! The URL of the database: what the driver reads of it, and what it does not.
+//! Parsing of the database URL.
 //!
-//! The driver knows only three of libpq's `sslmode`s and no `sslrootcert`. Both
-//! are taken out here, and the rest is left to the driver.
+//! The driver knows only three of libpq's `sslmode`s and no `sslrootcert`. This module extracts
+//! both and leaves the rest to the driver.
 
 use std::{borrow::Cow, path::PathBuf};
 
@@ -12,16 +12,16 @@ use super::{
     tls::{Roots, Verification},
 };
 
-/// What a URL says.
+/// A parsed URL.
 pub(super) struct Target {
-    /// Hosts, user, password and the rest, with the driver's part of `sslmode`.
+    /// Hosts, user, password and the rest, with the driver's share of `sslmode`.
     pub(super) driver: tokio_postgres::Config,
-    /// What is checked of the server's certificate.
+    /// Verification of the server's certificate.
     pub(super) verification: Verification,
 }
 
-/// Reads `postgres://…` or `postgresql://…`. No error shows the text, as it holds
-/// the password.
+/// Parses `postgres://…` or `postgresql://…`. No error shows the text, as it contains the
+/// password.
 pub(super) fn read(text: &str) -> Result<Target, PostgresConfigError> {
     let Split { rest, sslmode, sslrootcert } =
         split(text).ok_or_else(|| PostgresConfigError::url("it is not well-formed"))?;
@@ -34,15 +34,15 @@ pub(super) fn read(text: &str) -> Result<Target, PostgresConfigError> {
         _ => Roots::File(PathBuf::from(path)),
     });
     let (mode, verification) = meaning(sslmode.as_deref(), roots)?;
-    // As with libpq, `sslmode` does not matter over a Unix socket.
+    // As with libpq, `sslmode` is ignored over a Unix socket.
     let local = driver.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
         && driver.get_hostaddrs().is_empty();
     driver.ssl_mode(if local { SslMode::Disable } else { mode });
     Ok(Target { driver, verification })
 }
 
-/// Where the database is: its hosts and ports, and its name. A text that cannot
-/// be read, which no store is opened with, has no place.
+/// Location of the database: hosts, ports and name. Empty for an invalid URL, which opens no
+/// store.
 pub(crate) fn place(text: &str) -> Vec<String> {
     const DEFAULT_PORT: u16 = 5432;
     let Ok(Target { driver, .. }) = read(text) else {
@@ -56,12 +56,13 @@ pub(crate) fn place(text: &str) -> Vec<String> {
         ports => ports.to_vec(),
     };
     place.extend(ports.iter().map(ToString::to_string));
-    // The driver, like libpq, takes the name of the user for that of the database.
+    // The driver, like libpq, defaults the database name to the user name.
     place.extend(driver.get_dbname().or(driver.get_user()).map(str::to_owned));
     place
 }
 
-/// What libpq means by each `sslmode`, <https://www.postgresql.org/docs/current/libpq-ssl.html>.
+/// Meaning of each `sslmode` in libpq,
+/// <https://www.postgresql.org/docs/current/libpq-ssl.html>.
 fn meaning(
     sslmode: Option<&str>,
     roots: Option<Roots>,
@@ -95,8 +96,8 @@ fn check_hosts(driver: &tokio_postgres::Config) -> Result<(), PostgresConfigErro
     Ok(())
 }
 
-/// What the driver has against a text, as far as it cannot hold a piece of the
-/// password: a password with an unescaped character may be read as an option.
+/// The driver's complaint, without anything that may be part of the password: a password with
+/// an unescaped character may be parsed as an option.
 fn complaint(error: &tokio_postgres::Error) -> String {
     let said = super::error::chain(error);
     let option = said.split('`').nth(1).unwrap_or_default();
@@ -111,7 +112,7 @@ fn complaint(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// Options of libpq that the driver does not know.
+/// Options of libpq that the driver lacks.
 const LIBPQ_ONLY: [&str; 17] = [
     "client_encoding",
     "fallback_application_name",
@@ -132,7 +133,7 @@ const LIBPQ_ONLY: [&str; 17] = [
     "sslsni",
 ];
 
-/// A text without the two options.
+/// A URL without the two options.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Split {
     rest: String,
@@ -141,7 +142,7 @@ struct Split {
 }
 
 impl Split {
-    /// Keeps a value if it is one of ours. The last one counts, as with libpq.
+    /// Extracts a value if its key is one of the two. The last one wins, as with libpq.
     fn take(&mut self, key: &str, value: Cow<'_, str>) -> bool {
         let place = match key {
             "sslmode" => &mut self.sslmode,
@@ -153,9 +154,8 @@ impl Split {
     }
 }
 
-/// Finds the query where the driver does: after the first `@`, which ends the
-/// password, the first `?`. `None` when the text is no URL, which the driver would
-/// read as libpq's `key=value` form.
+/// Finds the query like the driver: the first `?` after the first `@`, which ends the password.
+/// `None` if the text is not a URL; the driver would parse it as libpq's `key=value` form.
 fn split(text: &str) -> Option<Split> {
     if !["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
         return None;

@@ -1,5 +1,5 @@
-//! Who answers behind the name in the URL: asked again and again, over a new
-//! connection each time, while the one of a follower lives on.
+//! Verifies which server the URL leads to: repeatedly, each time over a new connection, while
+//! the follower keeps its own.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,25 +15,24 @@ use super::{
 };
 use crate::{tasks::Tasks, time::jittered};
 
-/// How far the questions of several instances are spread.
+/// Jitter that spreads the verifications of several instances.
 const JITTER: f64 = 0.1;
 
-/// The shortest pause between two questions, also when somebody has doubts.
+/// Minimum interval between verifications, even on demand.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// What has come of it.
+/// Result of a verification.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Proof {
-    /// When the name was last known to lead to the server that is followed, or to
-    /// another one that has not taken over from it.
+    /// When the URL last led to the followed server, or to one that has not superseded it.
     pub(super) verified_at: Instant,
-    /// Another server than the one that is followed answers there.
+    /// Whether it leads to a different server.
     pub(super) is_other: bool,
-    /// A primary does.
+    /// Whether that is a primary.
     pub(super) is_primary: bool,
 }
 
-/// Asks for as long as its follower lives.
+/// Verifies for as long as its follower lives.
 pub(super) struct Verification {
     dialer: Dialer,
     servers: Arc<Servers>,
@@ -45,7 +44,7 @@ pub(super) struct Verification {
 }
 
 impl Verification {
-    /// Begins for a follower whose connection was made at `dialled_at`.
+    /// Starts for a follower whose connection was made at `dialled_at`.
     pub(super) fn begin(
         store: &PostgresStore,
         followed: Server,
@@ -71,34 +70,34 @@ impl Verification {
             sleep(SHORTEST_PAUSE.min(self.every)).await;
             tokio::select! {
                 () = self.proof.closed() => return,
-                () = self.servers.doubted.notified() => {}
+                () = self.servers.recheck.notified() => {}
                 () = sleep(jittered(self.every, JITTER).saturating_sub(SHORTEST_PAUSE)) => {}
             }
             tokio::select! {
                 () = self.proof.closed() => return,
-                () = self.ask() => {}
+                () = self.verify() => {}
             }
         }
     }
 
-    async fn ask(&self) {
-        let asked_at = Instant::now();
+    async fn verify(&self) {
+        let queried_at = Instant::now();
         let drive = |connection: Driven| {
             self.tasks.spawn_until_stopped("verify", async move {
                 let _ = connection.await;
             });
         };
-        let met = match self.dialer.dial(&self.remedy, drive).await {
-            Ok((_, server)) => self.servers.meet(server).map(|()| server),
+        let registered = match self.dialer.dial(&self.remedy, drive).await {
+            Ok((_, server)) => self.servers.register(server).map(|()| server),
             Err(error) => Err(error),
         };
-        match met {
+        match registered {
             Ok(server) => {
                 let is_other = server.process.started != self.followed.process.started;
                 let is_primary = server.process.timeline.is_some();
-                self.proof.send_replace(Proof { verified_at: asked_at, is_other, is_primary });
+                self.proof.send_replace(Proof { verified_at: queried_at, is_other, is_primary });
             }
-            Err(error) => tracing::debug!(%error, "who answers behind the name was not told"),
+            Err(error) => tracing::debug!(%error, "could not verify which server the URL leads to"),
         }
     }
 }

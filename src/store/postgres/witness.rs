@@ -1,5 +1,5 @@
-//! Who answers: which server, whether it still is the one, and how old its data
-//! are. Shared by the pool and the follower of a store.
+//! Identity of the server, whether it has been superseded, and the age of its data. Shared by
+//! the pool and the follower of a store.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,9 +19,9 @@ use super::{
 };
 use crate::store::{DataAge, StoreError, StoreErrorKind};
 
-/// What every answer says of its server, in the same round trip. A standby has no
-/// timeline here; the others say nothing of replay.
-pub(super) const ANSWERING: &str = "\
+/// Columns that describe the server, added to every answer. On a standby the timeline is NULL,
+/// on a primary the replay columns are.
+pub(super) const SERVER_COLUMNS: &str = "\
     (EXTRACT(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS ks_started, \
     CASE WHEN NOT pg_is_in_recovery() THEN \
         ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int \
@@ -35,21 +35,21 @@ pub(super) const ANSWERING: &str = "\
     CASE WHEN pg_is_in_recovery() THEN (EXTRACT(epoch FROM \
         clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000)::bigint END AS ks_replayed_ago";
 
-/// The first question on every connection. It costs a look into a file at the
-/// server, so that answers do not carry it.
-pub(super) const WHO: &str = "\
+/// First query on every connection. It reads a file at the server, so it is not part of every
+/// answer.
+pub(super) const IDENTIFY: &str = "\
     SELECT (SELECT system_identifier FROM pg_control_system()), \
         (EXTRACT(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint, \
         CASE WHEN NOT pg_is_in_recovery() THEN \
             ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END";
 
-/// How many servers that were superseded are remembered, and of how many the replay.
+/// Maximum number of superseded servers remembered, and of servers with replay state.
 const MAX_SERVERS: usize = 16;
 
 /// A running server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Server {
-    /// The cluster that it is a copy of.
+    /// Identifier of the database cluster.
     pub(super) system: i64,
     pub(super) process: Process,
 }
@@ -57,130 +57,127 @@ pub(super) struct Server {
 /// One run of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Process {
-    /// When it was started, in microseconds, by which servers of one system are told
-    /// apart.
+    /// Start time in microseconds, which distinguishes servers of one cluster.
     pub(super) started: i64,
-    /// Grows with each promotion. `None` on a standby.
+    /// Increases with each promotion. `None` on a standby.
     pub(super) timeline: Option<i32>,
 }
 
-/// What an answer says of its server.
+/// Description of the server in an answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Answering {
+pub(super) struct ServerReport {
     pub(super) process: Process,
     pub(super) standby: Option<Standby>,
 }
 
-/// The servers that were met behind the name in the URL.
+/// Servers seen behind the host names of the URL.
 #[derive(Debug)]
 pub(super) struct Servers {
-    met: Mutex<Met>,
-    /// How often another server has taken over.
+    state: Mutex<ServersState>,
+    /// Number of times that a server was superseded.
     takeovers: watch::Sender<u64>,
-    /// Somebody has reason to doubt that the right server answers.
-    pub(super) doubted: Notify,
+    /// Requests a verification at once.
+    pub(super) recheck: Notify,
     max_lag: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Met {
+struct ServersState {
     system: Option<i64>,
     primary: Option<Process>,
-    /// Primaries that others took over from, the last one at the end.
+    /// Superseded primaries, oldest first.
     superseded: VecDeque<i64>,
-    /// Connections that were made before lead to another server.
+    /// Older connections lead to another server.
     since: Option<std::time::Instant>,
     replays: HashMap<i64, Replay>,
 }
 
 impl Servers {
     pub(super) fn new(max_lag: Duration) -> Self {
-        let (takeovers, doubted) = (watch::Sender::new(0), Notify::new());
-        Self { met: Mutex::default(), takeovers, doubted, max_lag }
+        let (takeovers, recheck) = (watch::Sender::new(0), Notify::new());
+        Self { state: Mutex::default(), takeovers, recheck, max_lag }
     }
 
-    /// Takes in who answers on a new connection. Fails when that is a server that
-    /// another one has taken over from.
-    pub(super) fn meet(&self, server: Server) -> Result<(), StoreError> {
-        let mut met = self.met();
+    /// Registers the server of a new connection. Fails if it has been superseded.
+    pub(super) fn register(&self, server: Server) -> Result<(), StoreError> {
+        let mut state = self.state();
         let Server { system, process } = server;
-        let other_system = met.system.is_some_and(|known| known != system);
+        let other_system = state.system.is_some_and(|known| known != system);
         let Some(timeline) = process.timeline.filter(|_| !other_system) else {
-            met.system = Some(system);
+            state.system = Some(system);
             if other_system {
-                self.takes_over(&mut met, server);
+                self.takes_over(&mut state, server);
             }
             return Ok(());
         };
-        met.system = Some(system);
-        match met.primary {
-            None => met.primary = Some(process),
-            Some(known) if known.started == process.started => met.primary = Some(process),
+        state.system = Some(system);
+        match state.primary {
+            None => state.primary = Some(process),
+            Some(known) if known.started == process.started => state.primary = Some(process),
             Some(known) if known.timeline > Some(timeline) => return Err(superseded()),
-            Some(_) => self.takes_over(&mut met, server),
+            Some(_) => self.takes_over(&mut state, server),
         }
         Ok(())
     }
 
-    fn takes_over(&self, met: &mut Met, server: Server) {
+    fn takes_over(&self, state: &mut ServersState, server: Server) {
         let Process { started, timeline } = server.process;
-        if let Some(old) = met.primary {
-            met.superseded.push_back(old.started);
+        if let Some(old) = state.primary {
+            state.superseded.push_back(old.started);
         }
-        met.superseded.retain(|other| *other != started);
-        if met.superseded.len() > MAX_SERVERS {
-            met.superseded.pop_front();
+        state.superseded.retain(|other| *other != started);
+        if state.superseded.len() > MAX_SERVERS {
+            state.superseded.pop_front();
         }
-        met.primary = timeline.map(|_| server.process);
-        met.since = Some(Instant::now().into_std());
+        state.primary = timeline.map(|_| server.process);
+        state.since = Some(Instant::now().into_std());
         self.takeovers.send_modify(|count| *count += 1);
         tracing::info!(
             system = server.system,
             ?timeline,
-            "another server, or the same one started anew, answers behind the name in `store.url`; \
-             all connections to the one before are given up"
+            "another server, or the same one restarted, answers at `store.url`; \
+             closing all connections to the previous one"
         );
     }
 
-    /// Whether a connection that was made then leads to a server that nobody has
-    /// taken over from since.
+    /// Whether a connection made at `made` leads to a server that has not been superseded
+    /// since.
     pub(super) fn is_current(&self, made: std::time::Instant) -> bool {
-        self.met().since.is_none_or(|since| made >= since)
+        self.state().since.is_none_or(|since| made >= since)
     }
 
-    /// Takes in what an answer to what was asked at `asked_at` says of its server.
-    /// Returns how old its data are; fails when another server has taken over.
+    /// Evaluates the description of the server in an answer queried at `queried_at`. Returns the
+    /// age of its data; fails if the server has been superseded.
     pub(super) fn observe(
         &self,
-        answering: &Answering,
-        asked_at: Instant,
+        report: &ServerReport,
+        queried_at: Instant,
     ) -> Result<Observed, StoreError> {
-        let mut met = self.met();
-        let Process { started, timeline } = answering.process;
-        let newer = met.primary.filter(|known| known.started != started);
+        let mut state = self.state();
+        let Process { started, timeline } = report.process;
+        let newer = state.primary.filter(|known| known.started != started);
         let is_older = timeline.is_some() && newer.is_some_and(|known| known.timeline > timeline);
-        if is_older || met.superseded.contains(&started) {
+        if is_older || state.superseded.contains(&started) {
             return Err(superseded());
         }
-        let Some(standby) = &answering.standby else {
+        let Some(standby) = &report.standby else {
             return Ok(Observed { age: DataAge::Current, is_settled: true });
         };
-        if met.replays.len() >= MAX_SERVERS && !met.replays.contains_key(&started) {
-            met.replays.clear();
+        if state.replays.len() >= MAX_SERVERS && !state.replays.contains_key(&started) {
+            state.replays.clear();
         }
-        let replay = met.replays.entry(started).or_insert_with(|| Replay::new(self.max_lag));
-        Ok(replay.observe(standby, asked_at))
+        let replay = state.replays.entry(started).or_insert_with(|| Replay::new(self.max_lag));
+        Ok(replay.observe(standby, queried_at))
     }
 
-    /// How often another server has taken over, now and from now on.
+    /// Counter of takeovers.
     pub(super) fn takeovers(&self) -> watch::Receiver<u64> {
         self.takeovers.subscribe()
     }
 
-    /// Nothing panics while it holds this lock, so that what a poisoned lock
-    /// protects is whole.
-    fn met(&self) -> MutexGuard<'_, Met> {
-        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ignores poisoning: nothing panics while it holds this lock.
+    fn state(&self) -> MutexGuard<'_, ServersState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -189,7 +186,7 @@ pub(super) fn superseded() -> StoreError {
 }
 
 impl Server {
-    /// Reads the answer to [`WHO`].
+    /// Parses the answer to [`IDENTIFY`].
     pub(super) fn read(messages: &[SimpleQueryMessage]) -> Result<Self, StoreError> {
         let row = messages.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
@@ -206,8 +203,8 @@ impl Server {
     }
 }
 
-impl Answering {
-    /// Reads the columns of [`ANSWERING`], which begin at `first`.
+impl ServerReport {
+    /// Parses [`SERVER_COLUMNS`], starting at column `first`.
     pub(super) fn read(row: &Row, first: usize) -> Result<Self, StoreError> {
         let started = rows::column(row, first, "?")?;
         let timeline: Option<i32> = rows::column(row, first + 1, "?")?;
@@ -237,42 +234,45 @@ mod tests {
     }
 
     fn takes(servers: &Servers, server: Server) -> bool {
-        let answering = Answering { process: server.process, standby: None };
-        servers.observe(&answering, Instant::now()).is_ok()
+        let report = ServerReport { process: server.process, standby: None };
+        servers.observe(&report, Instant::now()).is_ok()
     }
 
     #[test]
-    fn promoted_server_takes_over_and_the_older_primary_is_no_longer_believed() {
+    fn promoted_server_supersedes_the_old_primary() {
         let servers = Servers::new(MAX_LAG);
         let (old, new) = (primary(1, 10, 1), primary(1, 20, 2));
-        servers.meet(old).unwrap();
+        servers.register(old).unwrap();
         let made = std::time::Instant::now();
         assert!(takes(&servers, old) && servers.is_current(made));
-        servers.meet(new).unwrap();
+        servers.register(new).unwrap();
         assert_eq!(*servers.takeovers().borrow(), 1);
         assert!(!servers.is_current(made) && servers.is_current(std::time::Instant::now()));
         assert!(takes(&servers, new) && !takes(&servers, old));
-        servers.meet(old).unwrap_err();
+        servers.register(old).unwrap_err();
     }
 
     #[test]
-    fn another_system_takes_over_whatever_its_timeline() {
+    fn other_system_supersedes_whatever_its_timeline() {
         let servers = Servers::new(MAX_LAG);
         let (old, new) = (primary(1, 10, 7), primary(2, 5, 1));
-        servers.meet(old).unwrap();
-        servers.meet(new).unwrap();
+        servers.register(old).unwrap();
+        servers.register(new).unwrap();
         assert!(takes(&servers, new) && !takes(&servers, old));
-        servers.meet(old).unwrap();
-        assert!(takes(&servers, old) && !takes(&servers, new), "the name was led back");
+        servers.register(old).unwrap();
+        assert!(
+            takes(&servers, old) && !takes(&servers, new),
+            "the name points to the old system again"
+        );
     }
 
     #[test]
-    fn standbys_of_the_same_system_are_no_other_server() {
+    fn standbys_of_the_same_system_supersede_nothing() {
         let servers = Servers::new(MAX_LAG);
-        servers.meet(primary(1, 10, 3)).unwrap();
+        servers.register(primary(1, 10, 3)).unwrap();
         for started in 20..40 {
             let process = Process { started, timeline: None };
-            servers.meet(Server { system: 1, process }).unwrap();
+            servers.register(Server { system: 1, process }).unwrap();
         }
         assert_eq!(*servers.takeovers().borrow(), 0);
         assert!(takes(&servers, primary(1, 10, 3)));

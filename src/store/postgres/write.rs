@@ -1,4 +1,4 @@
-//! Changing keys: one transaction each, with what the audit log keeps of it.
+//! Changes keys: one transaction each, including the audit log.
 
 use std::collections::HashMap;
 
@@ -15,17 +15,16 @@ use crate::{
     store::{Provenance, StoreError, StoredKey, WriteError},
 };
 
-/// How many keys one statement stores. Bounds what it needs in memory here beside
-/// the keys themselves: its text, the rows that come back and the text for the
-/// audit log, some megabytes for typical keys and some hundred for keys that are
-/// all at the bounds of what a key may carry. Keeps a statement far below its time-out; larger is not
-/// measurably faster.
+/// Number of keys per insert statement. Bounds the memory needed besides the keys themselves
+/// (statement text, returned rows and audit text): some megabytes for typical keys, some
+/// hundred for keys at their maximum size. Keeps a statement far below its time-out; larger
+/// chunks are not measurably faster.
 const CHUNK: usize = 5_000;
 
-/// What the audit log calls the storing of a new key.
+/// Audit action for a new key.
 const CREATE: &str = "create";
 
-/// Stores all keys or none.
+/// Inserts all keys or none.
 pub(super) async fn insert(
     store: &PostgresStore,
     keys: &[NewKey],
@@ -54,7 +53,7 @@ pub(super) async fn insert(
     transaction.commit().await
 }
 
-/// Does something to one key.
+/// Applies an action to one key.
 pub(super) async fn act(
     store: &PostgresStore,
     id: &KeyId,
@@ -136,8 +135,8 @@ async fn update(
     rows::stored_key(row).map(|key| key.record)
 }
 
-/// Numbers what was changed, and puts the numbers into the records: last, as
-/// others wait from then on.
+/// Numbers the changes and copies the revisions into the records. Called last, as other writers
+/// wait from then on.
 async fn number<'a>(
     transaction: &mut Transaction<'_>,
     changed: impl Iterator<Item = &'a mut KeyRecord>,
@@ -156,7 +155,7 @@ async fn number<'a>(
     Ok(())
 }
 
-/// A key as the statement reads it.
+/// A key in the JSON parameter of the insert.
 #[derive(Serialize)]
 struct NewRow<'a> {
     id: &'a KeyId,
@@ -168,8 +167,8 @@ struct NewRow<'a> {
     state: State,
 }
 
-/// Stores keys and returns those that were stored: not those whose digest or id
-/// is taken, by a key that is stored or by one that stands before it.
+/// Inserts keys and returns those inserted. Skips keys whose digest or id exists or occurs
+/// earlier in `keys`.
 async fn insert_chunk(
     transaction: &mut Transaction<'_>,
     keys: &[NewKey],
@@ -177,8 +176,8 @@ async fn insert_chunk(
     by: &Provenance,
 ) -> Result<Vec<StoredKey>, StoreError> {
     let columns = rows::key_columns(true);
-    // One JSON text, as arrays of arrays do not fit the parameters of a
-    // statement. A network with bits beyond its mask loses them in the cast.
+    // One JSON parameter, as arrays of arrays do not fit statement parameters. The cast drops
+    // bits beyond a network's mask.
     let sql = format!(
         "INSERT INTO keystead.api_keys ( \
              id, digest, secret, hint, principal, name, scopes, allowed_networks, audiences, \
@@ -217,7 +216,7 @@ impl<'a> From<&'a NewKey> for NewRow<'a> {
     }
 }
 
-/// Which of the keys were not stored.
+/// Positions of keys that were not inserted.
 fn positions_missing(keys: &[NewKey], stored: &[StoredKey]) -> Vec<usize> {
     let mut stored: HashMap<Digest, &KeyId> =
         stored.iter().map(|key| (key.digest, &key.record.id)).collect();
@@ -232,7 +231,7 @@ fn positions_missing(keys: &[NewKey], stored: &[StoredKey]) -> Vec<usize> {
     missing
 }
 
-/// What the audit log keeps: the action, and the record before and after.
+/// An audit entry: the action, and the record before and after.
 type Entry<'a> = (&'static str, Option<&'a KeyRecord>, &'a KeyRecord);
 
 #[derive(Serialize)]

@@ -1,40 +1,40 @@
-//! A copy of the whole store in one file, made while others read and write.
+//! Backup of the whole store into one file, while others read and write.
 
 use std::{fs, io, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use super::SqliteStore;
 use crate::store::StoreError;
 
-/// How long a copy may take. A million keys take seconds.
+/// Time-out of a backup. A million keys take seconds.
 const BACKUP_TIMEOUT: Duration = Duration::from_hours(1);
 
-/// There is no copy.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// The file cannot be made or written.
+    /// The file cannot be created or written.
     #[error("cannot write the file: {0}")]
     File(#[from] io::Error),
-    /// The store cannot be read, or its copy not be written.
+    /// The store cannot be read, or the copy cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl SqliteStore {
-    /// Writes a copy, as of one moment, to a new file with mode 0600. It needs no file beside
-    /// it. A copy that fails half-way is removed.
+    /// Writes a consistent snapshot to a new file with mode 0600, which needs no other file.
+    /// Removes an incomplete copy.
     ///
-    /// Fails when there is a file already. Holds up no one who reads or writes.
+    /// Fails if the file exists. Does not block readers or writers.
     pub async fn back_up(&self, to: &Path) -> Result<(), BackupError> {
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
         let copied = self.copy_into(to).await.and_then(|()| Ok(file.sync_all()?));
         if copied.is_err() {
-            // What failed first is told; nobody takes an empty file for a backup.
+            // Keeps the first error; an empty file must not pass for a backup.
             let _ = fs::remove_file(to);
         }
         copied
     }
 
-    /// Into an empty file, which SQLite takes for a new database.
+    /// Copies into an empty file, which SQLite treats as a new database.
     async fn copy_into(&self, to: &Path) -> Result<(), BackupError> {
         let to = std::path::absolute(to)?;
         let name = to.to_str().map(str::to_owned);

@@ -1,4 +1,4 @@
-//! Opening the file, and noticing when it is no longer the same one.
+//! Opens the file and detects when it is replaced.
 
 use std::{
     fs::{self, OpenOptions},
@@ -18,46 +18,45 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// How long opening the store waits for other processes that write to the same
-/// file, a migration among them. SQLite's own default.
+/// Time that opening the store waits for other writers of the file, including a migration.
+/// SQLite's own default.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After how many steps of its virtual machine SQLite asks whether to go on:
-/// some ten microseconds, so that a call ends in time, and too rare to be
-/// measurable.
-const STEPS_BETWEEN_QUESTIONS: i32 = 1000;
+/// Number of virtual machine steps between two checks of the deadline: about ten microseconds,
+/// so a call ends in time, and too rare to be measurable.
+const STEPS_BETWEEN_CHECKS: i32 = 1000;
 
-/// What a connection is for.
+/// Purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Reader,
     Writer,
 }
 
-/// One connection to the file.
+/// A connection to the file.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) db: rusqlite::Connection,
 }
 
 impl Connection {
-    /// Makes the calls that follow end with the term.
-    pub(super) fn obey(&mut self, term: &Arc<Term>) -> rusqlite::Result<()> {
+    /// Binds later calls to a deadline.
+    pub(super) fn set_deadline(&mut self, term: &Arc<Term>) -> rusqlite::Result<()> {
         let running = Arc::clone(term);
-        self.db.progress_handler(STEPS_BETWEEN_QUESTIONS, Some(move || running.is_over()))?;
+        self.db.progress_handler(STEPS_BETWEEN_CHECKS, Some(move || running.is_over()))?;
         let waiting = Arc::clone(term);
         self.db.busy_handler(Some(move |tries| waiting.pause(tries)))
     }
 }
 
-/// The place of the file, and which file it was when it was opened.
+/// Path of the file, and its identity when it was opened.
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
     file: FileId,
 }
 
-/// Tells two files apart, whatever their names.
+/// Identifies a file independently of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -71,11 +70,11 @@ impl FileId {
 }
 
 impl Source {
-    /// Creates the file if there is none, and brings its schema up to date.
-    /// Returns the writing connection that did so as well.
+    /// Creates the file if missing, brings its schema up to date and returns the writing
+    /// connection.
     pub(super) fn prepare(path: &Path) -> Result<(Self, Connection), StoreError> {
-        // An absolute path is never one of the names that SQLite takes for
-        // something else, such as `:memory:` or `file:…`.
+        // SQLite interprets some relative names, such as `:memory:` or `file:…`, but no
+        // absolute path.
         let path = std::path::absolute(path).map_err(|e| error::of_file(path, &e))?;
         create(&path)?;
         let file = FileId::of(&path).map_err(|e| error::of_file(&path, &e))?;
@@ -92,10 +91,10 @@ impl Source {
         &self.path
     }
 
-    /// Fails when the file is gone, or another one has taken its place.
+    /// Fails if the file is missing or replaced.
     ///
-    /// Another file is never adopted, however whole it is: an empty one, made by
-    /// mistake, would say of every key that there is none.
+    /// A different file is never adopted, even a valid one: an empty file, created by mistake,
+    /// would deny every key.
     pub(super) fn unchanged(&self) -> Result<(), StoreError> {
         let file = FileId::of(&self.path).map_err(|e| error::of_file(&self.path, &e))?;
         if file == self.file {
@@ -109,19 +108,19 @@ impl Source {
         Err(StoreError::new(StoreErrorKind::Unreachable, detail))
     }
 
-    /// Opens a connection. The file must be there.
+    /// Opens a connection to the existing file.
     pub(super) fn connect(&self, role: Role, term: &Arc<Term>) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = rusqlite::Connection::open_with_flags(&self.path, flags)
             .map(|db| Connection { db })
             .and_then(|mut connection| {
-                connection.obey(term)?;
+                connection.set_deadline(term)?;
                 connection.db.execute_batch(role.pragmas())?;
                 schema::read(&connection.db)?;
                 Ok(connection)
             })
             .map_err(|e| error::of_opening(&self.path, &e))?;
-        // SQLite makes do with reading when it may not write.
+        // SQLite falls back to read-only if it may not write.
         if connection.db.is_readonly(rusqlite::MAIN_DB).unwrap_or(true) {
             return Err(error::forbidden(&self.path));
         }
@@ -134,8 +133,8 @@ impl Role {
     const fn pragmas(self) -> &'static str {
         match self {
             Self::Reader => "PRAGMA query_only = ON;",
-            // The cache, in KiB, keeps a large import from writing its indexes
-            // again and again; the log, in bytes, is cut back after one.
+            // The cache, in KiB, keeps a large import from rewriting its indexes repeatedly;
+            // the log, in bytes, is truncated after one.
             Self::Writer => {
                 "PRAGMA synchronous = FULL;
                  PRAGMA cache_size = -65536;
@@ -145,19 +144,18 @@ impl Role {
     }
 }
 
-/// An empty file is an empty database. SQLite gives the files beside it the
-/// same mode.
+/// An empty file is an empty database. SQLite gives its other files the same mode.
 fn create(path: &Path) -> Result<(), StoreError> {
-    // An existing file is not opened here: closing it would release the locks
-    // that SQLite holds on it elsewhere in this process.
+    // Does not open an existing file: closing it would release the locks that SQLite holds on
+    // it elsewhere in this process.
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(error::of_file(path, &e)),
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
-/// Fails when others may read the file, or one that SQLite keeps beside it: there
-/// is who may do what, and changes that are not in the file yet.
+/// Fails if others may read the file or those that SQLite keeps beside it, as they contain
+/// permissions and recent changes.
 fn is_private(path: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal", "-shm"] {
         let path = with_suffix(path, suffix);
@@ -187,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commits_are_flushed_to_the_disk_and_readers_cannot_write() {
+    fn commits_are_flushed_to_disk_and_readers_cannot_write() {
         let directory = tempfile::tempdir().unwrap();
         let (source, writer) = Source::prepare(&directory.path().join("keystead.db")).unwrap();
         let term = Term::starting(Instant::now(), OPEN_TIMEOUT);

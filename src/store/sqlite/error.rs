@@ -1,4 +1,4 @@
-//! What SQLite says went wrong, in the words of every store.
+//! Translates SQLite errors into the neutral [`StoreError`].
 
 use std::{fs, io, path::Path};
 
@@ -43,17 +43,15 @@ pub(super) fn of_file(path: &Path, error: &io::Error) -> StoreError {
     StoreError::new(kind, format!("{}: {error}; {remedy}", path.display()))
 }
 
-/// Says why SQLite could not open the file: it does not pass on what the
-/// operating system said.
+/// Explains why SQLite could not open the file, as it hides the error of the operating system.
 ///
-/// The file itself is not opened to find out, since closing it would release
-/// the locks that SQLite holds on it elsewhere in this process.
+/// Does not open the file itself: closing it would release the locks that SQLite holds on it
+/// elsewhere in this process.
 pub(super) fn of_opening(path: &Path, error: &Error) -> StoreError {
     if error.sqlite_error_code() != Some(ErrorCode::CannotOpen) {
         return translate(path, error);
     }
-    // The directory can be opened unless there are too many open files already,
-    // or something is wrong with it.
+    // The directory can be opened unless too many files are open or it is inaccessible.
     let directory = path.parent().unwrap_or(path);
     match fs::metadata(path).and_then(|file| fs::read_dir(directory).map(|_| file)) {
         Err(error) => of_file(path, &error),
@@ -62,7 +60,7 @@ pub(super) fn of_opening(path: &Path, error: &Error) -> StoreError {
     }
 }
 
-/// What is said when the file or its directory can be read alone.
+/// Error for a file or directory that is read-only.
 pub(super) fn forbidden(path: &Path) -> StoreError {
     StoreError::new(StoreErrorKind::Forbidden, format!("{}: {RIGHTS}", path.display()))
 }
@@ -70,8 +68,8 @@ pub(super) fn forbidden(path: &Path) -> StoreError {
 const RIGHTS: &str =
     "the user that runs keystead must be allowed to write this file and its directory";
 
-/// Whether the connection is of no more use, because it cannot reach the file or
-/// has seen it broken. A new one may find it repaired.
+/// Whether the connection is unusable, because it cannot reach the file or has found it
+/// corrupt. A new one may find it repaired.
 pub(super) fn ends_connection(error: &Error) -> bool {
     match kind(error) {
         StoreErrorKind::Unreachable | StoreErrorKind::Forbidden => true,
@@ -84,7 +82,7 @@ pub(super) fn ends_connection(error: &Error) -> bool {
     }
 }
 
-/// Whether another connection holds a lock that is needed.
+/// Whether another connection holds a required lock.
 pub(super) fn is_busy(error: &Error) -> bool {
     kind(error) == StoreErrorKind::Saturated
 }
@@ -113,8 +111,8 @@ fn kind(error: &Error) -> StoreErrorKind {
                 | ErrorCode::ConstraintViolation
                 | ErrorCode::TypeMismatch
                 | ErrorCode::TooBig => Unreadable,
-                // Cannot open, input and output, full, out of memory, and what
-                // can only be a bug of SQLite or ours. The enum is not closed.
+                // Cannot open, input and output, full, out of memory, and what can only be a
+                // bug of SQLite or ours. The enum is non-exhaustive.
                 _ => Unreachable,
             }
         }
@@ -123,7 +121,7 @@ fn kind(error: &Error) -> StoreErrorKind {
         | Error::Utf8Error(..)
         | Error::InvalidColumnType(..) => Unreadable,
         Error::InvalidColumnIndex(_) | Error::InvalidColumnName(_) => Schema,
-        // Wrong use of the library, a bug. The enum is not closed.
+        // Misuse of the library, a bug. The enum is non-exhaustive.
         _ => Unreachable,
     }
 }
@@ -166,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detail_names_the_file_and_the_remedy() {
+    fn detail_names_the_file_and_the_remedy() {
         let error = Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOTADB), None);
         let detail = translate(Path::new("/x/keystead.db"), &error).detail().to_owned();
         assert!(detail.starts_with("/x/keystead.db: "), "{detail}");

@@ -1,6 +1,5 @@
-//! The connection that follows the changes. SQLite announces nothing to other
-//! processes, so that they are asked for; a cheap question first, whether there
-//! is anything new at all.
+//! Follower that polls, as SQLite announces nothing to other processes. A cheap check comes
+//! first: whether anything is new at all.
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -20,15 +19,15 @@ use crate::{
     store::{ChangePage, DataAge, Follower, StoreError, Woken},
 };
 
-/// Follows the changes over a connection of its own.
+/// Follows the changes over a dedicated connection.
 #[derive(Debug)]
 pub struct SqliteFollower {
-    /// One place, so that calls use the same connection.
+    /// A single permit, so that all calls use the same connection.
     lane: Arc<Lane>,
     query_timeout: Duration,
-    /// The newest change, and the version of the file that says so. Only the
-    /// connection that it was read over can compare the version. Lost with every
-    /// error, as another connection may come then.
+    /// The newest change, and the version of the file that contains it. Only the same
+    /// connection can compare versions. Cleared by every error, as the connection may be
+    /// replaced.
     seen: Option<(i64, Revision)>,
 }
 
@@ -55,7 +54,7 @@ impl Follower for SqliteFollower {
     async fn head(&mut self) -> Result<Revision, StoreError> {
         let seen = self.seen.take();
         let reading = self.lane.run(self.query_timeout, move |db| {
-            // Read first: what is written in between only makes it look older.
+            // Read first: a write in between only makes the version look older.
             let version = reads::data_version(db)?;
             match seen {
                 Some((same, head)) if same == version => Ok((version, head)),

@@ -1,5 +1,5 @@
-//! What the file tells of its own: what it should have, which secrets its keys
-//! name, and beside which it was made.
+//! Consistency data of the file: which keys it should have, which secrets they refer to, and
+//! which secrets were created beside it.
 
 use rusqlite::{Connection, Result, named_params};
 
@@ -10,13 +10,13 @@ use crate::{
 };
 
 pub(super) fn read(db: &Connection) -> Result<History> {
-    // Both statements see one state of the store.
+    // Both statements read one snapshot.
     let transaction = db.unchecked_transaction()?;
     let any = transaction
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM api_keys)")?
         .query_row([], |row| row.get(0))?;
-    // Of several rows with the same digest, the one with the greatest revision is
-    // taken, as SQLite promises where there is one `max`.
+    // Of rows with the same digest, SQLite returns that of the greatest revision, as documented
+    // for a single `max`.
     let mut query = transaction.prepare_cached(
         "SELECT c.digest, c.kind = 'deleted', k.digest IS NOT NULL, max(c.revision)
          FROM (
@@ -31,7 +31,7 @@ pub(super) fn read(db: &Connection) -> Result<History> {
     Ok(History::of(any, digests))
 }
 
-/// Goes from one secret to the next in their index.
+/// Skips from one secret to the next in their index.
 pub(super) fn unknown_secrets(db: &Connection, known: &[Fingerprint]) -> Result<Vec<SecretUse>> {
     let mut query = db.prepare_cached(
         "WITH RECURSIVE named (secret) AS (
@@ -66,7 +66,7 @@ pub(super) fn note_secret(db: &Connection, secret: Fingerprint) -> Result<()> {
         .map(drop)
 }
 
-/// Whether it was made beside one of the secrets, or has or had a key.
+/// Whether the file was used with one of the secrets, or has or had a key.
 pub(super) fn belongs_to(db: &Connection, secrets: &[Fingerprint]) -> Result<bool> {
     db.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM api_keys)

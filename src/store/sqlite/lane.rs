@@ -1,4 +1,4 @@
-//! A bounded number of connections, and calls on them that end in time.
+//! Bulkhead: a bounded number of connections and threads, with calls that end in time.
 
 use std::{
     num::NonZeroUsize,
@@ -22,59 +22,56 @@ use super::{
 };
 use crate::store::{StoreError, StoreErrorKind};
 
-/// The longest pause between two tries to get a lock. A writer holds it for
-/// some milliseconds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+/// Maximum pause between attempts to get a lock. A writer holds it for milliseconds.
+const MAX_PAUSE: Duration = Duration::from_millis(10);
 
-/// A fixed number of places for calls of one kind. A call has its place for as
-/// long as its thread runs, even when its caller has gone, so that there are
-/// never more threads than places, nor more connections.
+/// Bulkhead for calls of one kind. A call holds its permit for as long as its thread runs, even
+/// if its caller is gone, so there are never more threads or connections than permits.
 #[derive(Debug)]
 pub(super) struct Lane {
     source: Arc<Source>,
     role: Role,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     size: NonZeroUsize,
-    /// Never more than there are places.
+    /// At most `size` connections.
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Lane {
-    /// A lane that begins with the given connections. More are opened when they
-    /// are needed.
+    /// Creates a lane with the given connections. More are opened on demand.
     pub(super) fn new(
         source: Arc<Source>,
         role: Role,
         size: NonZeroUsize,
         idle: Vec<Connection>,
     ) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(size.get()));
-        Arc::new(Self { source, role, places, size, idle: Mutex::new(idle) })
+        let permits = Arc::new(Semaphore::new(size.get()));
+        Arc::new(Self { source, role, permits, size, idle: Mutex::new(idle) })
     }
 
-    /// Runs `work` on a connection, in a thread of its own, for at most
-    /// `limit`, waiting included.
+    /// Runs `work` on a connection in a blocking thread, for at most `limit`, including the
+    /// wait for a permit.
     ///
-    /// May be cancelled: `work` is then interrupted at its next step.
+    /// Cancel-safe: interrupts `work` at its next step.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         limit: Duration,
         work: impl FnOnce(&mut rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let term = Term::starting(Instant::now(), limit);
-        let place = timeout_at(term.patience, Arc::clone(&self.places).acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
+        let permit = timeout_at(term.patience, Arc::clone(&self.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
             let detail = "every connection to the embedded store is in use; \
                 if this goes on, raise `store.guard.max_in_flight`";
             return Err(StoreError::new(StoreErrorKind::Saturated, detail));
         };
 
         let (lane, in_thread) = (Arc::clone(self), Arc::clone(&term));
-        // Dropped with this future: tells the thread that nobody waits for it.
+        // Dropped with this future: signals that the caller is gone.
         let _caller = Caller(Arc::clone(&term));
         let running = task::spawn_blocking(move || {
             let outcome = lane.call(&in_thread, work);
-            drop(place);
+            drop(permit);
             outcome
         });
         match timeout_at(term.end, running).await {
@@ -87,12 +84,12 @@ impl Lane {
         }
     }
 
-    /// Waits for the calls that are under way, until `limit` at most, and closes the idle
-    /// connections. No further call finds a place.
+    /// Waits for calls in progress, at most until `limit`, and closes the idle connections.
+    /// Later calls get no permit.
     pub(super) async fn close(&self, limit: Instant) {
         let all = u32::try_from(self.size.get()).unwrap_or(u32::MAX);
-        if let Ok(Ok(places)) = timeout_at(limit, self.places.acquire_many(all)).await {
-            places.forget();
+        if let Ok(Ok(permits)) = timeout_at(limit, self.permits.acquire_many(all)).await {
+            permits.forget();
         }
         self.idle().clear();
     }
@@ -107,39 +104,39 @@ impl Lane {
             return Err(out_of_time());
         }
         let mut connection = self.connection(term)?;
-        let outcome = connection.obey(term).and_then(|()| work(&mut connection.db));
+        let outcome = connection.set_deadline(term).and_then(|()| work(&mut connection.db));
         if !outcome.as_ref().is_err_and(error::ends_connection) {
             self.idle().push(connection);
         }
         outcome.map_err(|error| error::translate(self.source.path(), &error))
     }
 
-    /// An idle connection, or a new one, if the file is still the same.
+    /// Returns an idle connection or opens one, if the file is unchanged.
     fn connection(&self, term: &Arc<Term>) -> Result<Connection, StoreError> {
         self.source.unchanged()?;
-        // A statement of its own, so that the lock is not held any longer.
+        // A separate statement, so that the lock is released here.
         let idle = self.idle().pop();
         idle.map_or_else(|| self.source.connect(self.role, term), Ok)
     }
 
-    /// Nothing panics while it holds this lock.
+    /// Ignores poisoning: nothing panics while it holds this lock.
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long a call may go on.
+/// Deadlines of a call.
 #[derive(Debug)]
 pub(super) struct Term {
-    /// Until when it waits for a place or a lock: three quarters of the time,
-    /// so that waiting in vain is told apart from a slow query.
+    /// Deadline for permits and locks: three quarters of the limit, which distinguishes
+    /// contention from a slow query.
     patience: Instant,
     end: Instant,
     abandoned: AtomicBool,
 }
 
 impl Term {
-    /// A term that begins at `now`.
+    /// Starts the limit at `now`.
     pub(super) fn starting(now: Instant, limit: Duration) -> Arc<Self> {
         Arc::new(Self {
             patience: now + limit * 3 / 4,
@@ -148,21 +145,21 @@ impl Term {
         })
     }
 
-    /// Whether the call must end, because it is late or nobody waits for it.
+    /// Whether the call must end: it is late or its caller is gone.
     pub(super) fn is_over(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed) || Instant::now() >= self.end
     }
 
-    /// Waits before the next try to get a lock. False when it has been too
-    /// long. `tries` counts from 0.
+    /// Pauses before the next attempt to get a lock. Returns false after the deadline. `tries`
+    /// counts from 0.
     pub(super) fn pause(&self, tries: i32) -> bool {
         let left = self.patience.saturating_duration_since(Instant::now());
         if left.is_zero() || self.is_over() {
             return false;
         }
         let growing = Duration::from_millis(u64::try_from(tries).unwrap_or(0).saturating_add(1));
-        #[expect(clippy::disallowed_methods, reason = "this thread is the call's own")]
-        thread::sleep(growing.min(LONGEST_PAUSE).min(left));
+        #[expect(clippy::disallowed_methods, reason = "runs on a blocking thread")]
+        thread::sleep(growing.min(MAX_PAUSE).min(left));
         true
     }
 }

@@ -1,4 +1,4 @@
-//! The queries. Each sees one state of the store.
+//! Queries. Each reads one snapshot of the store.
 
 use std::num::NonZeroU32;
 
@@ -15,28 +15,27 @@ pub(super) fn find(db: &Connection, digests: &[Digest]) -> Result<Lookup> {
         "SELECT {COLUMNS} FROM api_keys
          WHERE digest IN (SELECT unhex(value) FROM json_each(:digests))"
     );
-    let asked: Vec<String> = digests.iter().map(|digest| digest.to_hex()).collect();
-    let asked = serde_json::json!(asked).to_string();
+    let hex: Vec<String> = digests.iter().map(|digest| digest.to_hex()).collect();
+    let hex = serde_json::json!(hex).to_string();
     let mut query = db.prepare_cached(&sql)?;
-    let found: Vec<_> = query
-        .query_map(named_params! { ":digests": asked }, rows::answer)?
-        .collect::<Result<_>>()?;
+    let found: Vec<_> =
+        query.query_map(named_params! { ":digests": hex }, rows::answer)?.collect::<Result<_>>()?;
     Ok(Lookup::answered(digests, found, DataAge::Current))
 }
 
-/// Changes whenever somebody else has written to the file, and for nothing else
-/// that is seen over the same connection. Far cheaper than a query.
+/// Changes whenever another connection writes to the file, and never otherwise on the same
+/// connection. Far cheaper than a query.
 pub(super) fn data_version(db: &Connection) -> Result<i64> {
     db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// `None` when changes after that revision have been deleted.
+/// `None` if changes after that revision have been deleted.
 pub(super) fn changes(
     db: &Connection,
     after: Revision,
     limit: NonZeroU32,
 ) -> Result<Option<ChangePage>> {
-    // Both statements see one state of the store.
+    // Both statements read one snapshot.
     let transaction = db.unchecked_transaction()?;
     let pruned: i64 = transaction
         .prepare_cached("SELECT COALESCE(max(through), 0) FROM pruned_changes")?
@@ -54,8 +53,7 @@ pub(super) fn changes(
 }
 
 pub(super) fn head(db: &Connection) -> Result<Revision> {
-    // Not the greatest that is left in `key_changes`, as old rows may have been
-    // deleted there.
+    // Not the maximum in `key_changes`, where old rows may have been deleted.
     db.prepare_cached("SELECT revision - 1 FROM next_change")?
         .query_row([], |row| row.get(0).map(Revision))
 }
@@ -67,7 +65,7 @@ pub(super) fn get(db: &Connection, id: &KeyId) -> Result<Option<KeyRecord>> {
 }
 
 pub(super) fn list(db: &Connection, page: &Page) -> Result<Vec<StoredKey>> {
-    // Every id is greater than the empty text.
+    // Every id is greater than the empty string.
     let after = page.after.as_ref().map_or("", |id| id.as_str());
     let limit = page.limit.get();
     if let Some(principal) = &page.principal {

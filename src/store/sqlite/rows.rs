@@ -1,4 +1,4 @@
-//! Records and changes as rows.
+//! Parses rows into records and changes.
 
 use std::{error::Error, str::FromStr};
 
@@ -12,12 +12,12 @@ use crate::{
     store::{StoreError, StoredKey, follower::ChangeRow},
 };
 
-/// What [`stored_key`] reads, in its order.
+/// Columns in the order in which [`stored_key`] reads them.
 pub(super) const COLUMNS: &str = "digest, id, hint, secret, principal, name, scopes, \
     allowed_networks, audiences, metadata, not_before, expires_at, state, created_at, \
     last_used_at, predecessor, successor, revision";
 
-/// Reads a row of [`COLUMNS`].
+/// Parses a row of [`COLUMNS`].
 pub(super) fn stored_key(row: &Row<'_>) -> Result<StoredKey> {
     let mut cells = Cells { row, next: 0 };
     let digest = cells.digest()?;
@@ -45,8 +45,8 @@ pub(super) fn stored_key(row: &Row<'_>) -> Result<StoredKey> {
     Ok(StoredKey { digest, record })
 }
 
-/// Reads a row of [`COLUMNS`] as the answer for its digest. A record that cannot
-/// be read is an error of its own, so that it does not take others with it.
+/// Parses a row of [`COLUMNS`] as the answer for its digest. An unreadable record is an error
+/// of that digest alone.
 pub(super) fn answer(
     row: &Row<'_>,
 ) -> Result<(Digest, std::result::Result<KeyRecord, StoreError>)> {
@@ -61,7 +61,7 @@ pub(super) fn answer(
     }
 }
 
-/// Reads a row of `revision, digest, kind`.
+/// Parses `revision, digest, kind`.
 pub(super) fn change(row: &Row<'_>) -> Result<ChangeRow> {
     let mut cells = Cells { row, next: 0 };
     let revision = Revision(cells.plain()?);
@@ -69,15 +69,13 @@ pub(super) fn change(row: &Row<'_>) -> Result<ChangeRow> {
     cells.required(|text: String| ChangeRow::parse(revision, digest, &text))
 }
 
-/// Reads what the last change of a digest says and what is there: `digest,
-/// deleted, there`.
+/// Parses `digest, deleted, there`.
 pub(super) fn remembered(row: &Row<'_>) -> Result<(Digest, bool, bool)> {
     let mut cells = Cells { row, next: 0 };
     Ok((cells.digest()?, cells.plain()?, cells.plain()?))
 }
 
-/// The cells of a row, one after the other: finding each by its name would take
-/// longer than the query.
+/// Reads cells by position: finding each by name would take longer than the query.
 struct Cells<'a, 'stmt> {
     row: &'a Row<'stmt>,
     next: usize,
@@ -124,7 +122,7 @@ impl Cells<'_, '_> {
         stored.map(read).transpose().map_err(|reason| self.unreadable(reason.into()))
     }
 
-    /// Says which row cannot be read, and why. The cell is the one read last.
+    /// Error that names the row of the last cell read, and the reason.
     fn unreadable(&self, reason: Box<dyn Error + Send + Sync>) -> rusqlite::Error {
         let index = self.next - 1;
         let row = self.row.get("id").map_or_else(

@@ -1,4 +1,4 @@
-//! The schema, and bringing a file up to date with it.
+//! The schema and its migrations.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,27 +12,25 @@ mod embedded {
     refinery::embed_migrations!("migrations/sqlite");
 }
 
-/// How often a migration is tried. Of two processes that migrate at the same
-/// moment one fails, once, and finds the work done when it looks again; more
-/// tries are for a third and a fourth.
+/// Maximum attempts to migrate. Of two concurrent processes one fails, once, and finds the work
+/// done when it retries; further attempts allow for more processes.
 const TRIES: usize = 4;
 
-/// Reads the schema, which every other statement needs: fails now, and not
-/// later, when the file is no database or cannot be read.
+/// Reads the schema, which every statement needs: fails early if the file is unreadable or no
+/// database.
 pub(super) fn read(db: &Connection) -> rusqlite::Result<()> {
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
-/// Turns write-ahead logging on and applies the migrations that are missing.
-/// Takes no lock when there is nothing to do, so that it does not wait for an
-/// import that is under way.
+/// Enables write-ahead logging and applies missing migrations. Takes no lock if there is
+/// nothing to do, so it does not wait for an import.
 pub(super) fn bring_up_to_date(
     db: &mut Connection,
     path: &Path,
     term: &Arc<Term>,
 ) -> Result<(), StoreError> {
-    log_ahead(db, path, term)?;
-    // All in one transaction: a migration is done wholly or not at all.
+    enable_wal(db, path, term)?;
+    // One transaction: all migrations are applied or none.
     let runner = embedded::migrations::runner().set_grouped(true);
     let mut tries_left = TRIES;
     loop {
@@ -45,7 +43,7 @@ pub(super) fn bring_up_to_date(
         tries_left -= 1;
         match outcome {
             Ok(_) => return Ok(()),
-            Err(error) if tries_left == 0 || !may_be_lost_race(&error) => {
+            Err(error) if tries_left == 0 || !may_be_a_lost_race(&error) => {
                 return Err(translate(path, &error));
             }
             Err(_) => {}
@@ -53,9 +51,9 @@ pub(super) fn bring_up_to_date(
     }
 }
 
-/// Two processes that both turn it on collide in a way for which SQLite does
-/// not call its busy handler, hence the loop.
-fn log_ahead(db: &Connection, path: &Path, term: &Arc<Term>) -> Result<(), StoreError> {
+/// Retries, as concurrent attempts to enable it collide without SQLite calling its busy
+/// handler.
+fn enable_wal(db: &Connection, path: &Path, term: &Arc<Term>) -> Result<(), StoreError> {
     let mut tries = 0;
     let mode: String = loop {
         match db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
@@ -85,13 +83,13 @@ fn is_up_to_date(db: &mut Connection, runner: &Runner) -> Result<bool, refinery:
     Ok(known.into_iter().eq(&applied))
 }
 
-/// The table of refinery itself: nothing was ever applied.
+/// Whether refinery's own table is missing: no migration was ever applied.
 fn is_missing_table(error: &refinery::Error) -> bool {
     sqlite_error(error).is_some_and(|e| e.sqlite_error_code() == Some(ErrorCode::Unknown))
 }
 
-/// What another process created in the meantime cannot be created again.
-fn may_be_lost_race(error: &refinery::Error) -> bool {
+/// Whether another process may have created the same objects in the meantime.
+fn may_be_a_lost_race(error: &refinery::Error) -> bool {
     sqlite_error(error).is_some_and(|e| {
         matches!(
             e.sqlite_error_code(),

@@ -1,4 +1,4 @@
-//! The changes. Each is one transaction, with its entries in the audit log.
+//! Writes. Each is one transaction, including its audit entries.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior, named_params};
@@ -10,10 +10,10 @@ use crate::{
     store::{Provenance, WriteError},
 };
 
-/// What the audit log calls storing a key.
+/// Audit action for a new key.
 const CREATE: &str = "create";
 
-/// Stores all keys or none.
+/// Inserts all keys or none.
 pub(super) fn insert(
     db: &mut Connection,
     keys: &[NewKey],
@@ -85,10 +85,10 @@ pub(super) fn touch(db: &mut Connection, uses: &[(KeyId, Timestamp)]) -> Result<
     transaction.commit()
 }
 
-/// Writes a canary, and deletes those that are older than a minute.
+/// Writes a canary and deletes those older than a minute.
 pub(super) fn canary(db: &mut Connection, token: &Digest) -> Result<()> {
     let transaction = begin(db)?;
-    // As the default of the column counts: in microseconds.
+    // In microseconds, like the column's default.
     transaction
         .prepare_cached(
             "DELETE FROM key_changes WHERE kind = 'canary' AND changed_at <
@@ -104,13 +104,13 @@ pub(super) fn canary(db: &mut Connection, token: &Digest) -> Result<()> {
     transaction.commit()
 }
 
-/// Takes the write lock at once: a transaction that read first and then wanted
-/// to write would fail when another process had written in between.
+/// Takes the write lock at once: a transaction that reads first fails to write if another
+/// process has written in between.
 fn begin(db: &mut Connection) -> Result<Transaction<'_>> {
     db.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
-/// Stores a key. False when its digest or its id is stored already.
+/// Inserts a key. Returns false if its digest or id exists.
 fn store(
     transaction: &Transaction<'_>,
     key: &NewKey,
@@ -153,7 +153,7 @@ fn store(
     Ok(true)
 }
 
-/// The record as the triggers have left it.
+/// Reads the record as the triggers left it.
 fn read_back(transaction: &Transaction<'_>, id: &KeyId) -> Result<KeyRecord> {
     reads::get(transaction, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }

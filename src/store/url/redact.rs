@@ -1,15 +1,14 @@
-//! Takes what may be secret out of a PostgreSQL URL.
+//! Redacts what may be secret in a PostgreSQL URL.
 //!
-//! What is shown is listed here, not what is hidden: a URL that was not
-//! foreseen is hidden, not leaked.
+//! An allow list: an unforeseen URL is hidden, not leaked.
 
-/// How a PostgreSQL URL may begin.
+/// Schemes of a PostgreSQL URL.
 pub(super) const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 const HIDDEN: &str = "***";
 
-/// The parameters whose values are no secret. `options` is not among them: it
-/// can carry any setting of the server.
+/// Parameters whose values are not secret. Excludes `options`, which can carry any server
+/// setting.
 const HARMLESS: [&str; 21] = [
     "application_name",
     "channel_binding",
@@ -34,11 +33,11 @@ const HARMLESS: [&str; 21] = [
     "user",
 ];
 
-/// The parameters whose names are shown, without their values. Any other name
-/// may be the rest of a password with an `&` in it.
+/// Parameters whose names are shown without their values. Any other name may be the rest of a
+/// password that contains `&`.
 const SECRET: [&str; 5] = ["options", "passfile", "password", "sslkey", "sslpassword"];
 
-/// The URL with `***` for all that may be secret.
+/// The URL with `***` for everything that may be secret.
 pub(super) fn postgres(url: &str) -> String {
     for scheme in SCHEMES {
         if let Some(rest) = url.strip_prefix(scheme) {
@@ -49,12 +48,11 @@ pub(super) fn postgres(url: &str) -> String {
     HIDDEN.to_owned()
 }
 
-/// `[user[:password]@]hosts[/database][?parameters]`, or `None` where it is not
-/// certain which part is which.
+/// `[user[:password]@]hosts[/database][?parameters]`, or `None` if the parts are ambiguous.
 fn location(rest: &str) -> Option<String> {
     let (user, rest) = match rest.split_once('@') {
-        // The driver ends the password at the first `@`. With a second one, or
-        // a `?` before it, somebody else would not.
+        // The driver ends the password at the first `@`. With a second one, or a `?` before it,
+        // other parsers may not.
         Some((_, rest)) if rest.contains('@') => return None,
         Some((user, _)) if user.contains('?') => return None,
         Some((user, rest)) => (Some(user), rest),
@@ -93,8 +91,8 @@ fn location(rest: &str) -> Option<String> {
     Some(shown)
 }
 
-/// `host`, `host:port`, `[::1]` or `[::1]:port`. A port that is no number is
-/// more likely a password without its host.
+/// `host`, `host:port`, `[::1]` or `[::1]:port`. A non-numeric port is more likely a password
+/// without its host.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, "")) => (host, None),
@@ -122,8 +120,7 @@ fn parameter(text: &str) -> String {
     }
 }
 
-/// Whether a text holds nothing that could begin another part of a URL or of a
-/// connection string.
+/// Whether a text cannot begin another part of a URL or connection string.
 fn is_plain(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%/:,+".contains(&b))
 }
@@ -135,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_no_secret_is_shown_as_it_is() {
+    fn url_without_a_secret_is_shown_unchanged() {
         for url in [
             "postgres://db",
             "postgresql://keystead@db.example:5432/keystead",
@@ -149,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_hidden_wherever_it_stands() {
+    fn password_is_hidden_in_every_position() {
         for (url, shown) in [
             ("postgres://k:hunter2@db/keystead", "postgres://k:***@db/keystead"),
             ("postgres://k:hu:nt/er2#@a:1,b:2/d", "postgres://k:***@a:1,b:2/d"),
@@ -172,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn all_is_hidden_where_the_parts_cannot_be_told_apart() {
+    fn everything_is_hidden_when_the_parts_are_ambiguous() {
         for url in [
             "postgres://k:hunt@er2@db/d",
             "postgres://k:hunter2",
@@ -186,9 +183,9 @@ mod tests {
     }
 
     proptest! {
-        /// The password is made of what would not stand elsewhere in the URL.
+        /// The password consists of characters that occur nowhere else in the URL.
         #[test]
-        fn no_password_is_shown_whatever_it_holds(password in "[XYZ@:/?&=#;,%\\[\\] ]{1,12}") {
+        fn password_of_any_characters_is_hidden(password in "[XYZ@:/?&=#;,%\\[\\] ]{1,12}") {
             for url in [
                 format!("postgres://u:{password}@h/d"),
                 format!("postgres://u:{password}@h1:1,h2:2/d?sslmode=require"),

@@ -45,7 +45,7 @@ enum Op {
     Answered,
     Snapshot,
     /// Copies the current files.
-    PutAside,
+    SaveFiles,
     Restart(Files),
 }
 
@@ -86,9 +86,9 @@ struct World {
     /// The change at `position`.
     landmark: Option<(i64, u8, ChangeKind)>,
     pending: Vec<PendingLookup>,
-    put_aside: HashMap<&'static str, Vec<u8>>,
-    /// Copies of the files.
-    known_then: BTreeSet<u8>,
+    saved_files: HashMap<&'static str, Vec<u8>>,
+    /// Keys known as revoked when the files were copied.
+    known_when_saved: BTreeSet<u8>,
     /// Keys known as revoked to this process, or to an earlier one whose files were restored.
     known: BTreeSet<u8>,
     /// Whether the files on disk were already refused.
@@ -111,8 +111,8 @@ impl World {
             position: 0,
             landmark: None,
             pending: Vec::new(),
-            put_aside: HashMap::new(),
-            known_then: BTreeSet::new(),
+            saved_files: HashMap::new(),
+            known_when_saved: BTreeSet::new(),
             known: BTreeSet::new(),
             spoiled: false,
         }
@@ -149,10 +149,10 @@ impl World {
             Op::Ask(key) => self.ask(*key),
             Op::Answered => self.answered(),
             Op::Snapshot => self.snapshot(),
-            Op::PutAside => {
+            Op::SaveFiles => {
                 let read = |name| Some((name, fs::read(self.folder.beside(name)).ok()?));
-                self.put_aside = NAMES.into_iter().filter_map(read).collect();
-                self.known_then.clone_from(&self.known);
+                self.saved_files = NAMES.into_iter().filter_map(read).collect();
+                self.known_when_saved.clone_from(&self.known);
             }
             Op::Restart(files) => self.restart(*files),
             // The file has no such byte.
@@ -240,10 +240,10 @@ impl World {
         self.spoil(files);
         // A mix of files is detectable; a complete older set is not.
         let now = |name| fs::read(self.folder.beside(name)).ok();
-        if NAMES.iter().all(|name| now(name).as_ref() == self.put_aside.get(name)) {
-            self.known.clone_from(&self.known_then);
+        if NAMES.iter().all(|name| now(name).as_ref() == self.saved_files.get(name)) {
+            self.known.clone_from(&self.known_when_saved);
         }
-        self.put_aside.clear();
+        self.saved_files.clear();
         self.pending.clear();
         // Release the lock on the files first.
         self.keeper = Folder::new().keeper();
@@ -284,7 +284,7 @@ impl World {
             Files::Untouched => {}
             Files::Older(one, other) => {
                 for which in [one, other] {
-                    if let Some(bytes) = self.put_aside.get(NAMES[which]) {
+                    if let Some(bytes) = self.saved_files.get(NAMES[which]) {
                         replace(&path(NAMES[which]), bytes);
                     }
                 }
@@ -354,7 +354,7 @@ fn ops() -> impl Strategy<Value = Op> {
         2 => key().prop_map(Op::Ask),
         2 => Just(Op::Answered),
         2 => Just(Op::Snapshot),
-        1 => Just(Op::PutAside),
+        1 => Just(Op::SaveFiles),
         2 => files.prop_map(Op::Restart),
     ]
 }

@@ -12,7 +12,7 @@ fn file(path: &str) -> Roots {
 }
 
 #[test]
-fn sslmode_means_what_libpq_means() {
+fn sslmode_matches_libpq() {
     use SslMode::{Disable, Prefer, Require};
     let ca = || file("/etc/ca.pem");
     for (options, expected) in [
@@ -37,7 +37,7 @@ fn sslmode_means_what_libpq_means() {
 }
 
 #[test]
-fn everything_else_reaches_the_driver() {
+fn all_other_options_reach_the_driver() {
     let target = read(
         "postgresql://u:p%40%3F@h1:1,h2:2/db?sslmode=verify-full&target_session_attrs=read-write\
          &sslrootcert=%2Fmy%20ca.pem&application_name=app",
@@ -51,14 +51,14 @@ fn everything_else_reaches_the_driver() {
 }
 
 #[test]
-fn a_question_mark_in_the_password_does_not_begin_the_options() {
+fn question_mark_in_the_password_does_not_start_the_options() {
     let target = read("postgres://u:p?sslmode=disable&x@h/db").unwrap();
     assert_eq!(target.driver.get_password(), Some(&b"p?sslmode=disable&x"[..]));
     assert_eq!(target.driver.get_ssl_mode(), SslMode::Prefer);
 }
 
 #[test]
-fn sslmode_does_not_matter_over_a_unix_socket() {
+fn sslmode_is_ignored_over_a_unix_socket() {
     assert_eq!(
         verification("postgres://u@%2Frun%2Fpostgresql/db?sslmode=require"),
         (SslMode::Disable, Verification::None)
@@ -66,7 +66,7 @@ fn sslmode_does_not_matter_over_a_unix_socket() {
 }
 
 #[test]
-fn errors_say_what_is_wrong_and_never_show_the_password() {
+fn errors_name_the_problem_and_never_show_the_password() {
     for (text, says) in [
         ("postgres://u:s3cret@h/d?sslmode=allow", "sslmode"),
         ("postgres://u:s3cret@h:port/d", "`port`"),
