@@ -167,7 +167,7 @@ impl<S: Changes> Canary<S> {
         self.flight.send_replace(Flight { token: Some(token), back: None });
         let sent = self.clock.monotonic();
         match permit.aside(async |store: &S| store.canary(&token).await).await {
-            // It may have been written, and may idle_fixture arrive.
+            // It may have been written, and may still arrive.
             Err(CanaryError::Failed(error)) if error.kind() == StoreErrorKind::Timeout => {
                 let Some(back) = self.back(sent + RETRY).await else { return Err(error.into()) };
                 self.watch.observe(Ok(()));

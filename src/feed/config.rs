@@ -40,7 +40,7 @@ pub struct FeedConfig {
     #[schemars(range(max = 100_000_000))]
     pub max_replay: NonZeroU32,
     /// Maximum number of keys revalidated per second after missed changes, which leaves the
-    /// store capacity for other work. A key idle_fixture waiting is fresh for `cache.fresh_for` at
+    /// store capacity for other work. A key still waiting is fresh for `cache.fresh_for` at
     /// most; the next check then revalidates it, and is answered from the cache within
     /// `cache.revalidate_for`.
     #[schemars(range(max = 1_000_000))]

@@ -97,7 +97,7 @@ impl Fixture {
         digest
     }
 
-    /// Whether the entry is cached and idle_fixture valid.
+    /// Whether the entry is cached and still valid.
     fn has(&self, digest: &Digest) -> bool {
         let held = self.memory.look(digest, Instant::now()).map(|held| held.observation.answer);
         matches!(held, Some(Answer::Found(known)) if known.revision() == Revision(0))
@@ -106,7 +106,7 @@ impl Fixture {
     fn principal(&self, digest: &Digest) -> String {
         match self.memory.look(digest, Instant::now()).map(|held| held.observation.answer) {
             Some(Answer::Found(known)) => known.principal().to_owned(),
-            other => panic!("it is remembered: {other:?}"),
+            other => panic!("the key is cached: {other:?}"),
         }
     }
 

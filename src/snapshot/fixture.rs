@@ -109,14 +109,14 @@ pub(super) fn restored(
     Ok(keeper.restore(&memory, HOUR, now)?.map(|restored| (memory, restored)))
 }
 
-/// A position with a landmark.
+/// Returns a position with a landmark.
 pub(super) fn at(position: i64) -> Position {
     let revision = Revision(position);
     let landmark = Row { revision, digest: digest(9), kind: Some(ChangeKind::Updated) };
     Position { revision, landmark: Some(landmark) }
 }
 
-/// Writes a snapshot of a memory at a position.
+/// Writes a snapshot of a cache at a position.
 pub(super) fn write_at(keeper: &mut Keeper, memory: &Memory, position: i64) {
     let now = Clock::System.moment();
     let draft = keeper.begin(at(position), Some(now.wall), now).unwrap();
@@ -133,7 +133,7 @@ pub(super) fn updated(key: u64, revision: i64) -> Change {
     Change { revision: Revision(revision), digest: digest(key), kind: ChangeKind::Updated }
 }
 
-/// Which of the first hundred keys are in there.
+/// Which of the first hundred keys are cached.
 pub(super) fn keys(memory: &Memory) -> Vec<u64> {
     (0..100).filter(|number| known(memory, *number).is_some()).collect()
 }

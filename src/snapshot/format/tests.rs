@@ -254,7 +254,7 @@ fn file_changed_during_the_read_is_refused() {
     bytes[at] ^= 1;
     let source = Cursor::new(bytes[HEAD_LEN..].to_vec());
     let meanwhile = Sealed { blocks: sealed.blocks.over(source), ..sealed };
-    let refused = meanwhile.read(Profile::clone, |_| panic!("nothing of it is believed"));
+    let refused = meanwhile.read(Profile::clone, |_| panic!("no record must be read"));
     assert!(matches!(refused, Err(Refusal::Changed)));
 }
 

@@ -125,7 +125,7 @@ async fn store_without_numbered_changes_needs_an_answer_and_no_position() {
     let (_journal, writer) = service.keep();
     put(&memory, 0, &record("acme", 1), Instant::now());
     beside(writer, async |stop| {
-        until("it is written", || folder.path.exists()).await;
+        until("the snapshot is written", || folder.path.exists()).await;
         stop.cancel();
     })
     .await;
@@ -159,11 +159,11 @@ async fn noted_change_survives_a_crash() {
     let (journal, writer) = service.keep();
     service.position.send_replace(Some(at(10)));
     let crash = async {
-        until("it is written", || folder.path.exists()).await;
+        until("the snapshot is written", || folder.path.exists()).await;
         let length = || fs::metadata(folder.beside(".changes")).map_or(0, |found| found.len());
         let before = length();
         journal.note(&[change(1, 11)]);
-        until("it is kept", || length() != before).await;
+        until("the change is journaled", || length() != before).await;
     };
     tokio::select! {
         () = writer.run(CancellationToken::new()) => panic!("nobody stopped it"),
@@ -191,7 +191,7 @@ async fn changes_beyond_the_queue_are_counted_and_remove_the_snapshot() {
     let Writer { recorder, .. } = writer;
     let stop = CancellationToken::new();
     let removed = async {
-        until("it is removed", || !folder.path.exists()).await;
+        until("the snapshot is removed", || !folder.path.exists()).await;
         stop.cancel();
     };
     tokio::join!(recorder.run(stop.clone()), removed);
@@ -214,7 +214,7 @@ async fn failed_write_is_counted_and_retried() {
         .await;
         assert!(service.shows(r#"keystead_snapshot_writes_total{result="written"} 0"#));
         fs::create_dir(below.path.parent().unwrap()).unwrap();
-        until("it is written", || below.path.exists()).await;
+        until("the snapshot is written", || below.path.exists()).await;
         stop.cancel();
     })
     .await;
