@@ -298,7 +298,7 @@ async fn drive(
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notification(notification))) => {
-                note(&sender, &notification, &prefix)
+                note(&sender, &notification, &prefix);
             }
             // Notices for people, and messages that future drivers may add.
             Some(Ok(_)) => {}
