@@ -1,5 +1,5 @@
-//! The composition root: it alone names every concrete type, and `app::tiers` the
-//! order of the tiers. What is built here runs until it is told to stop.
+//! The composition root: only this module names every concrete type, and `app::tiers`
+//! defines the order of the tiers. What is built here runs until it is stopped.
 
 mod control;
 mod listeners;
@@ -19,7 +19,7 @@ use tower::util::MapFutureLayer;
 
 pub use listeners::{Listeners, Role};
 pub use open::{
-    OpenError, Opened, hold_against, hold_beside, open_ring, open_store, open_store_alone,
+    OpenError, Opened, verify_secrets, verify_embedded_secret, open_ring, open_store, open_store_alone,
 };
 
 use self::{listeners::Served, probe::Probe, secrets::Secrets, tiers::Tiers};
@@ -40,16 +40,16 @@ use crate::{
     usage::{UseWriter, use_log},
 };
 
-/// How long before the hard limit whatever still waits is told that it will not
-/// be answered: enough to write the answers out.
+/// How long before the hard limit of a drain waiting checks are answered `DRAINING`:
+/// enough to write those responses.
 const CUT_OFF_BEFORE_END: Duration = Duration::from_millis(250);
 
-/// How long background work may take to end when all requests have ended: a
-/// last batch of uses, within the store's own time-outs.
+/// Time limit for background work after all requests have ended: enough for a last
+/// batch of uses, within the store's own time-outs.
 const BACKGROUND_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a last snapshot may take. A million entries take about three seconds;
-/// one that is not finished leaves the one before it in its place.
+/// Time limit for the last snapshot. A million entries take about three seconds; an
+/// unfinished snapshot leaves the previous one in place.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
 
 /// The service, built and bound, but not yet running.
@@ -58,16 +58,16 @@ pub struct App {
     served: Vec<Served>,
     /// The requests of forward-auth that are under way on the admin listener.
     asked: Tasks,
-    /// Serve all that checks come over.
+    /// Threads that serve checks.
     workers: Workers,
-    /// Serves the admin and the control listener.
+    /// The thread that serves the admin and the control listener.
     aside: Workers,
     background: Background,
     drain: DrainConfig,
     stops: Stops,
 }
 
-/// What runs behind the requests.
+/// Background work.
 #[derive(Debug)]
 struct Background {
     instance: Instance,
@@ -79,14 +79,14 @@ struct Background {
     tasks: Tasks,
 }
 
-/// The moments of stopping, in their order.
+/// The stages of a shutdown, in order.
 #[derive(Debug, Default)]
 struct Stops {
-    /// Connections are asked to end.
+    /// Connections start to close.
     draining: CancellationToken,
-    /// Whatever still waits is told that it will not be answered.
+    /// Checks that still wait are answered `DRAINING`.
     cut_off: CancellationToken,
-    /// No more uses are noted, the last snapshot is written, and the admin
+    /// Uses are no longer recorded, the last snapshot is written, and the admin
     /// listener closes.
     last: CancellationToken,
 }
@@ -94,9 +94,9 @@ struct Stops {
 /// How to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// First be `NOT_SERVING` for `drain.delay`, so that callers notice.
+    /// Be `NOT_SERVING` for `drain.delay` first, so that callers notice.
     AfterDelay,
-    /// Without that delay.
+    /// Skip that delay.
     AtOnce,
 }
 
@@ -106,15 +106,15 @@ pub enum StartError {
     /// The store or the secrets cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Too few open files are allowed.
+    /// The limit of open files is too low.
     #[error(
         "the limit of open files is {limit}, and at least {needed} are needed; raise the hard limit \
          (`ulimit -Hn`, `LimitNOFILE=` of systemd, `--ulimit nofile=` of Docker)"
     )]
     OpenFiles {
-        /// The limit.
+        /// The current limit.
         limit: u64,
-        /// The smallest that would do.
+        /// The lowest sufficient limit.
         needed: usize,
     },
     /// A listener cannot be bound.
@@ -122,12 +122,12 @@ pub enum StartError {
     Bind {
         /// The configuration key.
         key: &'static str,
-        /// The address that was asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The threads that serve cannot be started.
+    /// The serving threads cannot be started.
     #[error("cannot start the threads of `grpc.workers`: {0}; is the limit of processes too low?")]
     Workers(io::Error),
     /// The metrics cannot be set up.
@@ -175,14 +175,14 @@ impl App {
         tiers.show(&instance);
         instance.observe(&metrics);
 
-        // What asks them.
+        // The callers of the tiers.
         let looked = tiers.looked(ring.clone(), config);
         let checker = Checker::new(ring, tiers.cached(config), clock.clone());
         let (use_log, uses) = use_log(Arc::clone(&tiers.store), clock.clone());
         let cut_off = stops.cut_off.clone();
         let admission = Admission::new(checker, use_log, config.check, cut_off);
 
-        // What runs behind them.
+        // Background work.
         let breaker = tiers.store.breaker();
         let probe = Probe::new(
             tiers.fill.clone(),
@@ -242,8 +242,8 @@ impl App {
         self.served.iter().find(|served| served.role == role).map(|served| served.address)
     }
 
-    /// Serves until `stop` is ready, then drains. Ends after `drain.timeout`
-    /// and a moment for background work at the latest.
+    /// Serves until `stop` completes, then drains. Returns after `drain.timeout` and a
+    /// short limit for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
         let Self { served, asked, workers, aside, background, drain, stops } = self;
         let Background { instance, health, probe, feed, uses, snapshot, tasks } = background;
@@ -282,13 +282,13 @@ impl App {
             kept.stop(SNAPSHOT_LIMIT),
         );
         if !no_visits {
-            tracing::warn!("connections to the admin listener were cut at the end");
+            tracing::warn!("connections to the admin listener were cut at the end of the drain");
         }
         if !no_tasks {
-            tracing::warn!("background work was still going on at the end");
+            tracing::warn!("background work did not finish before the end of the drain");
         }
         if !is_kept {
-            tracing::warn!("the last snapshot was not finished in time; the one before it is kept");
+            tracing::warn!("the last snapshot timed out; the previous one is kept");
         }
     }
 }
@@ -305,14 +305,14 @@ fn data_config(config: &Config) -> DataConfig {
     }
 }
 
-/// Routes whose requests are among `asked`: they are waited for as no visitor of the
-/// admin listener is.
+/// Tracks the requests of `routes` in `asked`: the drain waits longer for them than for
+/// other requests to the admin listener.
 fn tracked(routes: Router, asked: &Tasks) -> Router {
     let asked = asked.clone();
     routes.route_layer(MapFutureLayer::new(move |answer| asked.track(answer)))
 }
 
-/// Lets calls end until `end`, and says so to those that cannot.
+/// Waits until `end` for calls to finish; shortly before, cuts off those that wait.
 async fn finish(calls: &Tasks, stops: &Stops, end: Instant) {
     let limit = end.saturating_duration_since(Instant::now());
     let cut_off_for = CUT_OFF_BEFORE_END.min(limit / 2);

@@ -1,10 +1,9 @@
-//! The configuration: what there is to set, where it comes from, and what is
-//! wrong with it.
+//! The configuration: settings, their sources and their validation.
 //!
-//! Each section is a struct beside the code that it configures; here they are
-//! put together, read and validated. The one list of all settings is made from
-//! the schema of [`Config`], so that reading, messages and
-//! `docs/configuration.md` cannot disagree with the structs.
+//! Each section is a struct beside the code that it configures; this module combines,
+//! reads and validates them. The list of all settings is derived from the schema of
+//! [`Config`], so that parsing, messages and `docs/configuration.md` cannot disagree
+//! with the structs.
 
 mod environment;
 mod errors;
@@ -40,50 +39,49 @@ use crate::{
 
 /// The configuration of Keystead.
 ///
-/// The default is what `keystead serve` runs with when nothing is set: the
-/// embedded store, and loopback listeners.
+/// The default is what `keystead serve` runs with when nothing is set: the embedded
+/// store and loopback listeners.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the service listens.
+    /// Addresses of the listeners.
     pub listen: ListenConfig,
-    /// Where keys are kept.
+    /// The store of keys.
     pub store: StoreConfig,
-    /// When the store is not believed.
+    /// When the absence of keys in the store is not believed.
     pub suspect: SuspectConfig,
-    /// What happens on a miss.
+    /// Lookups on a cache miss.
     pub fill: FillConfig,
-    /// What is kept in memory.
+    /// The cache in memory.
     pub cache: CacheConfig,
-    /// The bounds of a check.
+    /// Limits of a check.
     pub check: CheckConfig,
-    /// How changes reach the cache.
+    /// The change feed.
     pub feed: FeedConfig,
-    /// What is kept on disk for a restart.
+    /// The snapshot on disk.
     pub snapshot: SnapshotConfig,
     /// The form of keys, and their secrets.
     pub keys: KeysConfig,
-    /// Where a request that a proxy asks about carries its key.
+    /// Where proxied requests carry their key.
     pub credential: CredentialConfig,
-    /// How Envoy is answered.
+    /// Responses to Envoy.
     pub ext_authz: ExtAuthzConfig,
-    /// How other proxies are answered.
+    /// Responses to other proxies.
     pub forward_auth: ForwardAuthConfig,
-    /// The bounds of a gRPC connection.
+    /// Limits of gRPC connections.
     pub grpc: GrpcConfig,
-    /// How the service stops.
+    /// Graceful shutdown.
     pub drain: DrainConfig,
-    /// What is logged.
+    /// Logging.
     pub log: LogConfig,
 }
 
 impl Config {
-    /// Reads all sources and says all that is wrong with them, not only the
-    /// first thing.
+    /// Reads all sources and reports every problem, not only the first.
     ///
-    /// A flag wins over the environment, the environment over the file, the file
-    /// over the defaults; but a wrong value is an error even where it is
-    /// overridden. Opens the configuration file and no file that it names.
+    /// Flags override the environment, the environment overrides the file, the file
+    /// overrides the defaults; an invalid value is an error even if it is overridden.
+    /// Opens the configuration file, and none of the files that it names.
     pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
         let sources::Reading { given, mut problems, doubtful } = sources.read();
         let layers = given.iter().fold(Figment::new(), |layers, given| {
@@ -95,7 +93,7 @@ impl Config {
                 ConfigErrors::unless_empty(problems)?;
                 Ok(config)
             }
-            // Every value was accepted alone, so that this is a bug.
+            // Each value was accepted on its own, so this is a bug.
             Err(error) => {
                 problems.push(Problem::bare(format!("{error}; please report this as a bug")));
                 Err(ConfigErrors::new(problems))
@@ -103,17 +101,15 @@ impl Config {
         }
     }
 
-    /// The configuration as a file that [`Config::load`] reads, with `***` in
-    /// place of secrets; where there are none, it loads as the same
-    /// configuration.
+    /// The configuration as TOML that [`Config::load`] reads, with secrets replaced by
+    /// `***`; without secrets, it loads as the same configuration.
     ///
-    /// Fails only for a path that is not UTF-8, which [`Config::load`] never
-    /// returns.
+    /// Fails only for a path that is not UTF-8, which [`Config::load`] never returns.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         toml::to_string(self)
     }
 
-    /// The JSON schema of a configuration file, for editors and checks.
+    /// The JSON schema of the configuration file, for editors and linters.
     #[must_use]
     pub fn json_schema() -> String {
         format!("{:#}", schema_for!(Self).to_value())

@@ -1,9 +1,8 @@
-//! Keys: their form, the secrets that vouch for it, and what is kept of them.
+//! Keys: their form, the secrets that authenticate them, and their records.
 //!
 //! A key reads `<prefix>_<env>_<32 base62 random><8 base62 tag>`, for example
-//! `ks_live_…`. The tag is a keyed hash of all that stands before it, so a
-//! made-up key is refused without a lookup. What is kept at rest is a digest,
-//! never the key.
+//! `ks_live_…`. The tag is a keyed hash of everything before it, so a made-up key is
+//! refused without a lookup. Only a digest of the key is stored, never the key.
 
 mod bounds;
 mod compact;
@@ -38,8 +37,8 @@ pub use ring::{
 };
 pub use secret_file::{SecretDraft, SecretFile, SecretFileError};
 
-/// The longest credential that is looked at, in bytes.
+/// The longest credential that is parsed, in bytes.
 ///
-/// Twice the longest key of the vendors whose forms are public (GitHub 255,
-/// Stripe 107 bytes); anything longer is no API key.
+/// Twice the longest key of vendors with a public format (GitHub 255, Stripe 107
+/// bytes); anything longer is no API key.
 pub const MAX_CREDENTIAL_BYTES: usize = 512;

@@ -1,8 +1,8 @@
-//! The `keystead` program: parse the arguments, hand over, exit.
+//! The `keystead` program: runs the command line and returns its exit code.
 
 use std::process::ExitCode;
 
-/// Many small allocations from several threads are what a gRPC server makes.
+/// A gRPC server makes many small allocations from several threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! Background work: named, tracked, and joined before the process ends.
+//! Background tasks: named, tracked, and joined before the process ends.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -17,15 +17,15 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Tasks that run on the runtime that this is called on, wherever they are
-    /// spawned from. Panics outside of one.
+    /// Tasks that run on the current runtime, wherever they are spawned from. Panics
+    /// outside of a runtime.
     #[must_use]
     pub fn here() -> Self {
         let (tracker, stop, broken) = Default::default();
         Self { home: Handle::current(), tracker, stop, broken }
     }
 
-    /// Runs a task to its end. A panic in it ends it alone.
+    /// Runs a task to completion. A panic ends this task only.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -33,7 +33,7 @@ impl Tasks {
         self.spawn_on(&self.home, name, task);
     }
 
-    /// Runs a task as [`Tasks::spawn`] does, on another runtime.
+    /// Like [`Tasks::spawn`], on another runtime.
     pub fn spawn_on<F>(&self, runtime: &Handle, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -43,14 +43,13 @@ impl Tasks {
         self.tracker.spawn_on(task, runtime);
     }
 
-    /// Waits for a future of somebody else's as for a task.
+    /// Tracks a future that runs elsewhere: [`Tasks::stop`] waits for it too.
     pub fn track<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
         self.tracker.track_future(future)
     }
 
-    /// Runs a task until it ends or [`Tasks::stop`] is called, whichever is
-    /// first. For loops that would go on for ever: when one dies of a panic, the
-    /// process is [broken](Tasks::is_broken).
+    /// Runs a task until it ends or [`Tasks::stop`] is called. For loops that never end:
+    /// if one panics, the process is [broken](Tasks::is_broken).
     pub fn spawn_until_stopped<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -60,27 +59,26 @@ impl Tasks {
             tokio::select! {
                 () = stop.cancelled() => {}
                 ended = AssertUnwindSafe(task).catch_unwind() => if ended.is_err() {
-                    tracing::error!(task = name, "a task that must never end has died; restart this instance");
+                    tracing::error!(task = name, "a task that must never end panicked; restart this instance");
                     broken.cancel();
                 },
             }
         });
     }
 
-    /// Whether a loop has died of a panic, so that the process should be
-    /// replaced.
+    /// Whether a loop has panicked, so the process should be replaced.
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken.is_cancelled()
     }
 
-    /// Waits until a loop has died of a panic.
+    /// Waits until a loop has panicked.
     pub async fn broken(&self) {
         self.broken.cancelled().await;
     }
 
-    /// Ends the loops and waits for all tasks. False when some were still at
-    /// work after `limit`.
+    /// Stops the loops and waits for all tasks. Returns false if some have not ended within
+    /// `limit`.
     pub async fn stop(&self, limit: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();

@@ -1,6 +1,6 @@
-//! The clocks by which keys are judged: ages on the monotonic clock, expiry on
-//! the wall clock. Time-outs and measurements are on tokio's clock directly,
-//! which is the same monotonic clock.
+//! The clocks that keys are judged by: ages use the monotonic clock, expiry uses the wall
+//! clock. Time-outs and measurements use tokio's clock directly, which is the same
+//! monotonic clock.
 
 mod atomic_instant;
 mod short_instant;
@@ -21,29 +21,29 @@ use tokio::time::Instant;
 pub use atomic_instant::AtomicInstant;
 pub use short_instant::{CoarseInstant, ShortInstant, nanos};
 
-/// Where the time comes from.
+/// The source of time.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
     /// The clocks of the machine.
     #[default]
     System,
-    /// A wall clock that stands until it is set, for tests; the monotonic clock
-    /// is tokio's, which tests may pause.
+    /// A wall clock that is set by hand, for tests; the monotonic clock is tokio's, which
+    /// tests may pause.
     Manual(ManualClock),
 }
 
-/// A wall clock that stands until it is set.
+/// A wall clock that does not advance by itself.
 #[derive(Debug, Clone)]
 pub struct ManualClock(Arc<AtomicI64>);
 
 impl ManualClock {
-    /// A clock that stands at the given instant, to the microsecond.
+    /// A clock that shows `start`, to the microsecond.
     #[must_use]
     pub fn at(start: Timestamp) -> Self {
         Self(Arc::new(AtomicI64::new(start.as_microsecond())))
     }
 
-    /// Sets the clock forward.
+    /// Advances the clock.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         self.0.fetch_add(micros, Ordering::Relaxed);
@@ -70,14 +70,14 @@ impl Clock {
         Instant::now()
     }
 
-    /// Both at once.
+    /// Both times at once.
     #[must_use]
     pub fn moment(&self) -> Moment {
         Moment { wall: self.wall(), monotonic: self.monotonic() }
     }
 }
 
-/// One moment on both clocks, by which times of the one are told on the other.
+/// One moment on both clocks, to convert times between them.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// On the wall clock.
@@ -87,7 +87,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// When an instant was, or will be, if the wall clock is not set meanwhile.
+    /// The wall-clock time of an instant, provided that the wall clock is not adjusted.
     #[must_use]
     pub fn wall_at(&self, instant: Instant) -> Timestamp {
         let moved = match instant.checked_duration_since(self.monotonic) {
@@ -98,8 +98,8 @@ impl Moment {
     }
 }
 
-/// A duration for a person: to the second from ten seconds on, to a hundredth of a second
-/// from one on, else to the millisecond, or to the microsecond below one.
+/// Formats a duration for people: to the second from ten seconds on, to a hundredth of a
+/// second from one second on, else to the millisecond, or to the microsecond below one.
 #[must_use]
 pub fn rounded(duration: Duration) -> humantime::FormattedDuration {
     let unit = match duration {
@@ -112,19 +112,19 @@ pub fn rounded(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(unit.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX)))
 }
 
-/// Spreads a duration evenly over ±`share` of itself, so that what was started
-/// together does not end together.
+/// Jitters a duration uniformly within ±`share`, so that what starts together does not
+/// end together.
 ///
-/// `share` is between 0 and 1. Without randomness from the operating system the
-/// duration is returned as it is.
+/// `share` is between 0 and 1. If the operating system provides no randomness, returns
+/// the duration unchanged.
 #[must_use]
 pub fn jittered(duration: Duration, share: f64) -> Duration {
     let drawn = getrandom::u32().unwrap_or(u32::MAX / 2);
     duration.mul_f32(spread(drawn, share))
 }
 
-/// A factor in 1 ± `share`, which is between 0 and 1; evenly spread when `drawn`
-/// is.
+/// Maps a uniformly drawn number to a uniform factor in 1 ± `share`; `share` is between
+/// 0 and 1.
 #[must_use]
 pub fn spread(drawn: u32, share: f64) -> f32 {
     debug_assert!((0.0..=1.0).contains(&share));
@@ -134,8 +134,7 @@ pub fn spread(drawn: u32, share: f64) -> f32 {
     factor
 }
 
-/// How a length of time is written in the configuration. It stands for
-/// `Duration` in the schema, and is nothing else.
+/// The schema of a duration in the configuration: only a stand-in for `Duration`.
 pub(crate) enum DurationText {}
 
 impl JsonSchema for DurationText {

@@ -1,5 +1,5 @@
-//! Opens what both the service and the commands on keys need: the store, and
-//! where keys are minted or checked the ring of secrets.
+//! Opens what the service and the commands on keys need: the store and, for minting or
+//! checking keys, the ring of secrets.
 
 use std::{
     fs, io,
@@ -20,20 +20,20 @@ use crate::{
     tasks::Tasks,
 };
 
-/// The name of the secret that is made beside an embedded store.
+/// The file name of the secret beside an embedded store.
 const EMBEDDED_SECRET: &str = "keystead.secret";
 
-/// How many records are read at once in search of a minted key.
+/// Page size of the search for a minted key.
 const PAGE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// A store, the secrets of its keys, and the tasks that run behind it.
+/// A store, the secrets of its keys, and its background tasks.
 #[derive(Debug)]
 pub struct Opened {
-    /// The store. One that is reached over a network may be down.
+    /// The store. A remote store may be down.
     pub store: AnyStore,
     /// The secrets.
     pub ring: KeyRing,
-    /// Tasks of the store.
+    /// Background tasks of the store.
     pub tasks: Tasks,
 }
 
@@ -45,13 +45,13 @@ pub enum OpenError {
     Embedded {
         /// The database file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: StoreError,
     },
     /// The configuration of PostgreSQL cannot be used.
     #[error(transparent)]
     Postgres(#[from] PostgresConfigError),
-    /// The secret file cannot be read or made.
+    /// The secret file cannot be read or created.
     #[error(transparent)]
     SecretFile(#[from] SecretFileError),
     /// The secret file holds no usable secrets.
@@ -59,10 +59,10 @@ pub enum OpenError {
     Ring {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: RingError,
     },
-    /// Keys are there, but not the secret that they were minted with.
+    /// The store holds minted keys, but their secret is missing.
     #[error(
         "{store} holds keys that were minted with a secret, but {secret} is missing; restore it from \
          a backup, or name the file that holds it in keys.secret_file",
@@ -71,10 +71,10 @@ pub enum OpenError {
     SecretLost {
         /// The database file.
         store: PathBuf,
-        /// Where the secret was expected.
+        /// The expected path of the secret.
         secret: PathBuf,
     },
-    /// A secret is there, but not the store of its keys.
+    /// The secret exists, but the store of its keys is missing.
     #[error(
         "{secret} is there, but {store} {state}: the keys of that secret are not here; put the store \
          back, or correct `store.url`; to begin anew on purpose remove {secret}, and with it its \
@@ -86,18 +86,18 @@ pub enum OpenError {
         store: PathBuf,
         /// The secret beside it.
         secret: PathBuf,
-        /// What is wrong with the store.
+        /// The state of the store.
         state: &'static str,
     },
-    /// Keys are there whose secret is not in the secret file.
+    /// The store has active keys of secrets that are not in the secret file.
     #[error(
         "the store has active keys of secrets that are not in the secret file: {}; name the right \
          file in `keys.secret_file`, add the secret to it as a further line, or list it in \
          `keys.retired_secrets` to give its keys up",
-        secrets::in_words(.0)
+        secrets::described(.0)
     )]
     SecretUnknown(Vec<SecretUse>),
-    /// There is no secret, and none may be made.
+    /// No secret is configured, and none may be created.
     #[error(
         "`keys.secret_file` is not set, and with PostgreSQL all instances must have the same one; \
          make one with `keystead keys new-secret > FILE` and set `keys.secret_file`"
@@ -105,22 +105,21 @@ pub enum OpenError {
     SecretMissing,
 }
 
-/// Opens the store and the secrets that the configuration names.
+/// Opens the configured store and secrets.
 ///
-/// An embedded store is created where there is none, with a secret beside it.
-/// PostgreSQL is not asked: it may be down.
+/// Creates an embedded store, with a secret beside it, if there is none. Does not
+/// connect to PostgreSQL, which may be down.
 pub async fn open_store(config: &Config) -> Result<Opened, OpenError> {
     let tasks = Tasks::here();
     let store = open_store_alone(config, &tasks)?;
     let ring = open_ring(config, &store).await?;
     Ok(Opened { store, ring, tasks })
 }
-
-/// Opens the store without its secrets, for what neither mints nor checks: a
-/// job that migrates, or lists keys, need not hold them.
+/// Opens the store without its secrets: commands that neither mint nor check keys, such
+/// as those that migrate or list, need not hold them.
 ///
-/// An embedded store is created where there is none. PostgreSQL is not asked.
-/// What the store does behind its calls runs in `tasks`.
+/// Creates an embedded store if there is none. Does not connect to PostgreSQL.
+/// Background work of the store runs in `tasks`.
 pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, OpenError> {
     let url = match &config.store.url {
         StoreUrl::Sqlite { path } => return open_embedded(config, path),
@@ -139,10 +138,9 @@ pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, Open
     };
     Ok(AnyStore::Postgres(PostgresStore::new(&postgres, tasks.clone())?))
 }
-
-/// Opens the secrets of the keys in `store`, which the same configuration names.
+/// Opens the secrets of the keys in `store`, which belongs to the same configuration.
 ///
-/// Beside an embedded store that holds no minted key, one is made where there is
+/// Beside an embedded store that holds no minted key, creates a secret if there is none.
 /// none.
 pub async fn open_ring(config: &Config, store: &AnyStore) -> Result<KeyRing, OpenError> {
     let secrets = match (&config.keys.secret_file, &config.store.url) {
@@ -158,9 +156,9 @@ fn ring_of(config: &Config, SecretFile { path, text }: &SecretFile) -> Result<Ke
         .map_err(|error| OpenError::Ring { path: path.clone(), error })
 }
 
-/// Fails when the store has active keys of secrets that the ring lacks and that were
-/// not given up: keys that it minted would lie among those of another.
-pub async fn hold_against(
+/// Fails if the store has active keys of secrets that are neither in the ring nor
+/// retired: keys that the ring mints would be mixed with those of another ring.
+pub async fn verify_secrets(
     ring: &KeyRing,
     config: &Config,
     store: &AnyStore,
@@ -171,13 +169,13 @@ pub async fn hold_against(
     Ok(if lacking.is_empty() { Ok(()) } else { Err(OpenError::SecretUnknown(lacking)) })
 }
 
-/// Fails when an embedded store took the place of the one that belongs to the secret
-/// beside it: whatever is stored there first would make it look like that one.
-pub async fn hold_beside(config: &Config, store: &AnyStore) -> Result<(), OpenError> {
+/// Fails if an embedded store has replaced the one that belongs to the secret beside it:
+/// the first key stored there would make it look like the original.
+pub async fn verify_embedded_secret(config: &Config, store: &AnyStore) -> Result<(), OpenError> {
     if let (None, StoreUrl::Sqlite { path }, AnyStore::Sqlite(embedded)) =
         (&config.keys.secret_file, &config.store.url, store)
     {
-        secret_beside(config, embedded, path).await?;
+        embedded_secret_of_store(config, embedded, path).await?;
     }
     Ok(())
 }
@@ -191,7 +189,7 @@ fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
     let secret = path.with_file_name(EMBEDDED_SECRET);
     if config.keys.secret_file.is_none()
         && secret.exists()
-        && let Some(state) = what_is_lost(path)
+        && let Some(state) = missing_or_empty(path)
     {
         return Err(OpenError::StoreLost { store: path.to_owned(), secret, state });
     }
@@ -200,22 +198,22 @@ fn open_embedded(config: &Config, path: &Path) -> Result<AnyStore, OpenError> {
     Ok(AnyStore::Sqlite(store))
 }
 
-/// What is wrong with a database file that nobody has written to.
-fn what_is_lost(path: &Path) -> Option<&'static str> {
+/// The state of a database file that is missing or empty.
+fn missing_or_empty(path: &Path) -> Option<&'static str> {
     match fs::metadata(path) {
         Ok(file) if file.len() == 0 => Some("is an empty file"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some("is missing"),
-        // What else is wrong is told when it is opened.
+        // Opening the file reports all other errors.
         Ok(_) | Err(_) => None,
     }
 }
 
-/// The secret beside an embedded store, made on the first start.
+/// The secret beside an embedded store, created on the first start.
 ///
-/// It is not made when the store holds a minted key: under a new secret all of
-/// them would be refused as malformed. Nor is a secret taken whose keys were in
-/// another store: that a store was made beside it is noted before it is there, so
-/// that a first start which fails half-way can be repeated.
+/// No secret is created if the store holds a minted key: under a new secret all of them
+/// would be refused as malformed. Nor is a secret accepted whose keys were in another
+/// store. The store records the secret before the file exists, so a first start that
+/// fails half-way can be repeated.
 async fn embedded_secret(
     config: &Config,
     store: &AnyStore,
@@ -226,7 +224,7 @@ async fn embedded_secret(
     let AnyStore::Sqlite(embedded) = store else {
         return Err(OpenError::SecretMissing);
     };
-    if let Some(secrets) = secret_beside(config, embedded, database).await? {
+    if let Some(secrets) = embedded_secret_of_store(config, embedded, database).await? {
         return Ok(secrets);
     }
     if holds_minted_key(store).await.map_err(failed)? {
@@ -240,8 +238,8 @@ async fn embedded_secret(
     Ok(draft.keep()?)
 }
 
-/// The secret that is there beside an embedded store, if the store belongs to it.
-async fn secret_beside(
+/// The existing secret beside an embedded store; fails if the store is not its own.
+async fn embedded_secret_of_store(
     config: &Config,
     embedded: &SqliteStore,
     database: &Path,

@@ -1,4 +1,4 @@
-//! How many connections the limit of open files leaves room for: the store, the snapshot
+//! Derives the number of connections from the limit of open files: the store, the snapshot
 //! and the probes must find a descriptor however many callers connect.
 
 use std::num::NonZeroUsize;
@@ -10,45 +10,46 @@ use super::{
 };
 use crate::config::Config;
 
-/// Of the process itself: the standard streams, signals, the snapshot with its journal,
-/// lock and drafts, SQLite's shared memory, and files that are open for a moment. Half of
-/// them are in use at most.
+/// Descriptors of the process itself: the standard streams, signals, the snapshot with its
+/// journal, lock and drafts, SQLite's shared memory, and files that are open briefly. At
+/// most half of them are in use.
 const PROCESS: usize = 32;
 
-/// Of a runtime: tokio has four descriptors for its events, its timer and its signals.
+/// Descriptors of a runtime: tokio uses four for events, timer and signals.
 const RUNTIME: usize = 4;
 
-/// Runtimes beside those of `grpc.workers`: the one of the store and of all background
-/// work, and the one of the admin and the control listener.
+/// Runtimes besides those of `grpc.workers`: one for the store and background work, one
+/// for the admin and the control listener.
 const RUNTIMES: usize = 2;
 
-/// Of a connection to the store: SQLite has its file and its log open, PostgreSQL a socket,
-/// and a second one while the name of the server is resolved.
+/// Descriptors of a store connection: SQLite opens its file and its log; PostgreSQL a
+/// socket, and a second one while it resolves the server's name.
 const STORE_CONNECTION: usize = 2;
 
-/// Connections to the store beside those of calls: the one of the feed, and one that
-/// writes (SQLite) or asks who answers (PostgreSQL).
+/// Store connections besides those of calls: that of the feed, and one that writes
+/// (SQLite) or verifies the server (PostgreSQL).
 const STORE_CONNECTIONS_BEHIND: usize = 2;
 
-/// Of a listener: its socket, and a connection that is accepted and refused.
+/// Descriptors of a listener: its socket, and a connection that is accepted and refused.
 const LISTENER: usize = 2;
 
-/// The fewest that must be left to callers.
+/// The minimum number of descriptors for callers.
 const FEWEST: usize = 32;
 
-/// Of what is left to callers, the admin listener has an eighth at least, if it needs that many.
+/// The admin listener gets at least one in this many of the descriptors for callers, if it
+/// needs them.
 const ADMIN_SHARE: usize = 8;
 
-/// How many connections listeners admit.
+/// The maximum number of connections of each listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
-    /// The data listener, and the one of forward-auth.
+    /// Of the data listener, and of the forward-auth listener.
     pub(super) data: NonZeroUsize,
     pub(super) admin: NonZeroUsize,
 }
 
-/// How many connections are admitted under a limit of open files; `None` is no limit.
-/// Says so where they are fewer than configured, and fails where they are too few.
+/// The maximum numbers of connections under a limit of open files; `None` is no limit.
+/// Logs a warning if they are lower than configured, and fails if they are too low.
 pub(super) fn admitted(config: &Config, limit: Option<u64>) -> Result<Admitted, StartError> {
     let configured = config.grpc.max_connections;
     let Some(limit) = limit else {
@@ -64,15 +65,15 @@ pub(super) fn admitted(config: &Config, limit: Option<u64>) -> Result<Admitted, 
             admitted = data,
             admin_configured = ADMIN_CONNECTIONS,
             admin_admitted = admin,
-            "the limit of open files has no room for `grpc.max_connections` and those of the admin \
-             listener, so fewer are admitted; raise the hard limit (`ulimit -Hn`, `LimitNOFILE=` \
-             of systemd, `--ulimit nofile=` of Docker)"
+            "the limit of open files is too low for `grpc.max_connections` and the connections of \
+             the admin listener, so fewer are admitted; raise the hard limit (`ulimit -Hn`, \
+             `LimitNOFILE=` of systemd, `--ulimit nofile=` of Docker)"
         );
     }
     Ok(admitted)
 }
 
-/// Fails with the smallest limit that would do.
+/// Fails with the lowest sufficient limit.
 fn within(config: &Config, limit: usize) -> Result<Admitted, usize> {
     let needed = reserved(config) + FEWEST;
     let left = limit.checked_sub(reserved(config)).filter(|left| *left >= FEWEST).ok_or(needed)?;
@@ -84,7 +85,7 @@ fn within(config: &Config, limit: usize) -> Result<Admitted, usize> {
     Ok(Admitted { data, admin: ADMIN_CONNECTIONS.min(for_admin) })
 }
 
-/// Descriptors that no caller may take.
+/// Descriptors that callers cannot use.
 fn reserved(config: &Config) -> usize {
     let listen = &config.listen;
     let listeners = 2 + [listen.control, listen.forward_auth].iter().flatten().count();
@@ -132,7 +133,7 @@ mod tests {
                     let room = limit - reserved(&config);
                     prop_assert!(data.get() <= connections && admin <= ADMIN_CONNECTIONS);
                     prop_assert!(admitted <= room);
-                    // What is left over from dividing it among the listeners.
+                    // The remainder of dividing the room among the listeners.
                     prop_assert!(admitted == configured || admitted + listeners > room);
                     let admin_share = ADMIN_CONNECTIONS.get().min(room / ADMIN_SHARE);
                     prop_assert!(admin.get() >= admin_share);

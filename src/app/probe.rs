@@ -1,4 +1,4 @@
-//! Asks the store regularly whether it would answer a check.
+//! Probes the store at an interval: would it answer a check?
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{
     time::{Clock, jittered, rounded},
 };
 
-/// How far the probes of several instances are spread.
+/// Jitter of the interval, so that instances do not probe in step.
 const JITTER: f64 = 0.1;
 
-/// Which part of the usual pause passes between probes at least.
-const SHORTEST_PART: u32 = 10;
+/// The shortest interval is this fraction of the configured one.
+const MIN_INTERVAL_DIVISOR: u32 = 10;
 
-/// Tells the instance how the store fares. See [`Fill::probe`].
+/// Reports the health of the store to the instance. See [`Fill::probe`].
 #[derive(Debug)]
 pub(super) struct Probe<S> {
     fill: Fill<S>,
@@ -34,7 +34,7 @@ pub(super) struct Probe<S> {
     clock: Clock,
 }
 
-/// Tells once that the data of the store are old, and once that they are not.
+/// Logs once when the data of the store become too old, and once when they recover.
 #[derive(Debug, Default)]
 struct Lag {
     since: Option<Instant>,
@@ -63,33 +63,33 @@ impl<S: Lookups + KeyAdmin> Probe<S> {
         }
     }
 
-    /// Probes for ever.
+    /// Probes forever.
     pub(super) async fn run(mut self) {
         loop {
-            if let Some(outcome) = self.ask().await {
+            if let Some(outcome) = self.store_health().await {
                 self.observe(&outcome);
                 self.watch.observe(outcome.map(drop));
             }
-            self.lag.tell(&self.instance, &self.coverage, self.clock.monotonic());
+            self.lag.report(&self.instance, &self.coverage, self.clock.monotonic());
             self.instance.doubt(Doubt::Suspect, self.fill.is_suspect());
             self.instance.assess(self.warmth.share(self.clock.monotonic()));
             sleep(self.pause()).await;
         }
     }
 
-    /// Where there is no feed, lookups alone tell how old the data are.
+    /// Without a feed, only lookups report how old the data are.
     fn observe(&self, outcome: &Result<DataAge, StoreError>) {
         if let (Ok(age), TierState::None) = (outcome, self.instance.standing().feed) {
             self.coverage.lags(age.is_lagging());
         }
     }
 
-    /// What is known of the store now. While the breaker refuses the probe, that
-    /// is how the store failed last: its cause stays the one that opened it.
+    /// The current health of the store. While the breaker rejects the probe, that is the
+    /// last failure of the store, so its cause stays the one that opened the breaker.
     ///
-    /// One that answers is asked as well what it should have, and with which secrets
-    /// its keys were minted.
-    async fn ask(&mut self) -> Option<Result<DataAge, StoreError>> {
+    /// Also asks a store that answers for the keys that it should have, and for the secrets
+    /// of its keys.
+    async fn store_health(&mut self) -> Option<Result<DataAge, StoreError>> {
         let deadline = self.clock.monotonic() + self.every;
         let mut outcome = self.fill.probe(deadline).await;
         if let Ok(Ok(age)) = outcome {
@@ -101,24 +101,23 @@ impl<S: Lookups + KeyAdmin> Probe<S> {
             Ok(outcome) => Some(outcome),
             Err(Refused::Saturated) => Some(Err(StoreError::new(
                 StoreErrorKind::Saturated,
-                "no place at the store until the next probe",
+            "no permit was free until the next probe",
             ))),
             Err(Refused::Open) => self.fill.store().last_failure().map(Err),
         }
     }
 
-    /// Until the next probe. While the breaker is not closed, the probe is there
-    /// when the store may be tried, so that the end of an outage is noticed
-    /// without any check.
+    /// The time until the next probe. While the breaker is not closed, the probe is timed
+    /// to the moment when it admits a call, so recovery needs no check.
     fn pause(&self) -> Duration {
         let usual = jittered(self.every, JITTER);
-        let shortest = (self.every / SHORTEST_PART).min(usual);
+        let shortest = (self.every / MIN_INTERVAL_DIVISOR).min(usual);
         self.fill.store().tries_in().map_or(usual, |tries_in| tries_in.clamp(shortest, usual))
     }
 }
 
 impl Lag {
-    fn tell(&mut self, instance: &Instance, coverage: &Coverage, now: Instant) {
+    fn report(&mut self, instance: &Instance, coverage: &Coverage, now: Instant) {
         let lagging = coverage.is_lagging();
         instance.doubt(Doubt::Lagging, lagging);
         match (lagging, self.since) {
@@ -126,13 +125,13 @@ impl Lag {
                 self.since = Some(now);
                 let age = coverage.until().map(|until| now.saturating_duration_since(until));
                 let age =
-                    age.map_or_else(|| "not known".to_owned(), |age| rounded(age).to_string());
+                    age.map_or_else(|| "unknown".to_owned(), |age| rounded(age).to_string());
                 tracing::warn!(
                     age,
                     "the data of the store are older than `store.max_lag`, or it is not known which \
-                     server answers behind `store.url`: nothing is called fresh and no key unknown; see \
-                     whether the replay of the standby is paused or delayed or its link to the primary \
-                     is down, or name the primary in `store.url`"
+                     server answers for `store.url`; until then no record is fresh and no key is \
+                     KEY_UNKNOWN; check whether the standby's replay is paused or delayed or its link \
+                     to the primary is down, or name the primary in `store.url`"
                 );
             }
             (false, Some(since)) => {

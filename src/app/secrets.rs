@@ -1,5 +1,5 @@
-//! Whether the ring has the secrets that the keys in the store were minted with. Of
-//! another ring every key would be malformed, and that would look like evidence.
+//! Verifies that the ring has the secrets that minted the keys in the store. Under another
+//! ring every key would be malformed, which would look like evidence.
 
 use std::{fmt::Write, time::Duration};
 
@@ -13,29 +13,29 @@ use crate::{
     time::Clock,
 };
 
-/// How long a start waits for the store to tell which secrets its keys name.
-const AT_START: Duration = Duration::from_secs(1);
+/// How long a start waits for the store to report the secrets of its keys.
+const START_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often it is asked again once it has told that none is lacking.
-const EVERY: Duration = Duration::from_secs(5);
+/// Interval of the check once no secret is missing.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Holds the ring against the store.
+/// Compares the ring with the store.
 #[derive(Debug)]
 pub(super) struct Secrets {
-    /// Those of the ring, and those that were given up.
+    /// The secrets of the ring, and the retired ones.
     known: Vec<Fingerprint>,
     trust: RingTrust,
     instance: Instance,
     clock: Clock,
-    /// When the store last told that none is lacking.
+    /// When the store last reported that no secret is missing.
     complete_at: Option<Instant>,
-    /// What it said is lacking, which was logged.
+    /// The missing secrets that were logged.
     lacking: Vec<Fingerprint>,
 }
 
 impl Secrets {
-    /// `proven` says that keys are in memory which were kept under these secrets.
-    /// Without it, a tag that is not ours is no evidence until the store has told.
+    /// `proven` means that memory holds keys that were persisted under these secrets.
+    /// Otherwise an unknown tag is no evidence until the store has answered.
     pub(super) fn new(
         ring: &KeyRing,
         retired: &[Fingerprint],
@@ -54,34 +54,34 @@ impl Secrets {
         }
     }
 
-    /// Asks at the start: the secrets that are lacking, if the store tells in time.
-    /// They are told by whoever does not go on for them.
+    /// The missing secrets at the start, if the store answers in time. If there are any,
+    /// the caller reports them and does not start.
     pub(super) async fn at_start<S: KeyAdmin>(&mut self, store: &Guarded<S>) -> Vec<SecretUse> {
-        let deadline = self.clock.monotonic() + AT_START;
-        let told = timeout_at(deadline, self.ask(store, deadline)).await;
-        let Ok(Ok(Ok(lacking))) = told else {
+        let deadline = self.clock.monotonic() + START_LIMIT;
+        let answered = timeout_at(deadline, self.unknown_secrets(store, deadline)).await;
+        let Ok(Ok(Ok(lacking))) = answered else {
             return Vec::new();
         };
         if lacking.is_empty() {
-            self.take(&lacking);
+            self.apply(&lacking);
         }
         lacking
     }
 
-    /// Asks the store, unless it has just told that none is lacking.
+    /// Asks the store again, unless it recently reported that no secret is missing.
     pub(super) async fn follow<S: KeyAdmin>(&mut self, store: &Guarded<S>, deadline: Instant) {
         let now = self.clock.monotonic();
-        if self.complete_at.is_some_and(|at| now.saturating_duration_since(at) < EVERY) {
+        if self.complete_at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL) {
             return;
         }
-        match self.ask(store, deadline).await {
-            Ok(Ok(lacking)) => self.take(&lacking),
-            Ok(Err(error)) => tracing::debug!(%error, "the store does not tell its secrets"),
+        match self.unknown_secrets(store, deadline).await {
+            Ok(Ok(lacking)) => self.apply(&lacking),
+            Ok(Err(error)) => tracing::debug!(%error, "could not read which secrets keys name"),
             Err(Refused::Saturated | Refused::Open) => {}
         }
     }
 
-    async fn ask<S: KeyAdmin>(
+    async fn unknown_secrets<S: KeyAdmin>(
         &self,
         store: &Guarded<S>,
         deadline: Instant,
@@ -90,7 +90,7 @@ impl Secrets {
         Ok(place.run(async |store: &S| store.unknown_secrets(&self.known).await).await)
     }
 
-    fn take(&mut self, lacking: &[SecretUse]) {
+    fn apply(&mut self, lacking: &[SecretUse]) {
         let complete = lacking.is_empty();
         self.trust.set(complete);
         self.instance.doubt(Doubt::SecretUnknown, !complete);
@@ -100,28 +100,28 @@ impl Secrets {
             return;
         }
         if complete {
-            tracing::info!("the secret file has the secrets of all keys again");
+            tracing::info!("the secret file holds the secrets of all active keys again");
         } else {
-            let secrets = in_words(lacking);
+            let secrets = described(lacking);
             tracing::warn!(
                 %secrets,
-                "the store has active keys of secrets that are not in the secret file: a key whose \
-                 tag nobody can check is told UNAVAILABLE; give it the right file, add the secret \
-                 as a further line, or list it in `keys.retired_secrets`"
+                "the store has active keys of secrets that are not in the secret file; keys with an \
+                 unknown tag are answered UNAVAILABLE; configure the right file, add the secret as \
+                 a further line, or list it in `keys.retired_secrets`"
             );
         }
         self.lacking = named;
     }
 }
 
-/// The fingerprints, each with how many keys name it.
-pub(super) fn in_words(lacking: &[SecretUse]) -> String {
+/// The fingerprints, each with its number of keys.
+pub(super) fn described(lacking: &[SecretUse]) -> String {
     let mut words = String::new();
     for SecretUse { secret, keys } in lacking {
         let separator = if words.is_empty() { "" } else { ", " };
         let more = if *keys < SecretUse::MANY { "" } else { " or more" };
         let noun = if *keys == 1 { "key" } else { "keys" };
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(words, "{separator}{secret} ({keys}{more} active {noun})");
     }
     words

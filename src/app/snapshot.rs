@@ -1,4 +1,4 @@
-//! The memory, filled from the snapshot where there is one.
+//! The memory, restored from a snapshot if there is one.
 
 use std::sync::Arc;
 
@@ -15,29 +15,29 @@ use crate::{
     time::Clock,
 };
 
-/// The memory, and what keeps it on disk.
+/// The memory and its persistence.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) memory: Arc<Memory>,
-    /// Where the feed goes on.
+    /// Where the feed resumes.
     pub(super) resume: Option<Position>,
     pub(super) journal: Journal,
     pub(super) writer: Option<Writer>,
 }
 
-/// What the memory and its keeping depend on.
+/// Dependencies of the memory and its persistence.
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) coverage: Arc<Coverage>,
     pub(super) suspicion: Arc<Suspicion>,
-    /// How far the feed has come.
+    /// The position of the feed.
     pub(super) position: watch::Receiver<Option<Position>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
 }
 
-/// Fills the memory from the snapshot. With none configured it is empty, and
-/// nothing is kept.
+/// Restores the memory from the snapshot. Without a snapshot path it is empty, and
+/// nothing is persisted.
 pub(super) async fn memory(config: &Config, ring: &KeyRing, parts: Parts) -> Kept {
     let Parts { coverage, suspicion, position, metrics, clock } = parts;
     let cache = config.cache;

@@ -13,14 +13,14 @@ const PREFIX: &str = "KEYSTEAD_";
 /// Names the configuration file; the command line reads it.
 const FILE_VARIABLE: &str = "KEYSTEAD_CONFIG";
 
-/// Whether a variable is for us.
+/// Whether a variable has our prefix.
 pub(super) fn is_ours(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
 }
 
-/// Reads variables that are for us.
+/// Reads variables that have our prefix.
 pub(super) fn read(variables: &[(OsString, OsString)], reading: &mut Reading) {
-    // A process has its variables in any order; its messages should not.
+    // The order of variables is arbitrary; that of messages should not be.
     let mut variables: Vec<_> = variables.iter().collect();
     variables.sort();
     for (name, value) in variables {
@@ -36,7 +36,7 @@ pub(super) fn read(variables: &[(OsString, OsString)], reading: &mut Reading) {
 
 fn set(setting: &'static Setting, name: &str, value: &OsStr, reading: &mut Reading) {
     match value.to_str() {
-        // A default in its place would hide that, say, a URL was left out.
+        // Falling back to the default would hide, say, a missing URL.
         Some("") => {
             let what = format!("`{}` is empty; unset it or give it a value", setting.key);
             reading.wrong(setting, Problem::at(name, what));
@@ -52,7 +52,7 @@ fn set(setting: &'static Setting, name: &str, value: &OsStr, reading: &mut Readi
 fn unknown(name: &str) -> Problem {
     let key = name.strip_prefix(PREFIX).unwrap_or(name);
     let key = key.to_ascii_lowercase().replace("__", ".");
-    // One underscore where two belong is the slip that is made most.
+    // The most frequent mistake is one underscore instead of two.
     let settings = Settings::all();
     let slip = settings.iter().find(|s| s.key.replace('.', "_") == key.replace('.', "_"));
     let nearest = slip.or_else(|| settings.nearest(&key));
@@ -60,11 +60,11 @@ fn unknown(name: &str) -> Problem {
     Problem::bare(format!("{name} is no setting{}", hint.unwrap_or_default()))
 }
 
-/// Whether Kubernetes has set a variable.
+/// Whether Kubernetes has set the variable.
 ///
-/// It tells every container about every Service of the namespace, in the form
-/// that Docker links once had. A Service `keystead`, or one whose name begins
-/// with `keystead-`, so gets variables that begin as ours do:
+/// Kubernetes describes every Service of the namespace to every container, in the form
+/// of Docker links. A Service `keystead`, or one whose name begins with `keystead-`,
+/// therefore sets variables with our prefix:
 ///
 /// ```text
 /// KEYSTEAD_SERVICE_HOST=10.0.0.11
@@ -75,7 +75,7 @@ fn unknown(name: &str) -> Problem {
 /// KEYSTEAD_PORT_50051_TCP_PROTO=tcp      and _PORT, _ADDR
 /// ```
 ///
-/// A name that ends in `_PORT` may also be a slip of the operator, such as
+/// A name that ends in `_PORT` may also be a mistake of the operator, such as
 /// `KEYSTEAD_LISTEN_PORT=50051`; only Kubernetes writes a URL there.
 fn is_from_kubernetes(name: &str, value: &str) -> bool {
     name.ends_with("_SERVICE_HOST")
@@ -86,7 +86,7 @@ fn is_from_kubernetes(name: &str, value: &str) -> bool {
         || name.match_indices("_PORT_").any(|(at, port)| is_port(&name[at + port.len()..]))
 }
 
-/// Whether this is what follows `_PORT_` in the variables of one port.
+/// Whether `rest` can follow `_PORT_` in the variables of one port.
 fn is_port(rest: &str) -> bool {
     let name = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     name.len() < rest.len() && ["_TCP", "_TCP_PROTO", "_TCP_PORT", "_TCP_ADDR"].contains(&name)

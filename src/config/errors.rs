@@ -1,24 +1,23 @@
-//! What is wrong with a configuration.
+//! Configuration errors.
 
 use std::{error::Error, fmt};
 
-/// One thing that is wrong: where, what, and what to do about it. `Display` is
-/// one line and holds no secret.
+/// One problem: its location, what is wrong, and the remedy. `Display` is one line and
+/// holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem(String);
 
-/// All that is wrong with a configuration, at least one thing. `Display` is one
-/// line for each.
+/// All problems of a configuration, at least one. `Display` writes one line for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<Problem>);
 
 impl Problem {
-    /// A problem that says itself where it is.
+    /// A problem that names its own location.
     pub(super) fn bare(what: impl Into<String>) -> Self {
         Self(what.into())
     }
 
-    /// A problem with a value, and where the value came from.
+    /// A problem with a value, and the source of that value.
     pub(super) fn at(origin: &str, what: impl fmt::Display) -> Self {
         Self(format!("{origin}: {what}"))
     }
@@ -26,7 +25,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Names of files and keys may hold anything, also the end of a line.
+        // Names of files and keys may contain any character, including line breaks.
         self.0.chars().try_for_each(|c| {
             if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") }
         })
@@ -42,7 +41,7 @@ impl ConfigErrors {
         if problems.is_empty() { Ok(()) } else { Err(Self(problems)) }
     }
 
-    /// The problems, in the order of the sources.
+    /// The problems, in the order of their sources.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
         self.0.iter()
     }

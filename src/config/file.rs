@@ -10,12 +10,11 @@ use super::{
     sources::Reading,
 };
 
-/// The longest file that is read, in bytes: a hundred times one with all
-/// settings and a comment for each.
+/// The longest file that is read, in bytes: a hundred times a file with all settings
+/// and a comment for each.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads a file. One that cannot be read is one problem, and leaves all
-/// settings doubtful.
+/// Reads a file. An unreadable file is one problem, and makes all settings doubtful.
 pub(super) fn read(path: &Path, reading: &mut Reading) {
     let name = path.display().to_string();
     match load(path) {
@@ -39,7 +38,7 @@ fn load(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
-/// Reads the text of a file, which messages call `name`.
+/// Parses the text of a file, which messages call `name`.
 pub(super) fn parse(text: &str, name: &str, reading: &mut Reading) {
     let (table, mut errors) = DeTable::parse_recoverable(text);
     let start = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
@@ -58,12 +57,12 @@ pub(super) fn parse(text: &str, name: &str, reading: &mut Reading) {
     }
 }
 
-/// The number of the line at a position, counted from 1.
+/// The line number of a byte position, counted from 1.
 fn line_of(text: &str, position: usize) -> usize {
     1 + text.bytes().take(position).filter(|byte| *byte == b'\n').count()
 }
 
-/// A way through all values of a file.
+/// A traversal of all values of a file.
 struct Walk<'a> {
     text: &'a str,
     name: &'a str,
@@ -71,7 +70,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Goes no deeper than the parser, which has a limit.
+    /// Its depth is bounded by the parser's own limit.
     fn table(&mut self, table: &DeTable<'_>, above: &str) {
         let settings = Settings::all();
         for (name, value) in table {
@@ -101,8 +100,8 @@ impl Walk<'_> {
     }
 }
 
-/// A dotted key. A part that TOML would write in quotes has them here too, so
-/// that `"store.url"` at the top is not taken for `url` in `[store]`.
+/// Joins a dotted key. Parts that TOML would quote are quoted, so that a top-level
+/// `"store.url"` is not mistaken for `url` in `[store]`.
 fn join(above: &str, name: &str) -> String {
     let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     let name = if !name.is_empty() && name.bytes().all(bare) {

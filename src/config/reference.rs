@@ -6,8 +6,7 @@ use super::settings::{Section, Setting, Settings};
 
 const INTRODUCTION: &str = include_str!("introduction.md");
 
-/// The page on the configuration: `docs/configuration.md`, which a test keeps
-/// equal to this.
+/// The reference page. A test keeps `docs/configuration.md` equal to it.
 #[must_use]
 pub fn reference() -> String {
     let mut page = INTRODUCTION.to_owned();
@@ -80,7 +79,7 @@ mod tests {
         for section in &Settings::all().sections {
             assert!(!section.description.is_empty(), "{}", section.key);
         }
-        // Links that only rustdoc understands.
+        // Intra-doc links work in rustdoc only.
         assert!(!Config::json_schema().contains("[`") && !reference().contains("[`"));
         for setting in Settings::all().iter() {
             assert!(!setting.description.is_empty(), "{}", setting.key);

@@ -1,4 +1,4 @@
-//! The list of all settings, made from the schema of the configuration.
+//! The list of all settings, derived from the schema of the configuration.
 
 use std::{fmt, ops::RangeInclusive, sync::LazyLock, time::Duration};
 
@@ -17,37 +17,37 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     Settings { sections }
 });
 
-/// The longest part of a wrong value that a message repeats, in characters.
+/// How much of an invalid value a message repeats, in characters.
 const MAX_SHOWN: usize = 80;
 
-/// All settings, in the order in which the structs declare them.
+/// All settings, in the order of declaration.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) sections: Vec<Section>,
 }
 
-/// Settings that belong together.
+/// A table of settings.
 #[derive(Debug)]
 pub(super) struct Section {
     /// For example `store.guard`.
     pub(super) key: String,
-    /// What it is about.
+    /// Its doc comment.
     pub(super) description: String,
-    /// Without those of sections within it.
+    /// Its settings, without those of nested sections.
     pub(super) settings: Vec<Setting>,
 }
 
-/// One value that may be set.
+/// One setting.
 #[derive(Debug)]
 pub(super) struct Setting {
     /// For example `store.guard.query_timeout`.
     pub(super) key: String,
-    /// What it means.
+    /// Its doc comment.
     pub(super) description: String,
-    /// As it is written in TOML; `None` if it is not set.
+    /// The default in TOML syntax; `None` if it is not set.
     pub(super) default: Option<String>,
     kind: Kind,
-    /// What is to be written, for a text.
+    /// For text: what to write.
     title: String,
     secret: bool,
 }
@@ -56,16 +56,16 @@ pub(super) struct Setting {
 enum Kind {
     Boolean,
     Integer(RangeInclusive<i64>),
-    /// With a fraction.
+    /// A number with a fraction.
     Number(RangeInclusive<f64>),
     Duration(RangeInclusive<Duration>),
     Choice(Vec<(String, String)>),
     Text,
-    /// Of texts.
+    /// A list of texts.
     List,
 }
 
-/// A value as a source gives it.
+/// A value as read from a source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Raw {
@@ -74,7 +74,7 @@ pub(super) enum Raw {
     Number(f64),
     Text(String),
     List(Vec<Self>),
-    /// What no setting can be, in the words of a message.
+    /// A value that no setting can have, as messages show it.
     Other(String),
 }
 
@@ -95,9 +95,8 @@ impl Settings {
         self.sections.iter().any(|section| section.key == key)
     }
 
-    /// The setting that someone who wrote `key` most likely meant: the one that
-    /// is most alike as a whole and in its last part, in the same section rather
-    /// than in another.
+    /// The setting that the author of `key` most likely meant: the most similar one, both
+    /// in whole and in its last part; one in the same section is preferred.
     pub(super) fn nearest(&self, key: &str) -> Option<&Setting> {
         const SAME_SECTION: f64 = 0.25;
         let alike = strsim::normalized_damerau_levenshtein;
@@ -117,7 +116,7 @@ impl Setting {
         format!("KEYSTEAD_{}", self.key.to_ascii_uppercase().replace('.', "__"))
     }
 
-    /// What may be written for it.
+    /// A description of valid values.
     pub(super) fn expected(&self) -> String {
         match &self.kind {
             Kind::Boolean => "`true` or `false`".to_owned(),
@@ -137,14 +136,14 @@ impl Setting {
         }
     }
 
-    /// The words that may be written, and what they mean, if it is a choice.
+    /// The allowed words and their meanings, if it is a choice.
     pub(super) fn choices(&self) -> &[(String, String)] {
         if let Kind::Choice(words) = &self.kind { words } else { &[] }
     }
 
-    /// Reads a text from a source that has nothing but texts. One that cannot be
-    /// read stays a text, which [`Setting::judge`] then refuses. A list has commas
-    /// between its items, with or without spaces around them.
+    /// Parses text from a source that has only text. Text that cannot be parsed stays
+    /// text, which [`Setting::judge`] refuses. List items are separated by commas, with
+    /// optional spaces.
     pub(super) fn read(&self, text: &str) -> Raw {
         let read = match self.kind {
             Kind::Boolean => text.parse().ok().map(Raw::Boolean),
@@ -159,7 +158,7 @@ impl Setting {
         read.unwrap_or_else(|| Raw::Text(text.to_owned()))
     }
 
-    /// Says what is wrong with a value, and what to write instead.
+    /// Checks a value. The error names the problem and the remedy.
     pub(super) fn judge(&self, value: &Raw) -> Result<(), String> {
         let (key, expected) = (&self.key, self.expected());
         let shown = if self.secret { "wrong".to_owned() } else { value.to_string() };
@@ -177,13 +176,13 @@ impl Setting {
 }
 
 impl Kind {
-    /// Whether a value has the right type and is within its bounds. Whether a
-    /// text can be read is left to the type of the setting.
+    /// Whether a value has the right type and is within bounds. The type of the setting
+    /// parses texts.
     fn fits(&self, value: &Raw) -> bool {
         match (self, value) {
             (Self::Integer(range), Raw::Integer(number)) => range.contains(number),
             (Self::Number(range), Raw::Number(number)) => range.contains(number),
-            // Within bounds that a person would write, every whole number is exact.
+            // Within realistic bounds, every whole number is exact.
             (Self::Number(range), Raw::Integer(number)) => {
                 i32::try_from(*number).is_ok_and(|number| range.contains(&f64::from(number)))
             }
@@ -219,7 +218,7 @@ impl fmt::Display for Raw {
     }
 }
 
-/// Adds the section that `object` describes, and the sections within it.
+/// Adds the section that `object` describes, and its nested sections.
 fn collect(root: &Value, object: &Value, key: String, sections: &mut Vec<Section>) {
     let mut settings = Vec::new();
     let mut within = Vec::new();
@@ -238,12 +237,12 @@ fn collect(root: &Value, object: &Value, key: String, sections: &mut Vec<Section
     sections.append(&mut within);
 }
 
-/// A key as its section and its name.
+/// Splits a key into section and name.
 fn parted(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
-/// What a property refers to, or the property itself.
+/// Resolves the reference of a property; without one, returns the property itself.
 fn definition<'a>(root: &'a Value, property: &'a Value) -> &'a Value {
     let reference = property["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
     reference.and_then(|pointer| root.pointer(pointer)).unwrap_or(property)
@@ -285,7 +284,7 @@ impl Setting {
     }
 }
 
-/// A default as it is written in TOML.
+/// A default in TOML syntax.
 fn written(value: &Value) -> String {
     match value {
         Value::Array(items) => {

@@ -1,4 +1,4 @@
-//! Where values come from.
+//! The sources of settings.
 
 use std::{
     collections::BTreeSet,
@@ -11,8 +11,8 @@ use super::{
     settings::{Raw, Setting, Settings},
 };
 
-/// Where the configuration comes from: a file, the environment and flags, each
-/// of which may be missing. Has no `Debug`, as a value may be a secret.
+/// The sources of a configuration: a file, the environment and flags, each optional.
+/// Has no `Debug`, as a value may be a secret.
 #[derive(Clone, Default)]
 pub struct Sources {
     file: Option<PathBuf>,
@@ -20,13 +20,13 @@ pub struct Sources {
     overrides: Vec<(String, String)>,
 }
 
-/// What the sources say.
+/// What was read from the sources.
 pub(super) struct Reading {
-    /// Every value that is right taken alone, the one that wins last.
+    /// Every value that is valid on its own, in order of increasing precedence.
     pub(super) given: Vec<Given>,
-    /// All that is wrong.
+    /// All problems.
     pub(super) problems: Vec<Problem>,
-    /// Which settings the sources say more about than could be read.
+    /// The settings whose values are not fully known.
     pub(super) doubtful: Doubtful,
 }
 
@@ -36,8 +36,8 @@ pub(super) struct Given {
     pub(super) value: Raw,
 }
 
-/// The settings whose values are not known, because a source that sets them, or
-/// may set them, could not be read.
+/// The settings whose values are unknown, because a source that sets them, or may set
+/// them, could not be read.
 #[derive(Debug, Default)]
 pub(super) struct Doubtful {
     /// All of them.
@@ -54,8 +54,8 @@ impl Sources {
         self
     }
 
-    /// Adds environment variables, of which those count that begin with
-    /// `KEYSTEAD_`.
+    /// Adds environment variables; those that do not begin with `KEYSTEAD_` are
+    /// ignored.
     #[must_use]
     pub fn with_environment<N, V>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self
     where
@@ -74,8 +74,8 @@ impl Sources {
         self.with_environment(std::env::vars_os())
     }
 
-    /// Adds a value that was given as a flag, under its dotted key, for example
-    /// `store.url`. Of several for the same key the last wins.
+    /// Adds a value that was given as a flag, by its dotted key, for example `store.url`.
+    /// The last value of a key wins.
     #[must_use]
     pub fn with_override(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.overrides.push((key.into(), value.into()));
@@ -109,7 +109,7 @@ impl Reading {
         Self { given: Vec::new(), problems: Vec::new(), doubtful }
     }
 
-    /// Takes a value, if it is right.
+    /// Takes a value if it is valid.
     pub(super) fn value(&mut self, setting: &'static Setting, value: Raw, origin: &str) {
         match setting.judge(&value) {
             Ok(()) => self.given.push(Given { setting, value }),
@@ -117,13 +117,13 @@ impl Reading {
         }
     }
 
-    /// Notes that the value of a setting cannot be used.
+    /// Records that the value of a setting cannot be used.
     pub(super) fn wrong(&mut self, setting: &'static Setting, problem: Problem) {
         self.doubtful.keys.insert(&setting.key);
         self.problems.push(problem);
     }
 
-    /// Notes that there is no setting of that name.
+    /// Records that there is no setting of that name.
     pub(super) fn unknown(&mut self, key: &str, origin: &str) {
         let nearest = Settings::all().nearest(key);
         let hint = nearest.map(|near| format!("; did you mean `{}`?", near.key));

@@ -23,9 +23,9 @@ fn environment(variables: &[(&str, &str)]) -> Sources {
     Sources::default().with_environment(variables.iter().copied())
 }
 
-/// One line for each problem; the directory of the file is left out.
+/// One line for each problem, without the directory of the file.
 fn problems(sources: &Sources) -> Vec<String> {
-    let errors = Config::load(sources).expect_err("there should be problems").to_string();
+    let errors = Config::load(sources).expect_err("the configuration is invalid").to_string();
     errors.lines().map(|line| line.split("/k.toml").last().unwrap().trim().to_owned()).collect()
 }
 
@@ -69,7 +69,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 fn every_setting_can_be_set_from_every_source() {
     for setting in Settings::all().iter() {
         let key = &setting.key;
-        // What has no default is a name, a length of time, or an address.
+        // Settings without a default are names, durations, or addresses.
         let example = match key.as_str() {
             "store.guard.breaker.slow_call" => "\"50ms\"",
             "grpc.workers" => "4",
@@ -77,7 +77,7 @@ fn every_setting_can_be_set_from_every_source() {
             "listen.control" | "listen.forward_auth" => "\"127.0.0.1:50052\"",
             _ => "\"name\"",
         };
-        // A list that is empty by default cannot be set to nothing.
+        // The environment cannot set a list to empty.
         let default = setting.default.clone().filter(|default| default != "[]");
         let value = default.unwrap_or_else(|| example.to_owned());
         let text = if value.starts_with('[') {

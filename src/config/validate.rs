@@ -1,16 +1,16 @@
-//! What must hold of settings beyond their types and bounds.
+//! Constraints on settings beyond their types and bounds.
 
 use std::net::SocketAddr;
 
 use super::{Config, Problem, sources::Doubtful};
 use crate::store::{StoreUrl, postgres::Relation};
 
-/// Something that must hold.
+/// A constraint.
 struct Rule {
-    /// The settings that it is about. It is not asked where one of them could
-    /// not be read, as the message would then speak of a default.
+    /// The settings it involves. It is skipped if one of them could not be read, as the
+    /// message would then be about a default.
     keys: &'static [&'static str],
-    /// What is wrong and what to do about it, if it does not hold.
+    /// The problem and its remedy, if the constraint is violated.
     problem: fn(&Config) -> Option<String>,
 }
 
@@ -37,13 +37,13 @@ const RULES: [Rule; 14] = [
     Rule { keys: &["log.filter"], problem: filter_cannot_be_read },
 ];
 
-/// What is wrong with one setting, the others left aside.
+/// The problem with one setting, regardless of the others.
 pub(super) fn alone(key: &str, config: &Config) -> Option<String> {
     let mut rules = RULES.iter().filter(|rule| rule.keys == [key]);
     rules.find_map(|rule| (rule.problem)(config))
 }
 
-/// What is wrong between settings.
+/// The problems between settings.
 pub(super) fn across(config: &Config, doubtful: &Doubtful) -> Vec<Problem> {
     let known = |key: &&str| !doubtful.all && !doubtful.keys.contains(key);
     RULES

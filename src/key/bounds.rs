@@ -1,6 +1,5 @@
-//! How much a key may carry, and what a network in it may look like. The one
-//! place for these bounds: the command line, an import and a request obey them
-//! all.
+//! The limits of what a key may carry, and the form of its networks. The command line,
+//! imports and requests all use these limits.
 
 use std::net::IpAddr;
 
@@ -9,111 +8,110 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use super::Rights;
 
-/// The longest principal, name, scope or audience, in bytes, in a key and in a
-/// request.
+/// The longest principal, name, scope or audience of a key or a request, in bytes.
 ///
-/// Enough for a URL, a SPIFFE ID of the usual length or an e-mail address (254
-/// bytes at most, RFC 5321), and short enough that any of them fits a header.
+/// Fits a URL, a SPIFFE ID of usual length or an e-mail address (254 bytes at most,
+/// RFC 5321), and is short enough for any header.
 pub const MAX_NAME_BYTES: usize = 256;
 
-/// The most scopes that one request may need. A request that needs more than
-/// this many rights at once is a mistake.
+/// The maximum number of scopes that one request may require. A request that requires
+/// more is a mistake.
 pub const MAX_REQUIRED_SCOPES: usize = 64;
 
-/// The most scopes, networks or audiences of one key, of each. Every check of
-/// the key compares against all of them, and every answer carries the scopes.
+/// The maximum number of scopes, of networks and of audiences of one key. Every check
+/// compares against all of them, and every response carries the scopes.
 pub const MAX_ENTRIES: usize = 256;
 
-/// The most pairs of metadata. Every answer carries them: with the two bounds
-/// below at most 36 KiB.
+/// The maximum number of metadata pairs. Every response carries them: with the two
+/// limits below at most 36 KiB.
 pub const MAX_METADATA_PAIRS: usize = 32;
 
-/// The longest name of a piece of metadata, in bytes.
+/// The longest metadata name, in bytes.
 pub const MAX_METADATA_NAME_BYTES: usize = 128;
 
-/// The longest value of a piece of metadata, in bytes.
+/// The longest metadata value, in bytes.
 pub const MAX_METADATA_VALUE_BYTES: usize = 1024;
 
-/// Rights that no key may have: what is wrong, and the remedy.
+/// Rights that no key may have. `Display` names the problem and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RightsError {
-    /// Nothing is there where something must be.
+    /// A required field is empty.
     #[error("{what} is empty; write 1 to {max} bytes")]
     Empty {
-        /// Of what.
+        /// The field.
         what: &'static str,
-        /// How long it may be.
+        /// The maximum length in bytes.
         max: usize,
     },
-    /// Longer than it may be.
+    /// A field is too long.
     #[error("{what} is {bytes} bytes long; {max} are allowed, so shorten it")]
     TooLong {
-        /// Of what.
+        /// The field.
         what: &'static str,
-        /// How long it is.
+        /// Its length in bytes.
         bytes: usize,
-        /// How long it may be.
+        /// The maximum length in bytes.
         max: usize,
     },
-    /// A name with white space in it.
+    /// A name contains white space.
     #[error("{what} {name:?} has white space in it; give each one by itself")]
     WhiteSpace {
-        /// Of what.
+        /// The field.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// Several names in one.
+    /// A name contains a comma, so it is probably a list.
     #[error("{what} {name:?} has a comma in it; give each one by itself")]
     Comma {
-        /// Of what.
+        /// The field.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// A character that is not seen, or has others seen elsewhere: what is read is not
-    /// what is compared.
+    /// A character is invisible or changes how others are displayed, so that the text
+    /// read differs from the text compared.
     #[error("{what} has the invisible character U+{code:04X} in it; remove it", code = u32::from(*.character))]
     Invisible {
-        /// Of what.
+        /// The field.
         what: &'static str,
         /// The character.
         character: char,
     },
-    /// More than there may be.
+    /// A list has too many entries.
     #[error("there are {count} {what}; {max} are allowed, so spread them over several keys")]
     TooMany {
-        /// Of what.
+        /// The list.
         what: &'static str,
-        /// How many there are.
+        /// Its number of entries.
         count: usize,
-        /// How many there may be.
+        /// The maximum number of entries.
         max: usize,
     },
-    /// It ends before it begins.
+    /// The key expires before it becomes valid.
     #[error("it expires before it becomes valid; let `not_before` be the earlier of the two")]
     NeverValid,
 }
 
-/// A text that is no network.
+/// The text is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// Not an address with a length of its prefix.
+    /// It is neither an address nor an address with a prefix length.
     #[error("{0:?} is no network; write one such as 10.0.0.0/8 or 2001:db8::/32")]
     NotANetwork(String),
-    /// Bits are set beyond the prefix, so that one of the two is a slip.
+    /// Bits are set beyond the prefix, so either the address or the length is wrong.
     #[error(
         "{given} has bits set beyond its prefix; did you mean {given_meant}, or {host} alone?",
         given_meant = .given.trunc(), host = .given.addr()
     )]
     HostBits {
-        /// What was given.
+        /// The network as written.
         given: IpNet,
     },
 }
 
-/// Reads a network, or one address, as a network that a client's address is
-/// compared with: an IPv4-mapped one is its IPv4 network.
+/// Parses a network or a single address into the form that client addresses are
+/// compared with: IPv4-mapped networks become IPv4 networks.
 pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     let network = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
         (Ok(network), _) => network,
@@ -130,22 +128,22 @@ pub fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
     }
 }
 
-/// Reads a network as somebody else has stored it, with plain SQL or in a table
-/// that was brought along, as [`parse_network`] would have it: an IPv4-mapped one
-/// is its IPv4 network, an address is a network of one, and bits beyond the
-/// prefix do not count. `None` when it is no network.
+/// Parses a network that others stored, with plain SQL or in an existing table, into
+/// the form of [`parse_network`]: an IPv4-mapped network becomes an IPv4 network, an
+/// address a network of one; bits beyond the prefix are ignored. `None` if it is not a
+/// network.
 #[must_use]
 pub fn stored_network(text: &str) -> Option<IpNet> {
     let network = text.parse().or_else(|_| text.parse().map(|address: IpAddr| address.into()));
     network.ok().map(|network| unmapped(network).trunc())
 }
 
-/// How much of a text that is no network is repeated, in characters: the
-/// longest network has 49.
+/// How much of an invalid network an error repeats, in characters: the longest
+/// network has 49.
 const MAX_SHOWN: usize = 64;
 
 fn unmapped(network: IpNet) -> IpNet {
-    /// The length of `::ffff:0:0`.
+    /// The prefix length of `::ffff:0:0`.
     const MAPPED: u8 = 96;
     let IpNet::V6(v6) = network else {
         return network;
@@ -157,7 +155,7 @@ fn unmapped(network: IpNet) -> IpNet {
 }
 
 impl Rights {
-    /// Whether a key may have these rights. Says the first thing that is wrong.
+    /// Checks whether a key may have these rights. Returns the first problem.
     pub fn check(&self) -> Result<(), RightsError> {
         named("the principal", &self.principal)?;
         text("the name", &self.name, MAX_NAME_BYTES)?;
@@ -178,13 +176,13 @@ impl Rights {
     }
 }
 
-/// A name that must be there.
+/// Checks a required name.
 fn named(what: &'static str, name: &str) -> Result<(), RightsError> {
     filled(what, name, MAX_NAME_BYTES)?;
     text(what, name, MAX_NAME_BYTES)
 }
 
-/// A name that is compared as a whole, and listed with a space between.
+/// Checks a name that is compared as a whole and listed separated by spaces.
 fn word(what: &'static str, name: &str) -> Result<(), RightsError> {
     named(what, name)?;
     if name.contains(char::is_whitespace) {
@@ -210,8 +208,8 @@ fn text(what: &'static str, value: &str, max: usize) -> Result<(), RightsError> 
     }
 }
 
-/// Control characters, and those that lay out or join others, among them all that turn
-/// the direction of a text.
+/// Control characters, and formatting characters, which include all that change text
+/// direction.
 fn is_invisible(character: char) -> bool {
     use GeneralCategory::{Control, Format, LineSeparator, ParagraphSeparator};
     matches!(character.general_category(), Control | Format | LineSeparator | ParagraphSeparator)

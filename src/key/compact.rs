@@ -1,5 +1,4 @@
-//! A key as it is held in memory: what decides about it and what is told of it,
-//! in few bytes.
+//! The in-memory representation of a key: what decisions and responses need, in few bytes.
 
 mod encoding;
 mod profile;
@@ -24,13 +23,11 @@ use crate::{
 
 /// A key as it is held in memory. Clones share it.
 ///
-/// It has what a decision rests on and what is handed to callers; not its name,
-/// hint, secret or when it was created. Times are exact to the microsecond, as
-/// those in stores are.
+/// Holds what decisions and responses need; it drops the name, hint, secret and
+/// creation time. Times are exact to the microsecond, as in the stores.
 ///
-/// What is its own is in one allocation: numbers, and behind them the times that
-/// it has, its id and its principal. What it has in common with others is in its
-/// [`Profile`].
+/// The fields of one key are in one allocation: the numbers, followed by its times,
+/// id and principal. Fields that many keys share are in its [`Profile`].
 #[derive(Clone)]
 pub struct CompactKey(ThinArc<Own, u8>);
 
@@ -38,33 +35,33 @@ struct Own {
     profile: Profile,
     revision: Revision,
     marks: Marks,
-    /// Seconds since the epoch, of which the upper bits are cut off; 0 is never.
+    /// Seconds since the epoch, truncated to 32 bits; 0 means never.
     used_at: AtomicU32,
     shape: Shape,
 }
 
-/// What is behind the numbers, and the one number that is not larger.
+/// Layout of the trailing bytes, and the state, which costs no extra space here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Shape {
     state: State,
-    /// Whether there is a time before which it is not yet valid.
+    /// Whether `not_before` is present.
     starts: bool,
-    /// Whether there is one from which on it is no longer valid.
+    /// Whether `expires_at` is present.
     ends: bool,
-    /// How many bytes its id has: 128 at most, as every [`KeyId`].
+    /// Length of the id in bytes: at most 128, as for every [`KeyId`].
     id_len: u8,
 }
 
-/// What has come up since a record was taken into memory. Kept here, as a place of
-/// its own would cost every key more than the marks themselves.
+/// What happened to a record since it entered memory. Stored in the record: a
+/// separate allocation would cost every key more than the marks themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
-    /// When a hit last asked for a refresh.
+    /// When a hit last requested a refresh.
     pub(crate) asked_at: CoarseInstant,
-    /// Since when the store says that there is no such row, which is not believed
-    /// yet.
+    /// When the store first reported the row as missing, while that is not yet
+    /// believed.
     pub(crate) missing_since: CoarseInstant,
-    /// When the store last said so.
+    /// When the store last reported it as missing.
     pub(crate) missed_at: CoarseInstant,
 }
 
@@ -73,7 +70,7 @@ impl CompactKey {
         Self(ThinArc::from_header_and_slice(own, behind))
     }
 
-    /// The same with another profile of the same content, which more keys share.
+    /// Replaces the profile by an equal one that more keys share.
     pub(crate) fn with_profile(self, profile: Profile) -> Self {
         if self.profile().is(&profile) {
             return self;
@@ -82,118 +79,118 @@ impl CompactKey {
         Self::of(own, &self.0.slice)
     }
 
-    /// The same, but revoked.
+    /// A copy in state `Revoked`.
     pub(crate) fn revoked(&self) -> Self {
         let Own { profile, revision, shape, .. } = self.own();
         let shape = Shape { state: State::Revoked, ..*shape };
         Self::of(Own::new(profile.clone(), *revision, self.used_at(), shape), &self.0.slice)
     }
 
-    /// Its public name.
+    /// Its public id.
     #[must_use]
     pub fn id(&self) -> &str {
         let (id, _) = self.texts();
         text(id)
     }
 
-    /// Its public name, as others keep it.
+    /// Its public id as an owned [`KeyId`].
     #[must_use]
     pub fn key_id(&self) -> KeyId {
         KeyId::of_known(self.id())
     }
 
-    /// Whose key it is.
+    /// The owner of the key.
     #[must_use]
     pub fn principal(&self) -> &str {
         let (_, principal) = self.texts();
         text(principal)
     }
 
-    /// Whether it may be used.
+    /// Whether the owner allows its use.
     #[must_use]
     pub fn state(&self) -> State {
         self.own().shape.state
     }
 
-    /// Before this instant it is not yet valid.
+    /// The key is not valid before this instant.
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {
         self.own().shape.starts.then(|| self.time(0))
     }
 
-    /// From this instant on it is no longer valid.
+    /// The key is not valid from this instant on.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
         let before = usize::from(self.own().shape.starts);
         self.own().shape.ends.then(|| self.time(before))
     }
 
-    /// The number of its last change.
+    /// The revision of its last change.
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.own().revision
     }
 
-    /// What it has in common with other keys.
+    /// The fields that it shares with other keys.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.own().profile
     }
 
-    /// What it may do.
+    /// The scopes that it was granted.
     #[must_use]
     pub fn scopes(&self) -> Texts<'_> {
         self.profile().scopes()
     }
 
-    /// Whether it was granted a scope. Compared as a whole.
+    /// Whether it was granted `scope`. Compares whole strings.
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
         self.profile().has_scope(scope)
     }
 
-    /// From where it may be used; none means from anywhere.
+    /// The client networks that may use it; empty means any.
     #[must_use]
     pub fn networks(&self) -> Networks<'_> {
         self.profile().networks()
     }
 
-    /// For which services it may be used; none means for any.
+    /// The services that may accept it; empty means any.
     #[must_use]
     pub fn audiences(&self) -> Texts<'_> {
         self.profile().audiences()
     }
 
-    /// What is handed to the caller with every answer, names in order.
+    /// Metadata returned with every valid check, ordered by name.
     #[must_use]
     pub fn metadata(&self) -> Pairs<'_> {
         self.profile().metadata()
     }
 
-    /// Notes a use. True when the last use that was noted is at least `every`
-    /// ago, to a second, so that of many uses one in that time is worth storing.
+    /// Records a use. Returns true if the last recorded use is at least `every` ago,
+    /// to the second, so that the caller stores at most one use in that time.
     #[must_use]
     pub fn note_use(&self, now: Timestamp, every: Duration) -> bool {
         let used_at = &self.own().used_at;
         let (last, now) = (used_at.load(Ordering::Relaxed), seconds(now));
-        // In half of the 136 years after which the seconds begin anew.
+        // The difference is signed: the 32-bit seconds wrap every 136 years.
         let since = i64::from(now.wrapping_sub(last).cast_signed());
         let due = last == NEVER || since >= i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
         due && used_at.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// When its use was last noted, for whoever keeps that: 0 is never.
+    /// When a use was last recorded, for persistence: 0 means never.
     pub(crate) fn used_at(&self) -> u32 {
         self.own().used_at.load(Ordering::Relaxed)
     }
 
-    /// What has come up since it was taken into memory.
+    /// What happened since the record entered memory.
     pub(crate) fn marks(&self) -> &Marks {
         &self.own().marks
     }
 
-    /// How many bytes it takes at most, its profile included although that may be
-    /// shared, once for itself and once as each surface prepares it.
+    /// Upper bound of its memory in bytes. Counts its profile, even where it is shared,
+    /// once for itself and once for each surface that prepares a response from it.
     pub(crate) fn bytes(&self) -> usize {
         let own = size_of::<Own>() + self.0.slice.len();
         own + self.profile().packed().len() * (1 + PreparedFor::ALL.len())
@@ -229,14 +226,13 @@ impl Shape {
 
 const NEVER: u32 = 0;
 
-/// What is put in is text, and nothing takes it apart elsewhere than it was put
-/// together.
+/// The bytes were built from strings and are split at the same boundaries.
 fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap_or_default()
 }
 
-/// The end of all time, which stands in stores for what lies behind it, has a
-/// fraction that microseconds round up.
+/// `Timestamp::MAX` stands for later times in stores; rounding its fraction to
+/// microseconds would exceed it.
 fn from_micros(micros: i64) -> Option<Timestamp> {
     if micros == Timestamp::MAX.as_microsecond() {
         return Some(Timestamp::MAX);
@@ -244,7 +240,7 @@ fn from_micros(micros: i64) -> Option<Timestamp> {
     Timestamp::from_microsecond(micros).ok()
 }
 
-/// One second in 136 years is moved by one, to tell it from never.
+/// Shifts one second in 136 years by one, to keep 0 for "never".
 fn seconds(at: Timestamp) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they begin anew")]
     let seconds = at.as_second() as u32;
@@ -271,8 +267,7 @@ impl From<&KeyRecord> for CompactKey {
     }
 }
 
-/// Two are the same when all that the store said of them is, save when they were
-/// used.
+/// Compares everything that the store said of them, except when they were used.
 impl PartialEq for CompactKey {
     fn eq(&self, other: &Self) -> bool {
         let said = |known: &Self| (known.revision(), known.own().shape);
@@ -284,7 +279,7 @@ impl PartialEq for CompactKey {
 
 impl Eq for CompactKey {}
 
-/// Names it alone.
+/// Shows the id alone.
 impl fmt::Debug for CompactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (id, revision, state) = (self.id(), self.revision(), self.state());

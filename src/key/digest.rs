@@ -5,15 +5,15 @@ use std::{fmt, hash};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What is kept of a key: HMAC-SHA-256 under a secret for a key minted here,
+/// What is stored of a key: HMAC-SHA-256 under a secret for a key minted here,
 /// SHA-256 for an imported one.
 ///
-/// Compared in constant time. `Debug` shows the first four bytes only: enough
-/// to tell two apart in a log, not enough to look one up.
+/// Equality is constant-time. `Debug` shows the first four bytes only: enough to
+/// tell two apart in a log, not enough to look one up.
 #[derive(Clone, Copy, Eq)]
 pub struct Digest([u8; Self::LEN]);
 
-/// Bytes that are no digest.
+/// The input is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is 32 bytes, written as 64 hex digits")]
 pub struct DigestError;
@@ -22,7 +22,7 @@ impl Digest {
     /// The length of a digest in bytes.
     pub const LEN: usize = 32;
 
-    /// Takes bytes as they are.
+    /// Wraps the given bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
@@ -47,7 +47,7 @@ impl Digest {
         hex::encode(self.0)
     }
 
-    /// The bytes as they are.
+    /// The raw bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0

@@ -1,11 +1,11 @@
-//! The name of a secret.
+//! The public identifier of a secret.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Says which secret a key was minted with: the first 8 bytes of a keyed hash
-/// of a fixed text, so that it tells nothing of the secret.
+/// Identifies the secret that minted a key: the first 8 bytes of a keyed hash of a
+/// fixed text, which reveals nothing of the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Fingerprint([u8; 8]);
@@ -14,13 +14,13 @@ impl Fingerprint {
     /// Its length in bytes.
     pub const LEN: usize = 8;
 
-    /// Takes bytes as they are.
+    /// Wraps the given bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes as they are.
+    /// The raw bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
@@ -43,7 +43,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// A text that is no fingerprint.
+/// The text is not a fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint is 16 hex digits, as `keystead keys list` shows them")]
 pub struct FingerprintError;

@@ -1,24 +1,24 @@
-//! The form of a key: its prefix, its environment and the base62 in it.
+//! The form of a key: prefix, environment and base62 digits.
 
 use std::{fmt, ops::Range, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The digits of base62, in the order of their value.
+/// The base62 digits, by value.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// How many random base62 digits a key has: 32 × log2(62) = 190 bits.
+/// The number of random base62 digits of a key: 32 × log2(62) = 190 bits.
 pub(super) const RANDOM_LEN: usize = 32;
 
-/// How many base62 digits the tag has. 62^8 > 2^47, so that 47 bits fit.
+/// The number of base62 digits of a tag. 62^8 > 2^47, so 47 bits fit.
 pub(super) const TAG_LEN: usize = 8;
 
-/// How many bits of the keyed hash the tag holds.
+/// The number of bits of the keyed hash that the tag holds.
 const TAG_BITS: u32 = 47;
 
-/// The first part of every key of an installation, `ks` by default. It lets a
-/// secret scanner recognise a leaked key.
+/// The first part of every key of an installation, `ks` by default. Secret scanners
+/// recognise leaked keys by it.
 ///
 /// 1 to 16 lower-case letters and digits, beginning with a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,7 +26,7 @@ const TAG_BITS: u32 = 47;
 #[schemars(title = "a prefix such as `ks`", extend("pattern" = "^[a-z][a-z0-9]{0,15}$"))]
 pub struct Prefix(String);
 
-/// A prefix that could not be told from the rest of a key.
+/// A prefix that would be ambiguous in a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a key prefix is 1 to 16 lower-case letters and digits and begins with a letter")]
 pub struct PrefixError;
@@ -75,8 +75,8 @@ impl TryFrom<String> for Prefix {
     }
 }
 
-/// Which of the two environments a key is for. Part of the key's text, so that
-/// a test key is never mistaken for a live one; the service treats both alike.
+/// The environment of a key. It is part of the key's text, so that a test key is never
+/// mistaken for a live one; the service treats both alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Environment {
     /// Written `live`.
@@ -103,19 +103,19 @@ impl fmt::Display for Environment {
     }
 }
 
-/// What a credential looks like, before any secret has been asked.
+/// The syntactic form of a credential, before its tag is verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shape<'a> {
     /// It has our form: everything before the tag, and the tag.
     Ours { body: &'a [u8], tag: &'a [u8] },
-    /// It begins with our prefix and `_`, but the rest is not of our form.
+    /// It begins with our prefix and `_`, but the rest does not have our form.
     Broken,
-    /// It does not claim to be ours.
+    /// It does not begin with our prefix.
     Foreign,
 }
 
 impl Shape<'_> {
-    /// Reads any bytes at all.
+    /// Classifies any bytes.
     pub(super) fn of<'a>(credential: &'a [u8], prefix: &Prefix) -> Shape<'a> {
         let Some(rest) = credential
             .strip_prefix(prefix.as_str().as_bytes())
@@ -135,8 +135,7 @@ impl Shape<'_> {
     }
 }
 
-/// Writes the first 47 bits of a keyed hash as base62, most significant digit
-/// first.
+/// Encodes the first 47 bits of a keyed hash as base62, most significant digit first.
 pub(super) fn tag_digits(hash: &[u8; 32]) -> [u8; TAG_LEN] {
     let head: [u8; 8] = std::array::from_fn(|i| hash[i]);
     let mut rest = u64::from_be_bytes(head) >> (u64::BITS - TAG_BITS);
@@ -148,15 +147,15 @@ pub(super) fn tag_digits(hash: &[u8; 32]) -> [u8; TAG_LEN] {
     digits
 }
 
-/// Draws base62 digits without bias, by rejection.
+/// Draws unbiased base62 digits by rejection sampling.
 ///
-/// `fill` gives random bytes; its error is passed on.
+/// `fill` provides random bytes; its error is returned.
 pub(super) fn random_digits<E>(
     count: usize,
     mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
 ) -> Result<String, E> {
-    // The largest multiple of 62 that fits a byte; bytes from here on would
-    // favour the first digits.
+    // The largest multiple of 62 that fits a byte; larger bytes would favour the
+    // first digits.
     const UNBIASED: Range<u8> = 0..248;
 
     let mut digits = String::with_capacity(count);

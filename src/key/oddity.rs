@@ -1,45 +1,44 @@
-//! What is odd about a credential that is refused, for people: most are a slip of whoever
-//! pasted them.
+//! Hints for people about a refused credential: most are mistakes made while pasting it.
 
 use super::{
     MAX_CREDENTIAL_BYTES, Prefix,
     form::{self, Shape},
 };
 
-/// What is odd about what was presented as a key. It tells nothing of its bytes, and is
-/// no evidence.
+/// A likely mistake in a presented credential. Reveals none of its bytes, and is no
+/// evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oddity {
     /// It has our form and a wrong tag.
     Letter,
-    /// A header has a key and no scheme before it.
+    /// The header holds a key without a scheme.
     NoScheme,
-    /// There are several.
+    /// There are several credentials.
     Several,
     /// It begins with a scheme.
     Scheme,
-    /// There is white space before or behind it.
+    /// There is white space before or after it.
     Surrounded,
-    /// There is white space in it.
+    /// There is white space inside it.
     WhiteSpace,
-    /// It has a byte that is no visible ASCII.
+    /// It has a byte outside visible ASCII.
     NotVisible,
-    /// There are quotation marks around it.
+    /// It is in quotation marks.
     Quoted,
     /// It is longer than any key.
     Long,
-    /// It begins with our prefix in letters of another case.
+    /// It begins with our prefix in another case.
     Case,
-    /// It begins with our prefix and is not of our form.
+    /// It begins with our prefix and does not have our form.
     Form,
-    /// It begins with our prefix and is shorter than a key of ours.
+    /// It begins with our prefix and is shorter than our keys.
     Cut,
-    /// It begins as what others give out.
+    /// It begins like a credential of another product.
     Elsewhere,
 }
 
-/// How keys and tokens begin that others give out: Stripe, `OpenAI`, `GitHub`, `GitLab`, Slack,
-/// Google, AWS, and any JSON Web Token.
+/// Prefixes of keys and tokens of other products: Stripe, `OpenAI`, `GitHub`, `GitLab`,
+/// Slack, Google, AWS, and any JSON Web Token.
 const ELSEWHERE: [&[u8]; 13] = [
     b"sk_live_",
     b"sk_test_",
@@ -57,7 +56,7 @@ const ELSEWHERE: [&[u8]; 13] = [
 ];
 
 impl Oddity {
-    /// Every one.
+    /// All variants.
     pub const ALL: [Self; 13] = [
         Self::Letter,
         Self::NoScheme,
@@ -74,8 +73,7 @@ impl Oddity {
         Self::Elsewhere,
     ];
 
-    /// The first thing that is odd about a credential; `None` about one that may well be
-    /// a key that was imported.
+    /// The first mistake found in a credential; `None` if it may well be an imported key.
     #[must_use]
     pub fn of(presented: &[u8], prefix: &Prefix) -> Option<Self> {
         if presented.len() > MAX_CREDENTIAL_BYTES {
@@ -126,7 +124,7 @@ impl Oddity {
         is_elsewhere.then_some(Self::Elsewhere)
     }
 
-    /// What is odd, and the remedy. Printable ASCII.
+    /// The mistake and its remedy. Printable ASCII.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

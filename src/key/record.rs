@@ -1,4 +1,4 @@
-//! What is kept of a key.
+//! What is stored of a key.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::{Digest, Fingerprint, Minted, form};
 
-/// The public name of a key: `key_` and 22 random base62 digits (131 bits).
-/// Not secret; it stands for the key in logs, lists and answers.
+/// The public id of a key: `key_` and 22 random base62 digits (131 bits).
+/// Not secret; logs, lists and responses name the key by it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct KeyId(String);
 
-/// A text that is no key id.
+/// The text is not a key id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a key id is 1 to 128 visible ASCII characters, such as key_…; `keystead keys list` shows them"
@@ -24,24 +24,24 @@ impl KeyId {
     const MAX_LEN: usize = 128;
     const RANDOM_LEN: usize = 22;
 
-    /// A new id. Fails only when the operating system gives no randomness.
+    /// Generates an id. Fails only if the operating system provides no randomness.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let digits = form::random_digits(Self::RANDOM_LEN, getrandom::fill)?;
         Ok(Self(format!("key_{digits}")))
     }
 
-    /// Whether these bytes are an id.
+    /// Whether the bytes are a valid id.
     pub(crate) fn is_one(bytes: &[u8]) -> bool {
         let visible = bytes.iter().all(u8::is_ascii_graphic);
         visible && !bytes.is_empty() && bytes.len() <= Self::MAX_LEN
     }
 
-    /// The id of a key that is known: it was one before.
+    /// Wraps an id that was validated before.
     pub(crate) fn of_known(id: &str) -> Self {
         Self(id.to_owned())
     }
 
-    /// The id as it is written.
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -54,8 +54,8 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// Any visible ASCII, not only our own form: a table that was brought along
-/// (`store.relation`) has ids of its own.
+/// Accepts any visible ASCII, not only our own form: an existing table
+/// (`store.relation`) has its own ids.
 impl FromStr for KeyId {
     type Err = KeyIdError;
 
@@ -64,9 +64,8 @@ impl FromStr for KeyId {
     }
 }
 
-/// The number of a change. Store-wide, and only grows: of two readings of the
-/// same record the one with the greater revision is newer. 0 is before the
-/// first change.
+/// The number of a change, store-wide and strictly increasing: of two reads of a
+/// record, the one with the greater revision is newer. 0 precedes the first change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Revision(pub i64);
 
@@ -76,7 +75,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Whether the owner of a key lets it be used.
+/// Whether the owner of a key allows its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -89,13 +88,13 @@ pub enum State {
     Revoked,
 }
 
-/// A text that names no state.
+/// The text is not a state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a state is `active`, `disabled` or `revoked`, not `{0}`")]
 pub struct UnknownState(pub String);
 
 impl State {
-    /// The text in the store and on the command line.
+    /// The text in stores and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -128,46 +127,46 @@ impl FromStr for State {
 pub struct Rights {
     /// Whose key it is. Never empty.
     pub principal: String,
-    /// What people call the key. May be empty.
+    /// A name for people. May be empty.
     pub name: String,
-    /// What it may do. Compared as whole strings.
+    /// The granted scopes. Compared as whole strings.
     pub scopes: Vec<String>,
-    /// From where it may be used; empty means from anywhere.
+    /// The client networks that may use it; empty means any.
     pub allowed_networks: Vec<IpNet>,
-    /// For which services it may be used; empty means for any.
+    /// The services that may accept it; empty means any.
     pub audiences: Vec<String>,
-    /// What is handed to the caller with every answer.
+    /// Returned with every valid check.
     pub metadata: BTreeMap<String, String>,
-    /// Before this instant the key is not yet valid.
+    /// The key is not valid before this instant.
     pub not_before: Option<Timestamp>,
-    /// From this instant on the key is no longer valid.
+    /// The key is not valid from this instant on.
     pub expires_at: Option<Timestamp>,
 }
 
-/// A key as the store knows it. Holds nothing secret.
+/// A key as it is stored. Holds nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KeyRecord {
-    /// The public name of the key.
+    /// The public id of the key.
     pub id: KeyId,
-    /// Prefix, environment and last four digits, or what an import gave.
+    /// Prefix, environment and last four digits, or the hint of an import.
     pub hint: String,
-    /// The secret that the key was minted with; absent for an imported key.
+    /// The secret that minted the key; `None` for an imported key.
     #[serde(serialize_with = "fingerprint_as_text")]
     pub secret: Option<Fingerprint>,
     /// What its owner decided.
     #[serde(flatten)]
     pub rights: Rights,
-    /// Whether it may be used.
+    /// Whether its owner allows its use.
     pub state: State,
     /// When it was stored.
     pub created_at: Timestamp,
-    /// When it was last used, to about a minute; absent means never.
+    /// When it was last used, to about a minute; `None` means never.
     pub last_used_at: Option<Timestamp>,
-    /// The key that it was minted to replace, if it was.
+    /// The key that it replaces, if it was minted by a rotation.
     pub predecessor: Option<KeyId>,
-    /// The key that was minted last to replace it, if it was rotated.
+    /// The latest key that replaces it, if it was rotated.
     pub successor: Option<KeyId>,
-    /// The number of the last change.
+    /// The revision of its last change.
     pub revision: Revision,
 }
 
@@ -179,25 +178,25 @@ fn fingerprint_as_text<S: serde::Serializer>(
     fingerprint.map(|f| f.to_string()).serialize(serializer)
 }
 
-/// A key that is about to be stored.
+/// A key to be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// The public name of the key.
+    /// The public id of the key.
     pub id: KeyId,
-    /// Under what it is looked up.
+    /// The digest by which it is looked up.
     pub digest: Digest,
-    /// The secret that the digest was made with; absent for an imported key.
+    /// The secret that made the digest; `None` for an imported key.
     pub secret: Option<Fingerprint>,
     /// Prefix, environment and last four digits; empty for an imported key.
     pub hint: String,
     /// What its owner decides.
     pub rights: Rights,
-    /// Whether it may be used at once.
+    /// Its initial state.
     pub state: State,
 }
 
 impl NewKey {
-    /// An active key, just minted.
+    /// An active, newly minted key.
     #[must_use]
     pub fn minted(minted: &Minted, rights: Rights) -> Self {
         Self {

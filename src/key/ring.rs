@@ -1,4 +1,4 @@
-//! The ring of secrets: minting keys, and reading what is presented.
+//! The ring of secrets: mints keys and authenticates presented credentials.
 
 use std::{
     fmt,
@@ -19,8 +19,8 @@ use super::{
     form::{self, Shape},
 };
 
-/// One secret: 32 random bytes, kept only as a prepared HMAC state that is
-/// wiped when dropped.
+/// One secret: 32 random bytes, held only as a prepared HMAC state that is wiped
+/// on drop.
 #[derive(Clone)]
 pub struct Secret {
     hmac: Hmac<Sha256>,
@@ -32,7 +32,7 @@ impl Secret {
     pub const LEN: usize = 32;
 
     fn new(bytes: &[u8; Self::LEN]) -> Self {
-        // HMAC fills a short key up with zeros to the block of its hash.
+        // HMAC pads a short key with zeros to the block size of its hash.
         let mut block = Zeroizing::new([0; 64]);
         block[..Self::LEN].copy_from_slice(bytes);
         let hmac = Hmac::new((&*block).into());
@@ -41,9 +41,9 @@ impl Secret {
         Self { hmac, fingerprint }
     }
 
-    /// A new secret in the form that a secret file holds: 64 hex digits.
+    /// Generates a secret in the form of a secret file: 64 hex digits.
     ///
-    /// Fails only when the operating system gives no randomness.
+    /// Fails only if the operating system provides no randomness.
     pub fn generate() -> Result<Zeroizing<String>, getrandom::Error> {
         let mut bytes = Zeroizing::new([0; Self::LEN]);
         getrandom::fill(bytes.as_mut())?;
@@ -79,8 +79,8 @@ fn keyed_hash(hmac: &Hmac<Sha256>, parts: &[&[u8]]) -> [u8; 32] {
     hmac.finalize().into_bytes().into()
 }
 
-/// A key in the clear. It exists between minting and printing, and nowhere
-/// else; it has no `Display`, and is wiped when dropped.
+/// A key in the clear. It exists only between minting and printing; it has no
+/// `Display`, and is wiped on drop.
 #[derive(Debug, Clone)]
 pub struct ApiKey(SecretString);
 
@@ -91,8 +91,8 @@ impl ApiKey {
         self.0.expose_secret()
     }
 
-    /// What may be displayed for ever: prefix, environment and the last four
-    /// digits. They are digits of the tag, so that no random bit is given away.
+    /// The part that may be displayed at any time: prefix, environment and the last
+    /// four digits. These belong to the tag, so no random bit is revealed.
     #[must_use]
     pub fn hint(&self) -> String {
         let key = self.expose();
@@ -101,30 +101,30 @@ impl ApiKey {
     }
 }
 
-/// A key that has just been minted, with all that is kept of it.
+/// A newly minted key, with what is stored of it.
 #[derive(Debug, Clone)]
 pub struct Minted {
-    /// The id that stands for the key wherever it is spoken of.
+    /// The public id of the key.
     pub id: KeyId,
     /// The key in the clear.
     pub key: ApiKey,
-    /// Under what it is stored.
+    /// The digest under which it is stored.
     pub digest: Digest,
-    /// The secret that it was minted with.
+    /// The secret that minted it.
     pub secret: Fingerprint,
 }
 
-/// A presented credential that may be looked up.
+/// A presented credential that can be looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
-    /// Its tag shows that it was minted with one of our secrets.
+    /// Its tag proves that one of our secrets minted it.
     Ours(Digest),
-    /// It does not claim to be ours. It may have been imported.
+    /// It does not have our prefix. It may have been imported.
     Foreign(Digest),
 }
 
 impl Credential {
-    /// What to look up.
+    /// The digest to look up.
     #[must_use]
     pub const fn digest(&self) -> Digest {
         match self {
@@ -133,25 +133,25 @@ impl Credential {
     }
 }
 
-/// A presented credential with all that was found out about it.
+/// A presented credential and how it was classified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
     /// See [`Credential::Ours`].
     Ours {
-        /// What to look up.
+        /// The digest to look up.
         digest: Digest,
-        /// The secret that its tag was made with.
+        /// The secret that made its tag.
         secret: Fingerprint,
     },
     /// See [`Credential::Foreign`].
     Foreign {
-        /// What to look up.
+        /// The digest to look up.
         digest: Digest,
     },
 }
 
 impl Reading {
-    /// What may be looked up.
+    /// The credential to look up.
     #[must_use]
     pub const fn credential(self) -> Credential {
         match self {
@@ -161,33 +161,32 @@ impl Reading {
     }
 }
 
-/// Why a credential is malformed, for people. Not evidence: that is
-/// [`Malformed`].
+/// Why a credential is malformed, for people. Not evidence; that is [`Malformed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It is empty.
     Empty,
     /// It is longer than [`MAX_CREDENTIAL_BYTES`].
     TooLong,
-    /// It holds a byte outside visible ASCII.
+    /// It has a byte outside visible ASCII.
     NotVisible,
-    /// It begins with our prefix and `_`, and is not of our form.
+    /// It begins with our prefix and `_`, and does not have our form.
     Form,
-    /// It has our form, and its tag was made with none of our secrets.
+    /// It has our form, but none of our secrets made its tag.
     Tag,
-    /// It does not claim to be ours, and no such keys are accepted.
+    /// It does not have our prefix, and imported keys are not accepted.
     Foreign,
 }
 
 /// Evidence that a credential cannot be a valid key, found without a lookup.
 ///
-/// Only [`KeyRing::read`] makes one.
+/// Only [`KeyRing::read`] creates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the credential does not have the form of a key")]
 pub struct Malformed(Fault);
 
 impl Malformed {
-    /// Why.
+    /// The reason.
     #[must_use]
     pub const fn fault(self) -> Fault {
         self.0
@@ -199,23 +198,23 @@ impl Malformed {
 pub enum Unread {
     /// It cannot be a valid key.
     Malformed(Malformed),
-    /// It has our form, and its tag was made with none of our secrets. It may be a
-    /// key all the same, as the ring may lack secrets: see [`RingTrust`].
+    /// It has our form, but none of our secrets made its tag. It may still be a valid
+    /// key, as the ring may lack secrets: see [`RingTrust`].
     SecretUnknown,
 }
 
-/// Whether a ring has all the secrets that keys were minted with. Shared by all
+/// Whether the ring holds every secret that minted keys of this store. Shared by all
 /// clones of the ring.
 #[derive(Debug, Clone)]
 pub struct RingTrust(Arc<AtomicBool>);
 
 impl RingTrust {
-    /// Sets whether a tag that is not ours is evidence that there is no such key.
+    /// Sets whether an unknown tag is evidence that there is no such key.
     pub fn set(&self, complete: bool) {
         self.0.store(complete, Ordering::Relaxed);
     }
 
-    /// Whether it is.
+    /// Whether an unknown tag is such evidence.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -225,24 +224,24 @@ impl RingTrust {
 /// A secret file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
-    /// The file holds no line.
+    /// The file is empty.
     #[error("it is empty; make one with `keystead keys new-secret > FILE`")]
     Empty,
-    /// The file holds more lines than a ring has places.
+    /// The file holds more secrets than a ring may.
     #[error("it holds more than {max} secrets; remove those that no key names any more", max = KeyRing::MAX_SECRETS)]
     TooMany,
-    /// A line that is no secret. The line itself is not repeated.
+    /// The line is not a secret. The error does not repeat it.
     #[error("line {0} is not 64 hex digits; make a secret with `keystead keys new-secret`")]
     NotASecret(usize),
-    /// The same secret twice.
+    /// The file holds the same secret twice.
     #[error("line {0} repeats an earlier secret; remove it")]
     Repeated(usize),
 }
 
-/// One to eight secrets, and the form of the keys that they vouch for.
+/// One to eight secrets, and the form of the keys that they mint.
 ///
-/// The first secret mints, all of them verify: a rotation puts the new secret
-/// first and removes the old one when no record names it any more.
+/// The first secret mints, all of them verify. To rotate, put the new secret first
+/// and remove the old one once no record names it.
 #[derive(Debug, Clone)]
 pub struct KeyRing {
     secrets: Vec<Secret>,
@@ -252,14 +251,14 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// How many secrets a ring may hold. Each costs a made-up key one more
-    /// keyed hash, about a microsecond.
+    /// The maximum number of secrets in a ring. Each costs a made-up key one more keyed
+    /// hash, about a microsecond.
     pub const MAX_SECRETS: usize = 8;
 
-    /// Reads the text of a secret file: one to eight lines of 64 hex digits.
+    /// Parses a secret file: one to eight lines of 64 hex digits.
     ///
-    /// With `accept_imported` unset, what does not begin with `prefix` and `_`
-    /// is malformed; with it set, it is looked up by its SHA-256.
+    /// A credential that does not begin with `prefix` and `_` is looked up by its
+    /// SHA-256 if `accept_imported` is set; otherwise it is malformed.
     pub fn parse(text: &str, prefix: Prefix, accept_imported: bool) -> Result<Self, RingError> {
         let mut secrets: Vec<Secret> = Vec::new();
         for (line, number) in text.lines().zip(1..) {
@@ -279,13 +278,13 @@ impl KeyRing {
         Ok(Self { secrets, prefix, accept_imported, trust })
     }
 
-    /// What keys of this installation begin with.
+    /// The prefix of all keys of this installation.
     #[must_use]
     pub const fn prefix(&self) -> &Prefix {
         &self.prefix
     }
 
-    /// Whether the ring is believed to have all secrets; it is at first.
+    /// Whether the ring is trusted to hold all secrets; it is initially.
     #[must_use]
     pub const fn trust(&self) -> &RingTrust {
         &self.trust
@@ -296,17 +295,17 @@ impl KeyRing {
         self.secrets.iter().map(|secret| secret.fingerprint)
     }
 
-    /// A key of its own for each secret, that of the minting one first, for
-    /// sealing what this service keeps for itself. Another `purpose` gives other
-    /// keys, and none of them tells anything of a secret or of another.
+    /// One sealing key for each secret, the minting one first, for data that this
+    /// service stores for itself. Different `purpose`s give independent keys; no key
+    /// reveals a secret or another key.
     ///
-    /// What is sealed names the fingerprint of its secret: the first seals, all
-    /// may open, so that a rotation loses nothing.
+    /// Sealed data name the fingerprint of their secret: seal with the first key, open
+    /// with any, so that a rotation loses nothing.
     pub fn seal_keys(
         &self,
         purpose: &'static str,
     ) -> impl Iterator<Item = (Fingerprint, Zeroizing<[u8; 32]>)> {
-        // No key that is presented, and no text before a tag, has a space in it.
+        // Neither a presented key nor the input of a tag contains a space.
         self.secrets.iter().map(move |secret| {
             let parts: [&[u8]; 2] = [b"keystead seal: ", purpose.as_bytes()];
             (secret.fingerprint, Zeroizing::new(keyed_hash(&secret.hmac, &parts)))
@@ -315,7 +314,7 @@ impl KeyRing {
 
     /// Mints a key with the first secret.
     ///
-    /// Fails only when the operating system gives no randomness.
+    /// Fails only if the operating system provides no randomness.
     pub fn mint(&self, environment: Environment) -> Result<Minted, getrandom::Error> {
         let secret = &self.secrets[0];
         let random = Zeroizing::new(form::random_digits(form::RANDOM_LEN, getrandom::fill)?);
@@ -329,12 +328,12 @@ impl KeyRing {
         })
     }
 
-    /// Reads whatever a client presented.
+    /// Parses and authenticates a presented credential, which may be any bytes.
     ///
-    /// Malformed is what is empty, longer than [`MAX_CREDENTIAL_BYTES`], holds
-    /// a byte outside visible ASCII, or begins with our prefix and `_` without
-    /// our form. So is a tag that is not ours, if the ring has all secrets. Tags are
-    /// compared in constant time.
+    /// It is malformed if it is empty, longer than [`MAX_CREDENTIAL_BYTES`], has a byte
+    /// outside visible ASCII, or begins with our prefix and `_` without our form. An
+    /// unknown tag is malformed too, if the ring holds all secrets. Tags are compared in
+    /// constant time.
     pub fn read(&self, presented: &[u8]) -> Result<Credential, Unread> {
         self.inspect(presented).map(Reading::credential).map_err(|fault| match fault {
             Fault::Tag if !self.trust.is_complete() => Unread::SecretUnknown,
@@ -347,7 +346,7 @@ impl KeyRing {
         })
     }
 
-    /// As [`KeyRing::read`], and says how it was read, or what is wrong with it.
+    /// Like [`KeyRing::read`], but returns the classification, or the fault.
     pub fn inspect(&self, presented: &[u8]) -> Result<Reading, Fault> {
         if presented.is_empty() {
             return Err(Fault::Empty);
@@ -377,10 +376,10 @@ impl KeyRing {
     }
 }
 
-/// The parts of a key, and behind them their tag.
+/// Concatenates the parts of a key and appends their tag.
 ///
-/// It has its full length from the start: a text that grows leaves copies of
-/// itself behind, which nobody wipes.
+/// Allocates the full length at once: a string that grows leaves copies behind that
+/// nobody wipes.
 fn tagged(parts: &[&str], tag: impl FnOnce(&[u8]) -> [u8; form::TAG_LEN]) -> String {
     let length = parts.iter().map(|part| part.len()).sum::<usize>() + form::TAG_LEN;
     let mut key = String::with_capacity(length);

@@ -12,16 +12,16 @@ use zeroize::Zeroizing;
 use super::Secret;
 use crate::access::{Group, NotPrivate, private};
 
-/// The text of a secret file, wiped when dropped.
+/// The text of a secret file, wiped on drop.
 #[derive(Clone)]
 pub struct SecretFile {
-    /// Where it was read.
+    /// Its path.
     pub path: PathBuf,
-    /// What it holds.
+    /// Its text.
     pub text: Zeroizing<String>,
 }
 
-/// A secret file that cannot be read or made.
+/// A secret file that cannot be read or created.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretFileError {
     /// It cannot be read.
@@ -33,18 +33,18 @@ pub enum SecretFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// Others may read it: every key could be forged.
+    /// Others may read it, so they could forge every key.
     #[error("the secret file {path}: {error}", path = .path.display())]
     NotPrivate {
         /// The file.
         path: PathBuf,
-        /// What to run.
+        /// The cause, with the command that fixes it.
         error: NotPrivate,
     },
-    /// It cannot be made.
+    /// It cannot be created.
     #[error(
         "cannot make the secret file {path}: {error}; make the folder writable, or name a secret \
          file in keys.secret_file",
@@ -53,14 +53,14 @@ pub enum SecretFileError {
     Create {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
 }
 
 impl SecretFile {
-    /// Reads a file, of which `group` says what a group of this process may do
-    /// with it. Nobody else may.
+    /// Reads a secret file. `group` is the access that a group of this process may
+    /// have; others may have none.
     pub fn read(path: &Path, group: Group) -> Result<Self, SecretFileError> {
         let path = path.to_owned();
         let failed = |error| SecretFileError::Read { path: path.clone(), error };
@@ -72,12 +72,11 @@ impl SecretFile {
         Ok(Self { path, text })
     }
 
-    /// Writes one new secret, mode 0600, for a file that [`SecretDraft::keep`]
-    /// makes.
+    /// Writes one new secret to a draft, mode 0600. [`SecretDraft::keep`] moves it to
+    /// `path`.
     ///
-    /// It is written under another name, forced to disk and then linked, so
-    /// that nobody ever reads half a secret. A process that ends in the middle
-    /// leaves at most a draft behind, which is in nobody's way.
+    /// The draft has another name, is synced to disk and then linked, so nobody ever
+    /// reads a partial secret. A crash leaves at most a draft behind, which does no harm.
     pub fn draft(path: &Path) -> Result<SecretDraft, SecretFileError> {
         let failed = |error| SecretFileError::Create { path: path.to_owned(), error };
         let draft = write_draft(path).map_err(failed)?;
@@ -86,21 +85,21 @@ impl SecretFile {
     }
 }
 
-/// A new secret that is not yet in its place.
+/// A new secret that is not yet at its path.
 pub struct SecretDraft {
     draft: PathBuf,
     file: SecretFile,
 }
 
 impl SecretDraft {
-    /// What it will hold.
+    /// The text of the future file.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.file.text
     }
 
-    /// Puts it in its place. When another process has just made a file there, that
-    /// one is read.
+    /// Links the draft to its path. If another process has just created that file, reads
+    /// it instead.
     pub fn keep(self) -> Result<SecretFile, SecretFileError> {
         let path = self.file.path.clone();
         let failed = |error| SecretFileError::Create { path: path.clone(), error };
@@ -115,15 +114,15 @@ impl SecretDraft {
 
 impl Drop for SecretDraft {
     fn drop(&mut self) {
-        // One that stays is in nobody's way.
+        // A draft that stays does no harm.
         let _ = fs::remove_file(&self.draft);
     }
 }
 
-/// Writes a new secret to a file of its own beside `path`, and returns its name.
+/// Writes a new secret to a draft beside `path`, and returns the path of the draft.
 ///
-/// The name is random: the number of a process is 1 in every container, so that
-/// two of them on one volume would meet.
+/// The name is random: process ids do not tell containers apart, as each has a process
+/// 1, and two containers may share a volume.
 fn write_draft(path: &Path) -> io::Result<PathBuf> {
     let secret = Secret::generate()?;
     let mut random = [0; 8];
@@ -132,15 +131,15 @@ fn write_draft(path: &Path) -> io::Result<PathBuf> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = writeln!(file, "{}", secret.as_str()).and_then(|()| file.sync_all());
     if let Err(error) = written {
-        // What went wrong with the writing says more.
+        // The write error is the more useful one.
         let _ = fs::remove_file(&draft);
         return Err(error);
     }
     Ok(draft)
 }
 
-/// Forces the name of a new file to disk: keys that are minted next must not
-/// outlive the secret when the power fails.
+/// Syncs the directory entry of a new file: keys minted next must not outlive their
+/// secret after a power failure.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()

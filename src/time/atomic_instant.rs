@@ -1,4 +1,4 @@
-//! An instant that can be read and set without a lock.
+//! An instant that is read and written without a lock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -8,8 +8,8 @@ use super::ShortInstant;
 
 const NEVER: i64 = i64::MIN;
 
-/// An instant, or never. Exact to the nanosecond within 292 years of the start
-/// of the process, before it too.
+/// An instant, or never. Exact to the nanosecond within 292 years before or after the
+/// start of the process.
 #[derive(Debug)]
 pub struct AtomicInstant(AtomicI64);
 
@@ -20,25 +20,25 @@ impl Default for AtomicInstant {
 }
 
 impl AtomicInstant {
-    /// The instant; `None` for never. What was written before it was set is
-    /// seen by whoever reads it.
+    /// The instant; `None` means never. Acquires: the caller sees what was written before
+    /// it was set.
     #[must_use]
     pub fn get(&self) -> Option<Instant> {
         instant(self.0.load(Ordering::Acquire))
     }
 
-    /// As [`get`](Self::get), to be compared with others of its kind.
+    /// Like [`get`](Self::get), for comparison with other [`ShortInstant`]s.
     #[must_use]
     pub fn short(&self) -> Option<ShortInstant> {
         short(self.0.load(Ordering::Acquire))
     }
 
-    /// Sets it.
+    /// Sets the instant.
     pub fn set(&self, at: Option<Instant>) {
         self.0.store(at.map_or(NEVER, mark), Ordering::Release);
     }
 
-    /// Sets it if it is never. Returns the instant that it is then.
+    /// Sets the instant if it is never. Returns the resulting instant.
     pub fn get_or_set(&self, at: Instant) -> Instant {
         match self.0.compare_exchange(NEVER, mark(at), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => at,

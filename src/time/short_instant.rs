@@ -1,4 +1,4 @@
-//! Instants in eight bytes and in four, for what is kept of every key.
+//! Instants of eight and of four bytes, for data that every key holds.
 
 use std::{
     sync::{
@@ -10,16 +10,16 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The instant from which all others are counted: some instant of this process.
+/// The origin of all instants here: some instant of this process.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// An instant in eight bytes, half of what [`Instant`] takes. Exact to the
-/// nanosecond within 292 years of the start of the process, before it too.
+/// An instant in eight bytes, half the size of [`Instant`]. Exact to the nanosecond
+/// within 292 years before or after the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShortInstant(i64);
 
 impl ShortInstant {
-    /// So many nanoseconds later, or at the end of all time.
+    /// The instant `nanos` nanoseconds later; saturates.
     #[must_use]
     pub const fn later_by(self, nanos: i64) -> Self {
         Self(self.0.saturating_add(nanos))
@@ -34,20 +34,20 @@ impl ShortInstant {
         Self(nanos)
     }
 
-    /// Hundredths of a second since the origin, which begin anew after 497 days.
+    /// Hundredths of a second since the origin, which wrap after 497 days.
     fn hundredths(self) -> u32 {
         const NANOS: i64 = 10_000_000;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "they begin anew"
+            reason = "they wrap"
         )]
         let hundredths = self.0.div_euclid(NANOS) as u32;
         hundredths
     }
 }
 
-/// A length of time in nanoseconds; what is longer than 292 years is as long.
+/// A duration in nanoseconds; saturates at 292 years.
 #[must_use]
 pub fn nanos(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
@@ -70,42 +70,41 @@ impl From<ShortInstant> for Instant {
     }
 }
 
-/// An instant to a hundredth of a second in four bytes, or never; it can be read
-/// and set without a lock. It is told right for 248 days.
+/// An instant in four bytes, to a hundredth of a second, or never. Read and written
+/// without a lock. Unambiguous for 248 days.
 #[derive(Debug, Default)]
 pub struct CoarseInstant(AtomicU32);
 
 const NEVER: u32 = 0;
 
 impl CoarseInstant {
-    /// Whether it is an instant at all.
+    /// Whether it is set.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire) != NEVER
     }
 
-    /// The instant, rounded down; `None` for never. `near` is not further from it
-    /// than 248 days.
+    /// The instant, rounded down; `None` means never. `near` must be within 248 days of it.
     #[must_use]
     pub fn get(&self, near: ShortInstant) -> Option<ShortInstant> {
-        told(self.0.load(Ordering::Acquire), near)
+        nearest(self.0.load(Ordering::Acquire), near)
     }
 
-    /// Sets it.
+    /// Sets the instant.
     pub fn set(&self, at: Option<ShortInstant>) {
         self.0.store(at.map_or(NEVER, mark), Ordering::Release);
     }
 
-    /// Sets it if it is never. Returns the instant that it is then.
+    /// Sets the instant if it is never. Returns the resulting instant.
     pub fn get_or_set(&self, at: ShortInstant) -> ShortInstant {
         match self.0.compare_exchange(NEVER, mark(at), Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => at,
-            Err(earlier) => told(earlier, at).unwrap_or(at),
+            Err(earlier) => nearest(earlier, at).unwrap_or(at),
         }
     }
 
-    /// Moves it to `now` if it is never or not within `every` of now, which is less
-    /// than 248 days. Of several callers at once one succeeds.
+    /// Sets it to `now` if it is never or at least `every` away from `now`; `every` must be
+    /// less than 248 days. Of several concurrent callers one succeeds.
     pub fn claim(&self, now: ShortInstant, every: Duration) -> bool {
         let last = self.0.load(Ordering::Relaxed);
         let every = u32::try_from(every.as_millis() / 10).unwrap_or(u32::MAX);
@@ -114,7 +113,7 @@ impl CoarseInstant {
     }
 }
 
-/// One hundredth in 497 days is moved by one, to tell it from never.
+/// Shifts one hundredth in 497 days by one, to keep 0 for "never".
 fn mark(at: ShortInstant) -> u32 {
     at.hundredths().max(NEVER + 1)
 }
@@ -124,7 +123,7 @@ fn since(mark: u32, at: ShortInstant) -> i32 {
     at.hundredths().wrapping_sub(mark).cast_signed()
 }
 
-fn told(mark: u32, near: ShortInstant) -> Option<ShortInstant> {
+fn nearest(mark: u32, near: ShortInstant) -> Option<ShortInstant> {
     const NANOS: i64 = 10_000_000;
     let whole = near.0.div_euclid(NANOS) - i64::from(since(mark, near));
     (mark != NEVER).then(|| ShortInstant(whole.saturating_mul(NANOS)))
@@ -153,7 +152,7 @@ mod tests {
         let [before, now, after] = [now - SECOND, now, now + SECOND].map(ShortInstant::from);
         assert!(before < now && now < after);
         assert_eq!(now.later_by(nanos(SECOND)), after);
-        assert!(after < now.later_by(i64::MAX), "there is no end that is passed");
+        assert!(after < now.later_by(i64::MAX), "it saturates");
     }
 
     #[test]
@@ -190,7 +189,7 @@ mod tests {
         assert!(!claim(SECOND / 2));
         assert!(claim(SECOND));
         assert!(!claim(SECOND));
-        assert!(!claim(SECOND / 2), "one who is late does not claim it again");
+        assert!(!claim(SECOND / 2), "a late caller does not claim it again");
         assert!(claim(400 * DAY) && !claim(400 * DAY));
     }
 }

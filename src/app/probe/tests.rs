@@ -11,7 +11,7 @@ use crate::{
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The time in which all is well again once an outage has ended.
+/// The time limit for full recovery after an outage.
 const RECOVERY: Duration = Duration::from_secs(10);
 
 struct Fixture {
@@ -20,7 +20,7 @@ struct Fixture {
     instance: Instance,
 }
 
-/// A store with a probe that runs until the test ends.
+/// A store, and a probe that runs until the test ends.
 fn fixture(mood: Mood) -> (Fixture, impl Future<Output = ()>) {
     let fixture = fill::fixture::Fixture::new(mood, &Settings::default().places(1));
     let fill::fixture::Fixture { store, guarded, fill, coverage, .. } = fixture;
@@ -37,7 +37,7 @@ impl Fixture {
         self.instance.standing().store
     }
 
-    /// Checks that fail, until the breaker opens.
+    /// Fails checks until the breaker opens.
     async fn break_it(&self, kind: StoreErrorKind) {
         self.store.set(Mood::Fails(kind));
         while let Ok(place) = self.guarded.acquire(Instant::now() + EVERY).await {
@@ -59,10 +59,10 @@ impl Fixture {
     }
 }
 
-/// Runs a probe beside a test.
+/// Runs a probe during a test.
 async fn beside(probe: impl Future<Output = ()>, test: impl Future<Output = ()>) {
     tokio::select! {
-        () = probe => unreachable!("it probes for ever"),
+        () = probe => unreachable!("the probe runs forever"),
         () = test => {}
     }
 }
@@ -107,7 +107,7 @@ async fn a_store_that_answers_one_probe_slowly_is_back_in_time_all_the_same() {
         fixture.until(|fixture| fixture.state().is_up()).await;
         fixture.break_it(StoreErrorKind::Unreachable).await;
         sleep(Duration::from_mins(1)).await;
-        // The first probe after the outage still meets a time-out.
+        // The first probe after the outage still times out.
         let asked = fixture.store.queries();
         fixture.store.set(Mood::Hangs);
         let waited = fixture.until(|fixture| fixture.store.queries() > asked).await;
@@ -129,7 +129,7 @@ async fn while_the_breaker_is_open_the_probe_asks_nothing_and_afterwards_no_more
         let asked = fixture.store.queries();
         sleep(Duration::from_mins(10)).await;
         let asked = fixture.store.queries() - asked;
-        // One for each pause, which are 2 s ± 20 % once they have grown.
+        // One for each interval, which has grown to 2 s ± 20 %.
         assert!((240..=380).contains(&asked), "{asked}");
     })
     .await;

@@ -31,14 +31,14 @@ fn a_ring() -> KeyRing {
 }
 
 impl Fixture {
-    /// How a key of another ring is read.
+    /// The result of reading a key of another ring.
     fn reads(&self) -> Unread {
         let other = a_ring().mint(Environment::Live).unwrap();
         self.ring.read(other.key.expose().as_bytes()).unwrap_err()
     }
 
     async fn follow(&mut self) {
-        let deadline = Instant::now() + AT_START;
+        let deadline = Instant::now() + START_LIMIT;
         self.secrets.follow(&self.guarded, deadline).await;
     }
 
@@ -52,7 +52,7 @@ async fn until_the_store_has_told_a_tag_that_is_not_ours_is_no_evidence() {
     let mut fixture = fixture(Mood::Hangs, &[], false);
     let began = Instant::now();
     assert_eq!(fixture.secrets.at_start(&fixture.guarded).await, []);
-    assert!(began.elapsed() <= AT_START);
+    assert!(began.elapsed() <= START_LIMIT);
     assert_eq!(fixture.reads(), Unread::SecretUnknown);
     assert!(
         matches!(fixture.ring.read(b""), Err(Unread::Malformed(_))),
@@ -83,8 +83,8 @@ async fn a_secret_that_appears_later_is_noticed_and_so_is_that_its_keys_are_gone
     assert_eq!(fixture.secrets.at_start(&fixture.guarded).await, []);
     fixture.store.name_secrets(&[SecretUse { secret: STRANGER, keys: 1 }]);
     fixture.follow().await;
-    assert!(!fixture.is_doubted(), "it was asked just now");
-    tokio::time::advance(EVERY).await;
+    assert!(!fixture.is_doubted(), "the interval has not passed");
+    tokio::time::advance(INTERVAL).await;
     fixture.follow().await;
     assert!(fixture.is_doubted());
     fixture.store.name_secrets(&[]);
@@ -109,7 +109,7 @@ async fn secrets_of_the_ring_and_those_that_were_given_up_are_not_lacking() {
 fn secrets_are_named_with_how_many_keys_they_have() {
     let used = |secret, keys| SecretUse { secret: Fingerprint::from_bytes([secret; 8]), keys };
     assert_eq!(
-        in_words(&[used(1, 1), used(2, 3), used(3, SecretUse::MANY)]),
+        described(&[used(1, 1), used(2, 3), used(3, SecretUse::MANY)]),
         "0101010101010101 (1 active key), 0202020202020202 (3 active keys), \
          0303030303030303 (1000 or more active keys)"
     );

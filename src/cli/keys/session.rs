@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use crate::{
-    app::{hold_against, hold_beside, open_ring, open_store_alone},
+    app::{verify_secrets, verify_embedded_secret, open_ring, open_store_alone},
     cli::{Failure, GlobalOptions, note, provenance},
     config::Config,
     key::{KeyId, KeyRecord, KeyRing},
@@ -44,7 +44,7 @@ impl Session {
         let config = options.load(Vec::new())?;
         let made = missing(&config).map(Path::to_owned);
         let session = Self::with(config)?;
-        hold_beside(&session.config, &session.store).await?;
+        verify_embedded_secret(&session.config, &session.store).await?;
         if let Some(path) = made {
             let path = path.display();
             note(format_args!("keystead: there was no store {path}, so one is made"));
@@ -62,7 +62,7 @@ impl Session {
     /// Opens the secrets, to mint with. They must be those of the store's keys.
     pub(super) async fn ring(&self) -> Result<KeyRing, Failure> {
         let ring = open_ring(&self.config, &self.store).await?;
-        let held = hold_against(&ring, &self.config, &self.store).await;
+        let held = verify_secrets(&ring, &self.config, &self.store).await;
         held.map_err(|error| self.no_answer(&error))??;
         Ok(ring)
     }

@@ -1,4 +1,4 @@
-//! Whatever the sources hold, loading ends with a configuration or with problems.
+//! Loading any input returns a configuration or problems.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn nesting_without_end_is_an_error_and_no_overflow_of_the_stack() {
     }
 }
 
-/// Texts that are more likely than chance to get far into the loader.
+/// Texts that reach further into the loader than random ones.
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
         ".*",

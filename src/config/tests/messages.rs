@@ -1,4 +1,4 @@
-//! What is said about a configuration that is wrong.
+//! Messages about invalid configurations.
 
 use super::*;
 
@@ -182,7 +182,7 @@ fn a_variable_that_is_no_setting_names_the_nearest() {
         assert_eq!(problems_of_environment(&[(name, "1")]), [problem]);
     }
     assert_eq!(problems_of_environment(&[("KEYSTEAD_", "1")]).len(), 1);
-    // A slip of the operator, not Kubernetes' doing.
+    // A mistake of the operator, not a variable of Kubernetes.
     assert_eq!(problems_of_environment(&[("KEYSTEAD_LISTEN_PORT", "8080")]).len(), 1);
 }
 
@@ -310,13 +310,13 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
 
 #[test]
 fn nothing_is_said_about_a_setting_that_could_not_be_read() {
-    // The default of `check.timeout` would be too short.
+    // Compared with the default of `check.timeout`, this would be too long.
     let problems = problems_of_environment(&[
         ("KEYSTEAD_STORE__GUARD__QUERY_TIMEOUT", "200ms"),
         ("KEYSTEAD_CHECK__TIMEOUT", "300"),
     ]);
     assert_eq!(problems.len(), 1, "{problems:?}");
-    // The file may hold `store.url`.
+    // The unreadable file may set `store.url`.
     let (_directory, file) = file("[check");
     let problems =
         super::tests::problems(&file.with_environment([("KEYSTEAD_STORE__RELATION", "keys")]));

@@ -1,19 +1,19 @@
-//! A key as it is kept on disk: as it is in memory, but for its profile, which is
-//! kept once for many.
+//! The on-disk encoding of a key. The profile is stored separately, once for all keys
+//! that share it.
 
 use std::str;
 
 use super::{CompactKey, Own, Profile, Shape, from_micros, varint};
 use crate::key::{KeyId, Revision, State};
 
-/// Bytes that are no key.
+/// Bytes that do not encode a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no key")]
 pub(crate) struct NotAKey;
 
 impl CompactKey {
-    /// Appends all but its profile: revision 8 · used at 4 · state 1 · which times
-    /// it has 1 · length of the id 1 · length of the rest · times, id, principal.
+    /// Appends all but the profile: revision 8 · used at 4 · state 1 · which times
+    /// are present 1 · length of the id 1 · length of the rest · times, id, principal.
     pub(crate) fn write(&self, into: &mut Vec<u8>) {
         let Shape { state, starts, ends, id_len } = self.own().shape;
         into.extend_from_slice(&self.revision().0.to_le_bytes());
@@ -27,8 +27,8 @@ impl CompactKey {
         varint::put(into, &self.0.slice);
     }
 
-    /// Reads what was written, and takes it away. A state, time or text that there
-    /// is not is not guessed at.
+    /// Reads what [`write`](Self::write) wrote and advances `bytes`. An unknown state,
+    /// an invalid time or invalid text is an error.
     pub(crate) fn read(bytes: &mut &[u8], profile: Profile) -> Result<Self, NotAKey> {
         const NUMBERS: usize = 8 + 4 + 3;
         let (numbers, rest) = bytes.split_first_chunk::<NUMBERS>().ok_or(NotAKey)?;
@@ -52,7 +52,7 @@ impl CompactKey {
     }
 }
 
-/// Whether times, id and principal are what they should be.
+/// Whether times, id and principal are valid.
 fn is_whole(behind: &[u8], shape: Shape) -> Result<(), NotAKey> {
     let (times, texts) = behind.split_at_checked(shape.times_len()).ok_or(NotAKey)?;
     let (times, _) = times.as_chunks();

@@ -1,4 +1,4 @@
-//! What keys have in common: of thousands of keys there are few different ones.
+//! The fields that many keys share: thousands of keys have few distinct profiles.
 
 use std::{
     borrow::Borrow,
@@ -16,18 +16,18 @@ use triomphe::ThinArc;
 use super::{text, varint};
 use crate::key::Rights;
 
-/// What a key may do, where and for whom, and what is told with it: all that keys
-/// of one kind have in common. Clones share it.
+/// What a key may do, where and for whom, and its metadata: all that keys of one
+/// kind share. Clones share one copy.
 ///
-/// Packed into one allocation. Two with the same content are equal wherever they
-/// are, and have the same bytes.
+/// Packed into one allocation. Profiles with the same content are equal, wherever
+/// they are allocated, and have the same bytes.
 #[derive(Clone)]
 pub struct Profile(ThinArc<Head, u8>);
 
 struct Head {
     scopes: Range,
     audiences: Range,
-    /// Behind it is the metadata.
+    /// The metadata follows it.
     networks: Range,
     prepared: [OnceLock<Box<[u8]>>; PreparedFor::ALL.len()],
 }
@@ -38,14 +38,14 @@ impl Head {
     }
 }
 
-/// Where a part is, without the length before it.
+/// The range of a part, without its length prefix.
 #[derive(Clone, Copy)]
 struct Range {
     start: usize,
     end: usize,
 }
 
-/// A surface that answers with what it once prepared from a profile.
+/// A surface whose responses reuse bytes that it prepared once from a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PreparedFor {
     /// `keystead.v1.Authz`.
@@ -55,17 +55,17 @@ pub enum PreparedFor {
 }
 
 impl PreparedFor {
-    /// Every one of them.
+    /// All surfaces.
     pub const ALL: [Self; 2] = [Self::Authz, Self::ExtAuthz];
 }
 
-/// Bytes that are no profile.
+/// Bytes that do not encode a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is no profile of a key")]
 pub struct NotAProfile;
 
 impl Profile {
-    /// Reads what [`packed`](Self::packed) gave.
+    /// Reads the bytes of [`packed`](Self::packed).
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, NotAProfile> {
         let mut rest = bytes;
         let mut part = || {
@@ -82,56 +82,56 @@ impl Profile {
         if whole { Ok(profile) } else { Err(NotAProfile) }
     }
 
-    /// What a surface answers with, as `encode` made it when it was asked for the
-    /// first time. It is the surface's own business what that is; it lives as long
-    /// as the profile does, so that it must rest on nothing else.
+    /// The bytes that `encode` returned on the first call for this `surface`. The
+    /// surface defines their meaning. They live as long as the profile, so they must
+    /// depend on nothing else.
     pub fn prepared(&self, surface: PreparedFor, encode: impl FnOnce(&Self) -> Box<[u8]>) -> &[u8] {
         self.head().prepared[surface as usize].get_or_init(|| encode(self))
     }
 
-    /// What keys with it may do.
+    /// The scopes granted to keys with this profile.
     #[must_use]
     pub fn scopes(&self) -> Texts<'_> {
         Texts(self.part(self.head().scopes))
     }
 
-    /// Whether a scope is among them. Compared as a whole.
+    /// Whether `scope` is granted. Compares whole strings.
     #[must_use]
     pub fn has_scope(&self, scope: &str) -> bool {
         let mut rest = self.part(self.head().scopes);
         std::iter::from_fn(|| varint::take(&mut rest)).any(|it| it == scope.as_bytes())
     }
 
-    /// From where keys with it may be used; none means from anywhere.
+    /// The client networks that may use these keys; empty means any.
     #[must_use]
     pub fn networks(&self) -> Networks<'_> {
         Networks(self.part(self.head().networks))
     }
 
-    /// For which services keys with it may be used; none means for any.
+    /// The services that may accept these keys; empty means any.
     #[must_use]
     pub fn audiences(&self) -> Texts<'_> {
         Texts(self.part(self.head().audiences))
     }
 
-    /// What is handed to the caller with every answer, names in order.
+    /// Metadata returned with every valid check, ordered by name.
     #[must_use]
     pub fn metadata(&self) -> Pairs<'_> {
         Pairs(Texts(&self.packed()[self.head().networks.end..]))
     }
 
-    /// All of it as bytes, the same for the same content: scopes, audiences and
-    /// networks, each part with its length before it, and metadata.
+    /// The encoded profile, identical for identical content: scopes, audiences and
+    /// networks, each with a length prefix, then metadata.
     pub(crate) fn packed(&self) -> &[u8] {
         &self.0.slice
     }
 
-    /// Whether it is this very one, not another with the same content.
+    /// Whether both share one allocation.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.address() == other.address()
     }
 
-    /// By which it can be told from all others as long as it lives.
+    /// Identifies the profile while it is alive.
     pub(crate) fn address(&self) -> usize {
         self.0.ptr().addr()
     }
@@ -164,7 +164,7 @@ impl From<&Rights> for Profile {
     }
 }
 
-/// Texts one after the other.
+/// Length-prefixed texts, concatenated.
 fn runs<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for text in texts {
@@ -173,8 +173,8 @@ fn runs<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<u8> {
     bytes
 }
 
-/// The length of the prefix, and an address of 4 or 16 bytes, with the length of
-/// both before it.
+/// Appends a length prefix, the prefix length of the network, and an address of 4 or
+/// 16 bytes.
 fn put_network(into: &mut Vec<u8>, network: &IpNet) {
     let address = match network.addr() {
         IpAddr::V4(address) => &address.octets()[..],
@@ -192,20 +192,20 @@ fn network(bytes: &[u8]) -> Option<IpNet> {
     IpNet::new(v4.or(v6).ok()?, *prefix_len).ok()
 }
 
-/// Texts in a profile.
+/// Iterates over texts of a profile.
 #[derive(Debug, Clone, Default)]
 pub struct Texts<'a>(&'a [u8]);
 
-/// Networks in a profile.
+/// Iterates over networks of a profile.
 #[derive(Debug, Clone, Default)]
 pub struct Networks<'a>(&'a [u8]);
 
-/// Pairs of texts in a profile.
+/// Iterates over pairs of texts of a profile.
 #[derive(Debug, Clone, Default)]
 pub struct Pairs<'a>(Texts<'a>);
 
 impl Texts<'_> {
-    /// Whether there is none left.
+    /// Whether none is left.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -217,7 +217,7 @@ impl Texts<'_> {
 }
 
 impl Networks<'_> {
-    /// Whether there is none left.
+    /// Whether none is left.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -229,7 +229,7 @@ impl Networks<'_> {
 }
 
 impl Pairs<'_> {
-    /// Whether there is none left.
+    /// Whether none is left.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -240,7 +240,7 @@ impl Pairs<'_> {
     }
 }
 
-/// Whether all that is there are runs of bytes that are right.
+/// Whether `rest` consists of length-prefixed runs that all satisfy `is_right`.
 fn is_whole(mut rest: &[u8], is_right: impl Fn(&[u8]) -> bool) -> bool {
     while !rest.is_empty() {
         if !varint::take(&mut rest).is_some_and(&is_right) {
@@ -292,7 +292,7 @@ impl Hash for Profile {
     }
 }
 
-/// Equal and hashed as its bytes are.
+/// `Eq` and `Hash` agree with those of the bytes.
 impl Borrow<[u8]> for Profile {
     fn borrow(&self) -> &[u8] {
         self.packed()

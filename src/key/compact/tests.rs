@@ -115,7 +115,7 @@ proptest! {
             KeyRecord { state: other.state, ..one.clone() },
         ] {
             let mut seen = [one.clone(), differing];
-            // What is not in memory.
+            // The name is not held in memory.
             for record in &mut seen {
                 record.rights.name.clear();
             }
@@ -150,18 +150,18 @@ fn what_a_surface_prepares_is_prepared_once_for_all_who_share_a_profile() {
     let sharing = known.clone();
     let first = known.profile().prepared(PreparedFor::Authz, |_| Box::from(*b"first"));
     assert_eq!(first, b"first");
-    let never = |_: &Profile| -> Box<[u8]> { panic!("it was prepared before") };
+    let never = |_: &Profile| -> Box<[u8]> { panic!("already prepared") };
     assert_eq!(sharing.profile().prepared(PreparedFor::Authz, never), b"first");
     let other = sharing
         .profile()
         .prepared(PreparedFor::ExtAuthz, |profile| Box::from(profile.packed().len().to_le_bytes()));
-    assert_eq!(other.len(), 8, "each surface has a place of its own");
+    assert_eq!(other.len(), 8, "each surface has its own slot");
 }
 
 #[test]
 fn a_key_takes_few_bytes_of_its_own() {
-    // A counter, the length of what is behind, and what `Own` says: an allocator
-    // gives 112 bytes to a typical key that ends some day.
+    // A reference count, the length of the trailing bytes, and `Own`: an allocator
+    // gives a typical key with an expiry 112 bytes.
     assert_eq!(size_of::<CompactKey>(), 8);
     assert_eq!(size_of::<Own>(), 40);
     let mut typical = record("customer-123456", 1);
@@ -177,7 +177,7 @@ fn of_many_uses_one_a_minute_is_worth_storing() {
     assert!(known.note_use(START, MINUTE));
     assert!(!known.note_use(START, MINUTE));
     assert!(!known.note_use(START + Duration::from_secs(59), MINUTE));
-    assert!(!known.note_use(START - MINUTE, MINUTE), "a clock that is set back notes nothing");
+    assert!(!known.note_use(START - MINUTE, MINUTE), "a clock that goes back records nothing");
     assert!(known.note_use(START + MINUTE, MINUTE));
 }
 
@@ -190,7 +190,7 @@ fn a_use_that_is_stored_already_is_not_stored_again() {
 
 #[test]
 fn uses_are_noted_when_the_seconds_begin_anew() {
-    // 2106-02-07, where 32 bits end.
+    // 2106-02-07, where 32 bits wrap.
     let last = Timestamp::constant((1 << 32) - 30, 0);
     let used = KeyRecord { last_used_at: Some(last), ..record("acme", 1) };
     let known = CompactKey::from(&used);

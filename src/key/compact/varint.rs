@@ -1,6 +1,6 @@
-//! Bytes one after the other, each run with its length before it.
+//! Length-prefixed runs of bytes.
 
-/// Appends a length: seven bits in a byte, the least first (LEB128).
+/// Appends a length: seven bits a byte, the least significant first (LEB128).
 pub(crate) fn put_length(into: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         into.push(length.to_le_bytes()[0] | 0x80);
@@ -9,18 +9,18 @@ pub(crate) fn put_length(into: &mut Vec<u8>, mut length: usize) {
     into.push(length.to_le_bytes()[0]);
 }
 
-/// Appends bytes with their length before them.
+/// Appends bytes with a length prefix.
 pub(crate) fn put(into: &mut Vec<u8>, bytes: &[u8]) {
     put_length(into, bytes.len());
     into.extend_from_slice(bytes);
 }
 
-/// The first length, which is taken away; `None` if there is none.
+/// Takes a length from the front; `None` if there is none.
 pub(crate) fn take_length(from: &mut &[u8]) -> Option<usize> {
     let mut length: usize = 0;
     for (at, byte) in from.iter().enumerate() {
         let bits = usize::from(byte & 0x7f);
-        // Bits that do not fit must not be lost without a word.
+        // Refuse lengths whose high bits do not fit.
         let shifted = bits.checked_shl(u32::try_from(7 * at).ok()?)?;
         if shifted >> (7 * at) != bits {
             return None;
@@ -34,7 +34,7 @@ pub(crate) fn take_length(from: &mut &[u8]) -> Option<usize> {
     None
 }
 
-/// The first run of bytes, which is taken away; `None` if there is none.
+/// Takes a run of bytes from the front; `None` if there is none.
 pub(crate) fn take<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut rest = *from;
     let length = take_length(&mut rest)?;

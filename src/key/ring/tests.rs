@@ -24,8 +24,8 @@ proptest! {
         );
     }
 
-    /// Up to and with its underscore the prefix decides whether a credential
-    /// claims to be ours; behind it every byte is under the tag.
+    /// The prefix and its underscore decide whether a credential claims to be ours; the
+    /// tag covers every byte after them.
     #[test]
     fn any_change_of_one_character_behind_the_prefix_is_refused_without_a_lookup(
         environment in environment(),
@@ -103,7 +103,7 @@ fn tag_and_digest_are_those_of_the_documented_formula() {
     assert_eq!(std::str::from_utf8(&secret.tag(body)), Ok("Dyq36RzI"));
     let whole = [&body[..], b"Dyq36RzI"].concat();
     let Ok(Credential::Ours(digest)) = ring(&[SECRET_A]).read(&whole) else {
-        panic!("the tag is right");
+        panic!("the tag is valid");
     };
     assert_eq!(digest.to_hex(), "e8a9a7d12e6cc348654b9aec2fbcb7c73679b7fdac70989a5cc51e13bb623b44");
 }
@@ -175,7 +175,7 @@ fn a_minted_key_is_put_together_without_growing() {
         [b't'; form::TAG_LEN]
     });
     assert_eq!(key, format!("ks_live_{random}tttttttt"));
-    // The conversion into a secret shrinks what is larger, and so copies it too.
+    // The conversion into a secret shrinks a larger string, which copies it.
     assert_eq!((key.as_ptr(), key.capacity()), (address.get(), key.len()));
 }
 
