@@ -19,7 +19,8 @@ use tower::util::MapFutureLayer;
 
 pub use listeners::{Listeners, Role};
 pub use open::{
-    OpenError, Opened, verify_secrets, verify_embedded_secret, open_ring, open_store, open_store_alone,
+    OpenError, Opened, open_ring, open_store, open_store_alone, verify_embedded_secret,
+    verify_secrets,
 };
 
 use self::{listeners::Served, probe::Probe, secrets::Secrets, tiers::Tiers};

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn stop_waits_for_what_is_tracked_and_for_no_longer() {
+    async fn stop_waits_for_tracked_futures_until_dropped() {
         let tasks = Tasks::here();
         let tracked = tasks.track(std::future::pending::<()>());
         assert!(!tasks.stop(Duration::from_secs(1)).await);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_ends_its_own_task_alone() {
+    async fn panic_ends_its_own_task_only() {
         let tasks = Tasks::here();
         tasks.spawn("bad", async { panic!("on purpose") });
         assert!(tasks.stop(Duration::from_secs(5)).await);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_death_of_a_loop_breaks_the_process() {
+    async fn panic_of_a_loop_breaks_the_process() {
         let tasks = Tasks::here();
         tasks.spawn_until_stopped("good", std::future::pending());
         tasks.spawn_until_stopped("bad", async { panic!("on purpose") });

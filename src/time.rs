@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_is_told_on_the_wall_clock() {
+    fn instant_converts_to_wall_clock_time() {
         let now = Clock::System.moment();
         let minute = Duration::from_mins(1);
         assert_eq!(now.wall_at(now.monotonic), now.wall);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_stays_within_its_share_and_is_not_constant() {
+    fn jitter_stays_within_its_share_and_varies() {
         let base = Duration::from_secs(10);
         let drawn: Vec<_> = (0..200).map(|_| jittered(base, 0.1)).collect();
         assert!(drawn.iter().all(|d| (9.0..=11.0).contains(&d.as_secs_f64())));

@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_that_is_admitted_fits_beside_what_is_reserved_and_no_room_is_left_unused(
+        fn admitted_connections_fit_the_limit_and_use_all_of_it(
             connections in 1_usize..20_000,
             forward_auth: bool,
             control: bool,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_or_far_below_it_all_that_is_configured_is_admitted() {
+    fn configured_connections_are_admitted_without_a_limit_or_far_below_it() {
         let config = config(10_000, true, true);
         for limit in [None, Some(u64::MAX), Some(524_288)] {
             let admitted = admitted(&config, limit).unwrap();

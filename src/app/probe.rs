@@ -101,7 +101,7 @@ impl<S: Lookups + KeyAdmin> Probe<S> {
             Ok(outcome) => Some(outcome),
             Err(Refused::Saturated) => Some(Err(StoreError::new(
                 StoreErrorKind::Saturated,
-            "no permit was free until the next probe",
+                "no permit was free until the next probe",
             ))),
             Err(Refused::Open) => self.fill.store().last_failure().map(Err),
         }
@@ -124,8 +124,7 @@ impl Lag {
             (true, None) => {
                 self.since = Some(now);
                 let age = coverage.until().map(|until| now.saturating_duration_since(until));
-                let age =
-                    age.map_or_else(|| "unknown".to_owned(), |age| rounded(age).to_string());
+                let age = age.map_or_else(|| "unknown".to_owned(), |age| rounded(age).to_string());
                 tracing::warn!(
                     age,
                     "the data of the store are older than `store.max_lag`, or it is not known which \

@@ -49,7 +49,7 @@ mod tests {
     use crate::config::{Config, Sources};
 
     #[test]
-    fn the_page_says_what_the_code_does() {
+    fn reference_page_is_up_to_date() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let page = fs::read_to_string(root.join("docs/configuration.md")).unwrap_or_default();
         let rendered = reference();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_loads() {
+    fn example_of_the_reference_loads() {
         let example = reference();
         let example = example.split_once("```toml\n").unwrap().1.split_once("```").unwrap().0;
         let directory = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn every_setting_is_described_and_says_what_may_be_written() {
+    fn every_setting_has_a_description_and_valid_values() {
         for section in &Settings::all().sections {
             assert!(!section.description.is_empty(), "{}", section.key);
         }

@@ -39,7 +39,7 @@ fn problems_of_environment(variables: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn with_nothing_set_the_defaults_hold() {
+fn defaults_apply_without_any_source() {
     let config = Config::load(&Sources::default()).unwrap();
     assert_eq!(config.to_toml().unwrap(), Config::default().to_toml().unwrap());
     assert_eq!(config.listen.grpc.to_string(), "127.0.0.1:50051");
@@ -48,7 +48,7 @@ fn with_nothing_set_the_defaults_hold() {
 }
 
 #[test]
-fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let (_directory, file) = file(
         "[check]\ntimeout = \"201ms\"\nmax_waiting = 1\n[fill]\nmax_queued = 2\n[log]\nformat = \"json\"",
     );
@@ -102,7 +102,7 @@ fn every_setting_can_be_set_from_every_source() {
 }
 
 #[test]
-fn a_text_that_looks_like_a_number_is_a_text_where_one_is_wanted() {
+fn text_setting_accepts_text_that_looks_like_a_number() {
     let sources = environment(&[
         ("KEYSTEAD_KEYS__PREFIX", "ks1"),
         ("KEYSTEAD_STORE__URL", "postgres://h"),
@@ -116,7 +116,7 @@ fn a_text_that_looks_like_a_number_is_a_text_where_one_is_wanted() {
 }
 
 #[test]
-fn a_list_is_the_same_in_the_file_in_a_variable_and_in_a_flag() {
+fn list_reads_the_same_from_file_variable_and_flag() {
     let (_directory, file) =
         file("[credential]\nsources = [\n  \"query:k\", # first\n  'header:X-Key',\n]");
     let text = "query:k,header:X-Key";
@@ -133,7 +133,7 @@ fn a_list_is_the_same_in_the_file_in_a_variable_and_in_a_flag() {
 }
 
 #[test]
-fn a_list_that_is_set_later_replaces_the_one_before_it() {
+fn overriding_a_list_replaces_it() {
     let (_directory, file) = file("credential.sources = ['query:a', 'query:b', 'query:c']");
     let sources = file.with_environment([("KEYSTEAD_CREDENTIAL__SOURCES", "cookie:k")]);
     let toml = Config::load(&sources).unwrap().to_toml().unwrap();
@@ -141,7 +141,7 @@ fn a_list_that_is_set_later_replaces_the_one_before_it() {
 }
 
 #[test]
-fn a_table_with_capitals_and_spaces_is_named_in_double_quotes() {
+fn relation_with_capitals_and_spaces_is_quoted() {
     let (_directory, file) = file("store.relation = '\"Billing\".\"API Keys\"'");
     let sources =
         file.with_override("store.url", "postgres://h").with_override("keys.secret_file", "secret");
@@ -150,12 +150,12 @@ fn a_table_with_capitals_and_spaces_is_named_in_double_quotes() {
 }
 
 #[test]
-fn what_opens_no_secrets_needs_none() {
+fn loading_without_a_secret_file_succeeds() {
     assert!(Config::load(&environment(&[("KEYSTEAD_STORE__URL", "postgres://h")])).is_ok());
 }
 
 #[test]
-fn what_kubernetes_injects_for_services_is_ignored() {
+fn service_variables_of_kubernetes_are_ignored() {
     let sources = environment(&[
         ("KEYSTEAD_SERVICE_HOST", "10.0.0.11"),
         ("KEYSTEAD_SERVICE_PORT", "50051"),
@@ -175,7 +175,7 @@ fn what_kubernetes_injects_for_services_is_ignored() {
 }
 
 #[test]
-fn the_variable_that_names_the_file_and_those_of_others_are_left_alone() {
+fn config_file_variable_and_foreign_variables_are_ignored() {
     let sources = environment(&[
         ("KEYSTEAD_CONFIG", "/does/not/exist"),
         ("KEYSTEADFAST", "1"),
@@ -186,7 +186,7 @@ fn the_variable_that_names_the_file_and_those_of_others_are_left_alone() {
 }
 
 #[test]
-fn listeners_may_all_take_any_free_port() {
+fn all_listeners_may_use_port_zero() {
     let sources = environment(&[
         ("KEYSTEAD_LISTEN__GRPC", "127.0.0.1:0"),
         ("KEYSTEAD_LISTEN__ADMIN", "127.0.0.1:0"),
@@ -197,7 +197,7 @@ fn listeners_may_all_take_any_free_port() {
 }
 
 #[test]
-fn the_effective_configuration_loads_as_the_same_again() {
+fn effective_configuration_round_trips() {
     let sources = environment(&[
         ("KEYSTEAD_STORE__URL", "postgres://keystead@db:5432/keystead?sslmode=verify-full"),
         ("KEYSTEAD_STORE__RELATION", "legacy.api_keys"),
@@ -216,7 +216,7 @@ fn the_effective_configuration_loads_as_the_same_again() {
 }
 
 #[test]
-fn no_rendering_shows_the_password() {
+fn toml_and_debug_redact_the_password() {
     let sources = environment(&[
         ("KEYSTEAD_STORE__URL", "postgres://u:hunter2@h/d?password=hunter2"),
         ("KEYSTEAD_KEYS__SECRET_FILE", "secret"),
@@ -237,7 +237,7 @@ fn keys_of(table: &toml::Table, above: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_list_of_settings_holds_what_the_structs_hold() {
+fn settings_list_matches_the_structs() {
     let defaults = Config::default().to_toml().unwrap().parse().unwrap();
     let mut in_structs = keys_of(&defaults, "");
     let not_set = [

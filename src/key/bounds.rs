@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_at_its_bound_is_allowed() {
+    fn values_at_their_limit_are_allowed() {
         let name = "é".repeat(MAX_NAME_BYTES / 2);
         let metadata = (0..MAX_METADATA_PAIRS).map(|i| {
             let name = format!("{i:0MAX_METADATA_NAME_BYTES$}");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_its_bound_is_refused_with_the_bound() {
+    fn values_over_their_limit_are_refused_with_the_limit() {
         let long = "x".repeat(MAX_NAME_BYTES + 1);
         for error in [
             refused(|r| r.principal.clone_from(&long)),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_or_cannot_be_shown_is_refused() {
+    fn empty_or_invisible_text_is_refused() {
         assert!(refused(|r| r.principal.clear()).contains("the principal is empty"));
         assert!(refused(|r| r.scopes.push(String::new())).contains("the scope is empty"));
         let unnamed = (String::new(), "value".to_owned());
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_or_an_audience_is_one_word() {
+    fn scope_or_audience_with_white_space_or_comma_is_refused() {
         let error = refused(|r| r.scopes.push("read write".to_owned()));
         assert_eq!(
             error,
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_ends_before_it_begins_is_refused() {
+    fn key_that_expires_before_it_is_valid_is_refused() {
         let error = refused(|r| {
             r.not_before = Some(Timestamp::UNIX_EPOCH);
             r.expires_at = Some(Timestamp::UNIX_EPOCH);
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_read_as_it_is_compared() {
+    fn networks_are_parsed_into_canonical_form() {
         for (text, network) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.1.2.3", "10.1.2.3/32"),
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_network_is_read_as_it_is_compared() {
+    fn stored_networks_are_parsed_into_canonical_form() {
         for (text, network) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.1.2.3", "10.1.2.3/32"),
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_with_host_bits_is_refused_with_what_was_probably_meant() {
+    fn network_with_host_bits_is_refused_with_suggestions() {
         let error = parse_network("10.1.2.3/8").unwrap_err().to_string();
         assert_eq!(
             error,

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hex_reads_back() {
+    fn hex_round_trips() {
         let digest = Digest::sha256_of(b"abc");
         // FIPS 180-4, appendix example for "abc".
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_differ_in_one_bit_are_not_equal() {
+    fn digests_that_differ_in_one_bit_are_not_equal() {
         let digest = Digest::sha256_of(b"abc");
         for bit in 0..256 {
             let mut other = digest;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_does_not_show_the_whole_digest() {
+    fn debug_shows_the_first_four_bytes_only() {
         assert_eq!(format!("{:?}", Digest::sha256_of(b"abc")), "Digest(ba7816bf…)");
     }
 }

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_short_lower_case_and_begins_with_a_letter() {
+    fn prefix_is_short_lower_case_and_begins_with_a_letter() {
         for good in ["ks", "k", "acme2", "abcdefghijklmnop"] {
             assert_eq!(good.parse::<Prefix>().map(|p| p.0), Ok(good.to_owned()));
         }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_tag_fits_its_digits() {
+    fn largest_tag_fits_eight_digits() {
         // 2^47 - 1 in base62.
         assert_eq!(&tag_digits(&[0xff; 32]), b"dxlGgaI3");
         assert_eq!(&tag_digits(&[0; 32]), b"00000000");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn biased_bytes_are_never_used() {
+    fn random_digits_are_unbiased() {
         let mut next = 0_u8;
         let digits = random_digits(1000, |pool| {
             pool.fill_with(|| {

@@ -164,7 +164,7 @@ mod tests {
     const KEY: &str = "ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUVDyq36RzI";
 
     #[test]
-    fn what_is_odd_is_said_in_words_and_never_the_key() {
+    fn oddities_are_recognised_and_described_in_printable_ascii() {
         for (presented, oddity) in [
             (KEY.to_owned(), Some(Oddity::Letter)),
             (format!("{KEY}\n"), Some(Oddity::Surrounded)),

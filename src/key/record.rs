@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_generated_id_reads_back() {
+    fn generated_id_round_trips() {
         let id = KeyId::generate().unwrap();
         assert!(id.as_str().starts_with("key_"));
         assert_eq!(id.as_str().len(), 26);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_as_json_is_flat_and_has_its_times_in_rfc_3339() {
+    fn record_serialises_flat_with_rfc_3339_times() {
         let record = KeyRecord {
             id: "key_1".parse().unwrap(),
             hint: "ks_live_…abcd".to_owned(),

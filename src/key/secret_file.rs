@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_made_is_private_usable_and_stays_the_same() {
+    fn created_file_is_private_valid_and_never_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystead.secret");
         let made = make(&path).unwrap();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_that_a_crash_left_behind_blocks_nobody() {
+    fn leftover_draft_does_not_block_creation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystead.secret");
         let of_this_process = format!("{}.draft", std::process::id());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_who_make_it_at_once_all_get_the_same() {
+    fn concurrent_creators_get_the_same_secret() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keystead.secret");
         let make = || make(&path).map(|made| made.text).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_names_the_file_and_the_remedy() {
+    fn read_error_names_the_file_and_the_remedy() {
         let error =
             SecretFile::read(Path::new("/nowhere/x"), Group::Reads).err().unwrap().to_string();
         assert!(error.contains("/nowhere/x") && error.contains("keys new-secret"), "{error}");

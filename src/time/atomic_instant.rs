@@ -68,7 +68,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn an_instant_comes_back_as_it_was_even_from_before_the_start() {
+    fn instants_before_and_after_the_origin_round_trip() {
         let at = AtomicInstant::default();
         assert_eq!(at.get(), None);
         let now = Instant::now();
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_set_it_wins() {
+    fn first_setter_wins() {
         let (at, now) = (AtomicInstant::default(), Instant::now());
         assert_eq!(at.get_or_set(now), now);
         assert_eq!(at.get_or_set(now + SECOND), now);

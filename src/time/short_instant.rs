@@ -37,11 +37,7 @@ impl ShortInstant {
     /// Hundredths of a second since the origin, which wrap after 497 days.
     fn hundredths(self) -> u32 {
         const NANOS: i64 = 10_000_000;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "they wrap"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they wrap")]
         let hundredths = self.0.div_euclid(NANOS) as u32;
         hundredths
     }
@@ -137,7 +133,7 @@ mod tests {
     const DAY: Duration = Duration::from_hours(24);
 
     #[test]
-    fn an_instant_comes_back_as_it_was_even_from_before_the_start() {
+    fn instants_before_and_after_the_origin_round_trip() {
         let now = Instant::now();
         let odd = Duration::new(1000, 123_456_789);
         for instant in [now, now + odd, now.checked_sub(odd).unwrap()] {
@@ -147,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_are_in_the_order_of_time() {
+    fn instants_are_ordered_by_time() {
         let now = Instant::now();
         let [before, now, after] = [now - SECOND, now, now + SECOND].map(ShortInstant::from);
         assert!(before < now && now < after);
@@ -156,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coarse_instant_is_told_to_a_hundredth_of_a_second_for_months() {
+    fn coarse_instant_is_exact_to_a_hundredth_of_a_second_for_248_days() {
         let start = Instant::now();
         let hundredth = nanos(Duration::from_millis(10));
         for offset in [Duration::ZERO, 100 * DAY, 400 * DAY, 497 * DAY, 5000 * DAY] {
@@ -174,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_set_a_coarse_instant_wins() {
+    fn first_setter_of_a_coarse_instant_wins() {
         let (coarse, now) = (CoarseInstant::default(), ShortInstant::from(Instant::now()));
         assert_eq!(coarse.get_or_set(now), now);
         let later = now.later_by(nanos(SECOND));
@@ -182,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coarse_instant_is_claimed_once_in_each_span() {
+    fn coarse_instant_is_claimed_once_per_interval() {
         let (coarse, start) = (CoarseInstant::default(), Instant::now());
         let claim = |after: Duration| coarse.claim((start + after).into(), SECOND);
         assert!(claim(Duration::ZERO));

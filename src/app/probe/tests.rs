@@ -68,7 +68,7 @@ async fn beside(probe: impl Future<Output = ()>, test: impl Future<Output = ()>)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_checks_found_broken_is_down_with_their_cause_though_the_probe_is_refused() {
+async fn store_that_failed_checks_is_down_with_their_cause_while_the_probe_is_rejected() {
     let (fixture, probe) = fixture(Mood::Answers);
     beside(probe, async {
         fixture.until(|fixture| fixture.state().is_up()).await;
@@ -80,7 +80,7 @@ async fn a_store_that_checks_found_broken_is_down_with_their_cause_though_the_pr
 }
 
 #[tokio::test(start_paused = true)]
-async fn recovery_is_noticed_by_the_probe_alone_however_long_the_outage_was() {
+async fn probe_alone_detects_recovery_after_any_outage() {
     for outage in [1, 7, 60, 3600] {
         let (fixture, probe) = fixture(Mood::Answers);
         beside(probe, async {
@@ -101,7 +101,7 @@ async fn recovery_is_noticed_by_the_probe_alone_however_long_the_outage_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_answers_one_probe_slowly_is_back_in_time_all_the_same() {
+async fn store_that_times_out_one_probe_recovers_in_time() {
     let (fixture, probe) = fixture(Mood::Answers);
     beside(probe, async {
         fixture.until(|fixture| fixture.state().is_up()).await;
@@ -122,7 +122,7 @@ async fn a_store_that_answers_one_probe_slowly_is_back_in_time_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_breaker_is_open_the_probe_asks_nothing_and_afterwards_no_more_than_few() {
+async fn probe_queries_only_what_the_breaker_admits() {
     let (fixture, probe) = fixture(Mood::Answers);
     beside(probe, async {
         fixture.break_it(StoreErrorKind::Unreachable).await;
@@ -136,7 +136,7 @@ async fn while_the_breaker_is_open_the_probe_asks_nothing_and_afterwards_no_more
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_finds_no_place_is_told_as_saturation() {
+async fn probe_without_a_permit_reports_saturation() {
     let (fixture, probe) = fixture(Mood::Answers);
     let _held = fixture.guarded.try_acquire().unwrap();
     beside(probe, async {
@@ -146,7 +146,7 @@ async fn a_probe_that_finds_no_place_is_told_as_saturation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_feed_the_probe_finds_a_store_whose_data_are_old() {
+async fn probe_detects_lag_without_a_feed() {
     let (fixture, probe) = fixture(Mood::Answers);
     TierWatch::new(Dependency::Feed, fixture.instance.clone(), Clock::System).absent();
     beside(probe, async {

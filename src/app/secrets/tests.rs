@@ -48,7 +48,7 @@ impl Fixture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn until_the_store_has_told_a_tag_that_is_not_ours_is_no_evidence() {
+async fn unknown_tag_is_no_evidence_before_the_store_answers() {
     let mut fixture = fixture(Mood::Hangs, &[], false);
     let began = Instant::now();
     assert_eq!(fixture.secrets.at_start(&fixture.guarded).await, []);
@@ -66,7 +66,7 @@ async fn until_the_store_has_told_a_tag_that_is_not_ours_is_no_evidence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_were_kept_under_these_secrets_prove_them_until_the_store_says_otherwise() {
+async fn persisted_keys_prove_the_ring_until_the_store_contradicts() {
     let mut fixture = fixture(Mood::Hangs, &[], true);
     fixture.secrets.at_start(&fixture.guarded).await;
     assert!(matches!(fixture.reads(), Unread::Malformed(_)));
@@ -78,7 +78,7 @@ async fn keys_that_were_kept_under_these_secrets_prove_them_until_the_store_says
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_that_appears_later_is_noticed_and_so_is_that_its_keys_are_gone() {
+async fn missing_secret_is_detected_later_and_so_is_its_end() {
     let mut fixture = fixture(Mood::Answers, &[], false);
     assert_eq!(fixture.secrets.at_start(&fixture.guarded).await, []);
     fixture.store.name_secrets(&[SecretUse { secret: STRANGER, keys: 1 }]);
@@ -94,7 +94,7 @@ async fn a_secret_that_appears_later_is_noticed_and_so_is_that_its_keys_are_gone
 }
 
 #[tokio::test(start_paused = true)]
-async fn secrets_of_the_ring_and_those_that_were_given_up_are_not_lacking() {
+async fn secrets_of_the_ring_and_retired_secrets_are_not_missing() {
     let mut fixture = fixture(Mood::Answers, &[STRANGER], false);
     let own = fixture.ring.fingerprints().next().unwrap();
     let used = |secret| SecretUse { secret, keys: 3 };
@@ -106,7 +106,7 @@ async fn secrets_of_the_ring_and_those_that_were_given_up_are_not_lacking() {
 }
 
 #[test]
-fn secrets_are_named_with_how_many_keys_they_have() {
+fn secrets_are_named_with_their_number_of_keys() {
     let used = |secret, keys| SecretUse { secret: Fingerprint::from_bytes([secret; 8]), keys };
     assert_eq!(
         described(&[used(1, 1), used(2, 3), used(3, SecretUse::MANY)]),

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, path::Path, time::Duration};
 
 use crate::{
-    app::{verify_secrets, verify_embedded_secret, open_ring, open_store_alone},
+    app::{open_ring, open_store_alone, verify_embedded_secret, verify_secrets},
     cli::{Failure, GlobalOptions, note, provenance},
     config::Config,
     key::{KeyId, KeyRecord, KeyRing},

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn nesting_without_end_is_an_error_and_no_overflow_of_the_stack() {
+fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
     for text in [
         format!("{}a = 1", "a.".repeat(300_000)),
         format!("a = {}", "[".repeat(300_000)),
@@ -34,7 +34,7 @@ fn variable() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_environment_makes_the_loader_panic(
+    fn loading_any_environment_does_not_panic(
         variables in prop::collection::vec((variable(), value()), 0..6),
     ) {
         let sources = Sources::default().with_environment(variables);
@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn no_file_makes_the_loader_panic(
+    fn loading_any_file_does_not_panic(
         bytes in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
             "[\\[\\]{}a-z.\"'=\n#0-9:-]{0,80}".prop_map(String::into_bytes),

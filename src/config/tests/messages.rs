@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn all_problems_are_reported_at_once_each_with_its_source_and_its_remedy() {
+fn all_problems_are_reported_at_once_with_source_and_remedy() {
     let (_directory, file) = file(
         "[cache]\nfresh_fro = \"1s\"\nmax_entries = 0\n\n[check]\ntimeout = 5\n[drain]\ndelay = \"40s\"\n",
     );
@@ -26,7 +26,7 @@ fn all_problems_are_reported_at_once_each_with_its_source_and_its_remedy() {
 }
 
 #[test]
-fn an_unknown_key_names_the_nearest_known_one() {
+fn unknown_key_names_the_most_similar_setting() {
     for (key, nearest) in [
         ("cache.fresh_fro", "cache.fresh_for"),
         ("cach.fresh_for", "cache.fresh_for"),
@@ -45,7 +45,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
 }
 
 #[test]
-fn a_key_in_quotes_is_not_taken_for_a_dotted_one() {
+fn quoted_key_is_not_a_dotted_key() {
     let problem = problems_of_file("\"store.url\" = \"sqlite:a\"\n").remove(0);
     assert!(
         problem.starts_with("line 1: `\"store.url\"` is no setting; did you mean"),
@@ -54,7 +54,7 @@ fn a_key_in_quotes_is_not_taken_for_a_dotted_one() {
 }
 
 #[test]
-fn a_wrong_type_is_refused_whatever_it_is() {
+fn value_of_a_wrong_type_or_out_of_range_is_refused() {
     for (text, problem) in [
         ("store = 5", "`store` is a section; write `[store]` and its settings in the lines below"),
         ("[[store]]", "`store` is a section; write `[store]` and its settings in the lines below"),
@@ -124,7 +124,7 @@ fn a_wrong_type_is_refused_whatever_it_is() {
 }
 
 #[test]
-fn a_wrong_source_of_credentials_is_named_with_what_may_be_written() {
+fn invalid_credential_source_is_named_with_the_valid_forms() {
     let expected = "a list of `authorization:SCHEME`, `header:NAME`, `query:NAME` or `cookie:NAME`";
     for (sources, problem) in [
         ("\"header:x-api-key\"", "is \"header:x-api-key\""),
@@ -163,14 +163,14 @@ fn a_wrong_source_of_credentials_is_named_with_what_may_be_written() {
 }
 
 #[test]
-fn a_wrong_value_is_an_error_even_where_it_is_overridden() {
+fn invalid_value_is_an_error_even_if_overridden() {
     let (_directory, file) = file("fill.max_queued = 0");
     let sources = file.with_override("fill.max_queued", "5");
     assert_eq!(problems(&sources).len(), 1);
 }
 
 #[test]
-fn a_variable_that_is_no_setting_names_the_nearest() {
+fn unknown_variable_names_the_most_similar_setting() {
     for (name, nearest) in [
         ("KEYSTEAD_STORE_URL", "KEYSTEAD_STORE__URL"),
         ("KEYSTEAD_STORE_GUARD_QUERY_TIMEOUT", "KEYSTEAD_STORE__GUARD__QUERY_TIMEOUT"),
@@ -187,7 +187,7 @@ fn a_variable_that_is_no_setting_names_the_nearest() {
 }
 
 #[test]
-fn an_empty_variable_is_an_error_and_not_the_default() {
+fn empty_variable_is_an_error() {
     assert_eq!(
         problems_of_environment(&[("KEYSTEAD_STORE__URL", "")]),
         ["KEYSTEAD_STORE__URL: `store.url` is empty; unset it or give it a value"]
@@ -196,7 +196,7 @@ fn an_empty_variable_is_an_error_and_not_the_default() {
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_utf8_is_an_error() {
+fn variable_that_is_not_utf8_is_an_error() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     let sources = Sources::default().with_environment([
         (OsStr::new("KEYSTEAD_LOG__FILTER"), OsStr::from_bytes(b"\xff")),
@@ -209,7 +209,7 @@ fn a_variable_that_is_not_utf8_is_an_error() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_and_says_why() {
+fn unreadable_file_is_named_with_the_cause() {
     let directory = tempfile::tempdir().unwrap();
     let missing = problems(&Sources::default().with_file(directory.path().join("k.toml")));
     assert!(missing[0].starts_with(": cannot be read: No such file"), "{missing:?}");
@@ -228,7 +228,7 @@ fn a_file_that_cannot_be_read_is_named_and_says_why() {
 }
 
 #[test]
-fn text_that_is_no_toml_names_every_bad_line_and_repeats_none() {
+fn invalid_toml_names_every_bad_line_without_repeating_it() {
     let problems = problems_of_file("[store]\nurl = \"postgres://u:hunter2@h\n\n[check\n");
     assert!(problems.len() > 1, "{problems:?}");
     assert!(problems[0].starts_with("line 2: this is no TOML: "), "{problems:?}");
@@ -237,7 +237,7 @@ fn text_that_is_no_toml_names_every_bad_line_and_repeats_none() {
 }
 
 #[test]
-fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
+fn contradicting_settings_are_refused_with_the_remedy() {
     let postgres = ("KEYSTEAD_STORE__URL", "postgres://h");
     for (variables, problem) in [
         (
@@ -309,7 +309,7 @@ fn settings_that_contradict_each_other_are_refused_with_the_remedy() {
 }
 
 #[test]
-fn nothing_is_said_about_a_setting_that_could_not_be_read() {
+fn constraints_on_unreadable_settings_are_skipped() {
     // Compared with the default of `check.timeout`, this would be too long.
     let problems = problems_of_environment(&[
         ("KEYSTEAD_STORE__GUARD__QUERY_TIMEOUT", "200ms"),
@@ -324,7 +324,7 @@ fn nothing_is_said_about_a_setting_that_could_not_be_read() {
 }
 
 #[test]
-fn no_problem_repeats_a_secret() {
+fn problems_never_repeat_a_secret() {
     let hex = "5eed".repeat(16);
     let (_list, list) = file("store.url = [\"postgres://u:hunter2@h\"]");
     let (_quotes, no_quotes) = file("store.url = postgres://u:hunter2@h");
@@ -350,7 +350,7 @@ fn no_problem_repeats_a_secret() {
 }
 
 #[test]
-fn a_problem_is_one_line_whatever_the_names_hold() {
+fn problem_is_one_line_for_any_name() {
     let problems = problems_of_file("\"a\\nb\\u001b\" = 1");
     assert_eq!(problems.len(), 1, "{problems:?}");
     let directory = tempfile::tempdir().unwrap();

@@ -80,7 +80,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_key_reads_back_as_it_was(record in records(), behind: Vec<u8>) {
+        fn every_key_round_trips(record in records(), behind: Vec<u8>) {
             let known = CompactKey::from(&record);
             let bytes = [written(&known), behind.clone()].concat();
             let mut rest = bytes.as_slice();
@@ -90,7 +90,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_are_reading_ends(bytes: Vec<u8>) {
+        fn reading_a_key_from_any_bytes_terminates(bytes: Vec<u8>) {
             let profile = CompactKey::from(&record("acme", 1)).profile().clone();
             if let Ok(known) = CompactKey::read(&mut bytes.as_slice(), profile) {
                 prop_assert!(!known.id().is_empty());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_not_is_not_guessed_at() {
+    fn invalid_state_time_or_text_is_an_error() {
         let mut expiring = record("acme", 1);
         expiring.rights.expires_at = Some(Timestamp::UNIX_EPOCH);
         let known = CompactKey::from(&expiring);

@@ -64,7 +64,7 @@ pub(crate) fn records() -> impl Strategy<Value = KeyRecord> {
 
 proptest! {
     #[test]
-    fn all_that_decides_and_is_told_is_as_the_store_said(record in records()) {
+    fn compact_key_keeps_every_field_of_decisions_and_responses(record in records()) {
         let known = CompactKey::from(&record);
         let KeyRecord { id, rights, state, revision, .. } = record;
         prop_assert_eq!(known.id(), id.as_str());
@@ -87,7 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn a_profile_reads_back_from_its_bytes_and_is_equal_to_its_like(record in records()) {
+    fn profile_round_trips_and_equals_its_copy(record in records()) {
         let profile = Profile::from(&record.rights);
         let read = Profile::read(profile.packed()).unwrap();
         prop_assert_eq!(&read, &profile);
@@ -98,14 +98,14 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_bytes_are_reading_a_profile_ends(bytes: Vec<u8>) {
+    fn reading_a_profile_from_any_bytes_terminates(bytes: Vec<u8>) {
         if let Ok(profile) = Profile::read(&bytes) {
             prop_assert_eq!(profile.packed(), bytes);
         }
     }
 
     #[test]
-    fn two_are_the_same_when_the_store_said_the_same(one in records(), other in records()) {
+    fn keys_are_equal_when_their_stored_fields_are(one in records(), other in records()) {
         let used = KeyRecord { last_used_at: other.last_used_at, ..one.clone() };
         prop_assert_eq!(CompactKey::from(&one), CompactKey::from(&used));
         for differing in [
@@ -126,7 +126,7 @@ proptest! {
 }
 
 #[test]
-fn bytes_that_are_no_profile_are_refused() {
+fn invalid_profile_bytes_are_refused() {
     let rights = Rights { scopes: vec!["read".to_owned()], ..record("acme", 1).rights };
     let good = Profile::from(&rights).packed().to_vec();
     assert_eq!(good, b"\x05\x04read\0\0");
@@ -145,7 +145,7 @@ fn bytes_that_are_no_profile_are_refused() {
 }
 
 #[test]
-fn what_a_surface_prepares_is_prepared_once_for_all_who_share_a_profile() {
+fn prepared_response_is_shared_by_keys_with_one_profile() {
     let known = CompactKey::from(&record("acme", 1));
     let sharing = known.clone();
     let first = known.profile().prepared(PreparedFor::Authz, |_| Box::from(*b"first"));
@@ -159,7 +159,7 @@ fn what_a_surface_prepares_is_prepared_once_for_all_who_share_a_profile() {
 }
 
 #[test]
-fn a_key_takes_few_bytes_of_its_own() {
+fn typical_key_needs_105_bytes_beside_its_profile() {
     // A reference count, the length of the trailing bytes, and `Own`: an allocator
     // gives a typical key with an expiry 112 bytes.
     assert_eq!(size_of::<CompactKey>(), 8);
@@ -172,7 +172,7 @@ fn a_key_takes_few_bytes_of_its_own() {
 }
 
 #[test]
-fn of_many_uses_one_a_minute_is_worth_storing() {
+fn one_use_a_minute_is_worth_storing() {
     let known = CompactKey::from(&record("acme", 1));
     assert!(known.note_use(START, MINUTE));
     assert!(!known.note_use(START, MINUTE));
@@ -182,14 +182,14 @@ fn of_many_uses_one_a_minute_is_worth_storing() {
 }
 
 #[test]
-fn a_use_that_is_stored_already_is_not_stored_again() {
+fn stored_use_is_not_stored_again() {
     let used = KeyRecord { last_used_at: Some(START), ..record("acme", 1) };
     let known = CompactKey::from(&used);
     assert!(!known.note_use(START + Duration::from_secs(59), MINUTE));
 }
 
 #[test]
-fn uses_are_noted_when_the_seconds_begin_anew() {
+fn uses_are_noted_when_the_seconds_wrap() {
     // 2106-02-07, where 32 bits wrap.
     let last = Timestamp::constant((1 << 32) - 30, 0);
     let used = KeyRecord { last_used_at: Some(last), ..record("acme", 1) };

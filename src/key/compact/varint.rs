@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_length_reads_back(length: usize, behind: Vec<u8>) {
+        fn every_length_round_trips(length: usize, behind: Vec<u8>) {
             let mut bytes = Vec::new();
             put_length(&mut bytes, length);
             bytes.extend_from_slice(&behind);
@@ -61,7 +61,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_bytes_are_taking_from_them_ends(bytes: Vec<u8>) {
+        fn taking_runs_from_any_bytes_terminates(bytes: Vec<u8>) {
             let mut rest = bytes.as_slice();
             while take(&mut rest).is_some() {}
             prop_assert!(rest.len() <= bytes.len());
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_does_not_fit_or_does_not_end_is_none() {
+    fn oversized_or_unterminated_length_is_none() {
         for bytes in [
             &[0xff; 10][..],
             &[0x80; 9],
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_cut_off_are_none() {
+    fn truncated_run_is_none() {
         let mut bytes = Vec::new();
         put(&mut bytes, b"abc");
         assert_eq!(take(&mut bytes.as_slice()), Some(&b"abc"[..]));

@@ -15,7 +15,7 @@ fn environment() -> impl Strategy<Value = Environment> {
 
 proptest! {
     #[test]
-    fn any_minted_key_is_read_as_ours(environment in environment()) {
+    fn every_minted_key_is_read_as_ours(environment in environment()) {
         let ring = ring(&[SECRET_A]);
         let minted = ring.mint(environment).unwrap();
         prop_assert_eq!(
@@ -27,7 +27,7 @@ proptest! {
     /// The prefix and its underscore decide whether a credential claims to be ours; the
     /// tag covers every byte after them.
     #[test]
-    fn any_change_of_one_character_behind_the_prefix_is_refused_without_a_lookup(
+    fn changing_one_character_after_the_prefix_is_malformed(
         environment in environment(),
         at in 3_usize..48,
         to in 0x21_u8..0x7f,
@@ -40,7 +40,7 @@ proptest! {
     }
 
     #[test]
-    fn any_change_of_one_character_is_refused_without_a_lookup_where_nothing_is_imported(
+    fn changing_any_character_is_malformed_without_imported_keys(
         at in 0_usize..48,
         to: u8,
     ) {
@@ -52,7 +52,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_prefix_can_only_be_an_imported_key(at in 0_usize..3, to in 0x21_u8..0x7f) {
+    fn changing_the_prefix_makes_a_key_foreign(at in 0_usize..3, to in 0x21_u8..0x7f) {
         let ring = ring(&[SECRET_A]);
         let minted = ring.mint(Environment::Live).unwrap();
         let mut key = minted.key.expose().as_bytes().to_vec();
@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn a_key_cut_short_or_added_to_is_refused(cut in 3_usize..48, more in "[0-9A-Za-z]{1,40}") {
+    fn truncated_or_extended_key_is_malformed(cut in 3_usize..48, more in "[0-9A-Za-z]{1,40}") {
         let ring = ring(&[SECRET_A]);
         let minted = ring.mint(Environment::Live).unwrap();
         let key = minted.key.expose();
@@ -72,12 +72,12 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn reading_any_bytes_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         let _ = ring(&[SECRET_A]).read(&bytes);
     }
 
     #[test]
-    fn nothing_that_begins_like_a_key_makes_the_reader_panic(
+    fn reading_any_bytes_with_our_prefix_is_malformed(
         env in "(live|test|)_?",
         rest in prop::collection::vec(any::<u8>(), 0..50),
     ) {
@@ -87,7 +87,7 @@ proptest! {
 }
 
 #[test]
-fn a_minted_key_has_the_form_that_scanners_look_for() {
+fn minted_key_matches_the_documented_pattern() {
     let key = ring(&[SECRET_A]).mint(Environment::Test).unwrap().key;
     let digits = key.expose().strip_prefix("ks_test_").unwrap();
     assert_eq!(digits.len(), 40);
@@ -97,7 +97,7 @@ fn a_minted_key_has_the_form_that_scanners_look_for() {
 /// Computed with Python's `hmac` and `hashlib`, so that another implementation
 /// can be written from the documentation alone.
 #[test]
-fn tag_and_digest_are_those_of_the_documented_formula() {
+fn tag_and_digest_match_the_documented_formula() {
     let body = b"ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUV";
     let secret = Secret::from_hex(SECRET_A).unwrap();
     assert_eq!(std::str::from_utf8(&secret.tag(body)), Ok("Dyq36RzI"));
@@ -109,7 +109,7 @@ fn tag_and_digest_are_those_of_the_documented_formula() {
 }
 
 #[test]
-fn what_is_empty_too_long_or_not_visible_ascii_is_malformed() {
+fn empty_oversized_or_invisible_credential_is_malformed() {
     let ring = ring(&[SECRET_A]);
     let longest = [b'x'; MAX_CREDENTIAL_BYTES];
     assert!(matches!(ring.read(&longest), Ok(Credential::Foreign(_))));
@@ -138,7 +138,7 @@ fn every_secret_of_the_ring_verifies_and_the_first_mints() {
 }
 
 #[test]
-fn a_secret_file_with_a_flaw_is_refused_by_line_without_repeating_it() {
+fn invalid_secret_file_names_the_line_without_repeating_it() {
     let parse = |text: &str| KeyRing::parse(text, Prefix::default(), true).map(|_| ());
     assert_eq!(parse(""), Err(RingError::Empty));
     assert_eq!(parse(&format!("{SECRET_A}\nhunter2")), Err(RingError::NotASecret(2)));
@@ -151,7 +151,7 @@ fn a_secret_file_with_a_flaw_is_refused_by_line_without_repeating_it() {
 }
 
 #[test]
-fn debug_of_everything_secret_is_redacted() {
+fn debug_redacts_keys_and_secrets() {
     let ring = ring(&[SECRET_A]);
     let minted = ring.mint(Environment::Live).unwrap();
     let shown = format!("{ring:?} {minted:?}");
@@ -160,14 +160,14 @@ fn debug_of_everything_secret_is_redacted() {
 }
 
 #[test]
-fn the_hint_shows_four_digits_of_the_tag_alone() {
+fn hint_shows_only_digits_of_the_tag() {
     let minted = ring(&[SECRET_A]).mint(Environment::Live).unwrap();
     let key = minted.key.expose();
     assert_eq!(minted.key.hint(), format!("ks_live_…{}", &key[44..]));
 }
 
 #[test]
-fn a_minted_key_is_put_together_without_growing() {
+fn minting_does_not_reallocate_the_key() {
     let random = "r".repeat(form::RANDOM_LEN);
     let address = std::cell::Cell::new(std::ptr::null());
     let key = tagged(&["ks", "_", "live", "_", &random], |body| {
@@ -180,7 +180,7 @@ fn a_minted_key_is_put_together_without_growing() {
 }
 
 #[test]
-fn sealing_keys_differ_by_secret_and_by_purpose_and_stay_the_same() {
+fn sealing_keys_depend_on_secret_and_purpose_only() {
     let keys = |ring: &KeyRing, purpose| -> Vec<_> {
         ring.seal_keys(purpose).map(|(of, key)| (of, *key)).collect()
     };
