@@ -62,7 +62,7 @@ pub struct App {
     /// Threads that serve checks.
     workers: Workers,
     /// The thread that serves the admin and the control listener.
-    aside: Workers,
+    admin_workers: Workers,
     background: Background,
     drain: DrainConfig,
     stops: Stops,
@@ -230,7 +230,7 @@ impl App {
             served,
             asked,
             workers: start("serve", config.grpc.workers())?,
-            aside: start("admin", NonZeroUsize::MIN)?,
+            admin_workers: start("admin", NonZeroUsize::MIN)?,
             background: Background { instance, health, probe, feed, uses, snapshot, tasks },
             drain: config.drain,
             stops,
@@ -248,14 +248,14 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = Stop>) {
         let Self { served, asked, workers, aside, background, drain, stops } = self;
         let Background { instance, health, probe, feed, uses, snapshot, tasks } = background;
-        let (calls, visits, kept) = (Tasks::here(), Tasks::here(), Tasks::here());
+        let (calls, admin_requests, snapshots) = (Tasks::here(), Tasks::here(), Tasks::here());
 
         tasks.spawn_until_stopped("health", health.follow(stops.draining.clone()));
         tasks.spawn_until_stopped("probe", probe.run());
         tasks.spawn_until_stopped("feed", feed.follow());
         tasks.spawn("uses", uses.run(stops.last.clone()));
         if let Some(snapshot) = snapshot {
-            kept.spawn("snapshot", snapshot.run(stops.last.clone()));
+            snapshots.spawn("snapshot", snapshot.run(stops.last.clone()));
         }
         for served in served {
             match served.role {
@@ -276,19 +276,19 @@ impl App {
         stops.draining.cancel();
         finish(&calls, &stops, end).await;
         stops.last.cancel();
-        finish(&asked, &stops, end.max(Instant::now() + BACKGROUND_LIMIT)).await;
-        let (no_visits, no_tasks, is_kept) = tokio::join!(
-            visits.stop(BACKGROUND_LIMIT),
+        finish(&auth_requests, &stops, end.max(Instant::now() + BACKGROUND_LIMIT)).await;
+        let (admin_done, tasks_done, snapshot_done) = tokio::join!(
+            admin_requests.stop(BACKGROUND_LIMIT),
             tasks.stop(BACKGROUND_LIMIT),
-            kept.stop(SNAPSHOT_LIMIT),
+            snapshots.stop(SNAPSHOT_LIMIT),
         );
-        if !no_visits {
+        if !admin_done {
             tracing::warn!("connections to the admin listener were cut at the end of the drain");
         }
-        if !no_tasks {
+        if !tasks_done {
             tracing::warn!("background work did not finish before the end of the drain");
         }
-        if !is_kept {
+        if !snapshot_done {
             tracing::warn!("the last snapshot timed out; the previous one is kept");
         }
     }
@@ -306,11 +306,11 @@ fn data_config(config: &Config) -> DataConfig {
     }
 }
 
-/// Tracks the requests of `routes` in `asked`: the drain waits longer for them than for
+/// Tracks the requests of `routes` in `auth_requests`: the drain waits longer for them than for
 /// other requests to the admin listener.
-fn tracked(routes: Router, asked: &Tasks) -> Router {
-    let asked = asked.clone();
-    routes.route_layer(MapFutureLayer::new(move |answer| asked.track(answer)))
+fn tracked(routes: Router, auth_requests: &Tasks) -> Router {
+    let auth_requests = auth_requests.clone();
+    routes.route_layer(MapFutureLayer::new(move |response| auth_requests.track(response)))
 }
 
 /// Waits until `end` for calls to finish; shortly before, cuts off those that wait.

@@ -95,7 +95,7 @@ impl Config {
             }
             // Each value was accepted on its own, so this is a bug.
             Err(error) => {
-                problems.push(Problem::bare(format!("{error}; please report this as a bug")));
+                problems.push(Problem::new(format!("{error}; please report this as a bug")));
                 Err(ConfigErrors::new(problems))
             }
         }

@@ -57,7 +57,7 @@ fn unknown(name: &str) -> Problem {
     let slip = settings.iter().find(|s| s.key.replace('.', "_") == key.replace('.', "_"));
     let nearest = slip.or_else(|| settings.nearest(&key));
     let hint = nearest.map(|near| format!("; did you mean {}?", near.variable()));
-    Problem::bare(format!("{name} is no setting{}", hint.unwrap_or_default()))
+    Problem::new(format!("{name} is no setting{}", hint.unwrap_or_default()))
 }
 
 /// Whether Kubernetes has set the variable.

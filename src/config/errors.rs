@@ -13,7 +13,7 @@ pub struct ConfigErrors(Vec<Problem>);
 
 impl Problem {
     /// A problem that names its own location.
-    pub(super) fn bare(what: impl Into<String>) -> Self {
+    pub(super) fn new(what: impl Into<String>) -> Self {
         Self(what.into())
     }
 

@@ -99,14 +99,14 @@ impl Settings {
     /// in whole and in its last part; one in the same section is preferred.
     pub(super) fn nearest(&self, key: &str) -> Option<&Setting> {
         const SAME_SECTION: f64 = 0.25;
-        let alike = strsim::normalized_damerau_levenshtein;
-        let (section, name) = parted(key);
-        let likeness = |setting: &Setting| {
-            let (its_section, its_name) = parted(&setting.key);
+        let similarity = strsim::normalized_damerau_levenshtein;
+        let (section, name) = split_key(key);
+        let score = |setting: &Setting| {
+            let (its_section, its_name) = split_key(&setting.key);
             let bonus = if section == its_section { SAME_SECTION } else { 0.0 };
-            alike(key, &setting.key) + alike(name, its_name) + bonus
+            similarity(key, &setting.key) + similarity(name, its_name) + bonus
         };
-        self.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
+        self.iter().max_by(|a, b| score(a).total_cmp(&score(b)))
     }
 }
 
@@ -142,7 +142,7 @@ impl Setting {
     }
 
     /// Parses text from a source that has only text. Text that cannot be parsed stays
-    /// text, which [`Setting::judge`] refuses. List items are separated by commas, with
+    /// text, which [`Setting::validate`] refuses. List items are separated by commas, with
     /// optional spaces.
     pub(super) fn read(&self, text: &str) -> Raw {
         let read = match self.kind {
@@ -159,7 +159,7 @@ impl Setting {
     }
 
     /// Checks a value. The error names the problem and the remedy.
-    pub(super) fn judge(&self, value: &Raw) -> Result<(), String> {
+    pub(super) fn validate(&self, value: &Raw) -> Result<(), String> {
         let (key, expected) = (&self.key, self.expected());
         let shown = if self.secret { "wrong".to_owned() } else { value.to_string() };
         if !self.kind.fits(value) {
@@ -238,7 +238,7 @@ fn collect(root: &Value, object: &Value, key: String, sections: &mut Vec<Section
 }
 
 /// Splits a key into section and name.
-fn parted(key: &str) -> (&str, &str) {
+fn split_key(key: &str) -> (&str, &str) {
     key.rsplit_once('.').unwrap_or(("", key))
 }
 
@@ -250,7 +250,7 @@ fn definition<'a>(root: &'a Value, property: &'a Value) -> &'a Value {
 
 impl Setting {
     fn described(key: String, property: &Value, definition: &Value) -> Self {
-        let either = |name| property.get(name).or_else(|| definition.get(name));
+        let property_or_definition = |name| property.get(name).or_else(|| definition.get(name));
         let duration = |name, or| {
             let bound = property[name].as_str().and_then(|text| parse_duration(text).ok());
             bound.unwrap_or(or)
@@ -275,9 +275,9 @@ impl Setting {
         };
         Self {
             description: text(&property["description"]),
-            default: property.get("default").filter(|d| !d.is_null()).map(written),
-            title: either("title").map(text).unwrap_or_default(),
-            secret: either("writeOnly") == Some(&Value::Bool(true)),
+            default: property.get("default").filter(|d| !d.is_null()).map(in_toml),
+            title: property_or_definition("title").map(text).unwrap_or_default(),
+            secret: property_or_definition("writeOnly") == Some(&Value::Bool(true)),
             key,
             kind,
         }
@@ -285,10 +285,10 @@ impl Setting {
 }
 
 /// A default in TOML syntax.
-fn written(value: &Value) -> String {
+fn in_toml(value: &Value) -> String {
     match value {
         Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(written).collect();
+            let items: Vec<_> = items.iter().map(in_toml).collect();
             format!("[{}]", items.join(", "))
         }
         other => other.to_string(),

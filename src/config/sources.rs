@@ -111,7 +111,7 @@ impl Reading {
 
     /// Takes a value if it is valid.
     pub(super) fn value(&mut self, setting: &'static Setting, value: Raw, origin: &str) {
-        match setting.judge(&value) {
+        match setting.validate(&value) {
             Ok(()) => self.given.push(Given { setting, value }),
             Err(what) => self.wrong(setting, Problem::at(origin, what)),
         }

@@ -50,7 +50,7 @@ pub(super) fn across(config: &Config, doubtful: &Doubtful) -> Vec<Problem> {
         .iter()
         .filter(|rule| rule.keys.len() > 1 && rule.keys.iter().all(known))
         .filter_map(|rule| (rule.problem)(config))
-        .map(Problem::bare)
+        .map(Problem::new)
         .collect()
 }
 

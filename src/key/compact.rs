@@ -29,9 +29,9 @@ use crate::{
 /// The fields of one key are in one allocation: the numbers, followed by its times,
 /// id and principal. Fields that many keys share are in its [`Profile`].
 #[derive(Clone)]
-pub struct CompactKey(ThinArc<Own, u8>);
+pub struct CompactKey(ThinArc<Fields, u8>);
 
-struct Own {
+struct Fields {
     profile: Profile,
     revision: Revision,
     marks: Marks,
@@ -45,9 +45,9 @@ struct Own {
 struct Shape {
     state: State,
     /// Whether `not_before` is present.
-    starts: bool,
+    has_not_before: bool,
     /// Whether `expires_at` is present.
-    ends: bool,
+    has_expires_at: bool,
     /// Length of the id in bytes: at most 128, as for every [`KeyId`].
     id_len: u8,
 }
@@ -66,8 +66,8 @@ pub(crate) struct Marks {
 }
 
 impl CompactKey {
-    fn of(own: Own, behind: &[u8]) -> Self {
-        Self(ThinArc::from_header_and_slice(own, behind))
+    fn of(fields: Fields, tail: &[u8]) -> Self {
+        Self(ThinArc::from_header_and_slice(fields, tail))
     }
 
     /// Replaces the profile by an equal one that more keys share.
@@ -75,15 +75,15 @@ impl CompactKey {
         if self.profile().is(&profile) {
             return self;
         }
-        let own = Own::new(profile, self.revision(), self.used_at(), self.own().shape);
-        Self::of(own, &self.0.slice)
+        let fields = Fields::new(profile, self.revision(), self.used_at(), self.fields().shape);
+        Self::of(fields, &self.0.slice)
     }
 
     /// A copy in state `Revoked`.
     pub(crate) fn revoked(&self) -> Self {
-        let Own { profile, revision, shape, .. } = self.own();
+        let Fields { profile, revision, shape, .. } = self.fields();
         let shape = Shape { state: State::Revoked, ..*shape };
-        Self::of(Own::new(profile.clone(), *revision, self.used_at(), shape), &self.0.slice)
+        Self::of(Fields::new(profile.clone(), *revision, self.used_at(), shape), &self.0.slice)
     }
 
     /// Its public id.
@@ -109,32 +109,32 @@ impl CompactKey {
     /// Whether the owner allows its use.
     #[must_use]
     pub fn state(&self) -> State {
-        self.own().shape.state
+        self.fields().shape.state
     }
 
     /// The key is not valid before this instant.
     #[must_use]
     pub fn not_before(&self) -> Option<Timestamp> {
-        self.own().shape.starts.then(|| self.time(0))
+        self.fields().shape.has_not_before.then(|| self.time(0))
     }
 
     /// The key is not valid from this instant on.
     #[must_use]
     pub fn expires_at(&self) -> Option<Timestamp> {
-        let before = usize::from(self.own().shape.starts);
-        self.own().shape.ends.then(|| self.time(before))
+        let before = usize::from(self.fields().shape.has_not_before);
+        self.fields().shape.has_expires_at.then(|| self.time(before))
     }
 
     /// The revision of its last change.
     #[must_use]
     pub fn revision(&self) -> Revision {
-        self.own().revision
+        self.fields().revision
     }
 
     /// The fields that it shares with other keys.
     #[must_use]
     pub fn profile(&self) -> &Profile {
-        &self.own().profile
+        &self.fields().profile
     }
 
     /// The scopes that it was granted.
@@ -171,7 +171,7 @@ impl CompactKey {
     /// to the second, so that the caller stores at most one use in that time.
     #[must_use]
     pub fn note_use(&self, now: Timestamp, every: Duration) -> bool {
-        let used_at = &self.own().used_at;
+        let used_at = &self.fields().used_at;
         let (last, now) = (used_at.load(Ordering::Relaxed), seconds(now));
         // The difference is signed: the 32-bit seconds wrap every 136 years.
         let since = i64::from(now.wrapping_sub(last).cast_signed());
@@ -181,22 +181,22 @@ impl CompactKey {
 
     /// When a use was last recorded, for persistence: 0 means never.
     pub(crate) fn used_at(&self) -> u32 {
-        self.own().used_at.load(Ordering::Relaxed)
+        self.fields().used_at.load(Ordering::Relaxed)
     }
 
     /// What happened since the record entered memory.
     pub(crate) fn marks(&self) -> &Marks {
-        &self.own().marks
+        &self.fields().marks
     }
 
     /// Upper bound of its memory in bytes. Counts its profile, even where it is shared,
     /// once for itself and once for each surface that prepares a response from it.
     pub(crate) fn bytes(&self) -> usize {
-        let own = size_of::<Own>() + self.0.slice.len();
-        own + self.profile().packed().len() * (1 + PreparedFor::ALL.len())
+        let fields = size_of::<Fields>() + self.0.slice.len();
+        fields + self.profile().packed().len() * (1 + PreparedFor::ALL.len())
     }
 
-    fn own(&self) -> &Own {
+    fn fields(&self) -> &Fields {
         &self.0.header.header
     }
 
@@ -206,12 +206,12 @@ impl CompactKey {
     }
 
     fn texts(&self) -> (&[u8], &[u8]) {
-        let shape = self.own().shape;
+        let shape = self.fields().shape;
         self.0.slice[shape.times_len()..].split_at(shape.id_len.into())
     }
 }
 
-impl Own {
+impl Fields {
     fn new(profile: Profile, revision: Revision, used_at: u32, shape: Shape) -> Self {
         let (marks, used_at) = (Marks::default(), AtomicU32::new(used_at));
         Self { profile, revision, marks, used_at, shape }
@@ -220,7 +220,7 @@ impl Own {
 
 impl Shape {
     fn times_len(self) -> usize {
-        8 * (usize::from(self.starts) + usize::from(self.ends))
+        8 * (usize::from(self.has_not_before) + usize::from(self.has_expires_at))
     }
 }
 
@@ -252,26 +252,26 @@ impl From<&KeyRecord> for CompactKey {
         let KeyRecord { id, rights, state, last_used_at, revision, .. } = record;
         let shape = Shape {
             state: *state,
-            starts: rights.not_before.is_some(),
-            ends: rights.expires_at.is_some(),
+            has_not_before: rights.not_before.is_some(),
+            has_expires_at: rights.expires_at.is_some(),
             id_len: u8::try_from(id.as_str().len()).unwrap_or(u8::MAX),
         };
-        let mut behind = Vec::with_capacity(16 + id.as_str().len() + rights.principal.len());
+        let mut tail = Vec::with_capacity(16 + id.as_str().len() + rights.principal.len());
         for time in [rights.not_before, rights.expires_at].into_iter().flatten() {
-            behind.extend_from_slice(&time.as_microsecond().to_le_bytes());
+            tail.extend_from_slice(&time.as_microsecond().to_le_bytes());
         }
-        behind.extend_from_slice(id.as_str().as_bytes());
-        behind.extend_from_slice(rights.principal.as_bytes());
+        tail.extend_from_slice(id.as_str().as_bytes());
+        tail.extend_from_slice(rights.principal.as_bytes());
         let used_at = last_used_at.map_or(NEVER, seconds);
-        Self::of(Own::new(Profile::from(rights), *revision, used_at, shape), &behind)
+        Self::of(Fields::new(Profile::from(rights), *revision, used_at, shape), &tail)
     }
 }
 
 /// Compares everything that the store said of them, except when they were used.
 impl PartialEq for CompactKey {
     fn eq(&self, other: &Self) -> bool {
-        let said = |known: &Self| (known.revision(), known.own().shape);
-        said(self) == said(other)
+        let numbers = |key: &Self| (key.revision(), key.fields().shape);
+        numbers(self) == numbers(other)
             && self.0.slice == other.0.slice
             && self.profile() == other.profile()
     }

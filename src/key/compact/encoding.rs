@@ -3,7 +3,7 @@
 
 use std::str;
 
-use super::{CompactKey, Own, Profile, Shape, from_micros, varint};
+use super::{CompactKey, Fields, Profile, Shape, from_micros, varint};
 use crate::key::{KeyId, Revision, State};
 
 /// Bytes that do not encode a key.
@@ -15,7 +15,7 @@ impl CompactKey {
     /// Appends all but the profile: revision 8 · used at 4 · state 1 · which times
     /// are present 1 · length of the id 1 · length of the rest · times, id, principal.
     pub(crate) fn write(&self, into: &mut Vec<u8>) {
-        let Shape { state, starts, ends, id_len } = self.own().shape;
+        let Shape { state, has_not_before, has_expires_at, id_len } = self.fields().shape;
         into.extend_from_slice(&self.revision().0.to_le_bytes());
         into.extend_from_slice(&self.used_at().to_le_bytes());
         let state = match state {
@@ -23,7 +23,11 @@ impl CompactKey {
             State::Disabled => 2,
             State::Revoked => 3,
         };
-        into.extend_from_slice(&[state, u8::from(starts) | u8::from(ends) << 1, id_len]);
+        into.extend_from_slice(&[
+            state,
+            u8::from(has_not_before) | u8::from(has_expires_at) << 1,
+            id_len,
+        ]);
         varint::put(into, &self.0.slice);
     }
 
@@ -34,7 +38,7 @@ impl CompactKey {
         let (numbers, rest) = bytes.split_first_chunk::<NUMBERS>().ok_or(NotAKey)?;
         let [revision @ .., u0, u1, u2, u3, state, times, id_len] = *numbers;
         *bytes = rest;
-        let behind = varint::take(bytes).ok_or(NotAKey)?;
+        let tail = varint::take(bytes).ok_or(NotAKey)?;
         let state = match state {
             1 => State::Active,
             2 => State::Disabled,
@@ -44,17 +48,18 @@ impl CompactKey {
         if times > 3 {
             return Err(NotAKey);
         }
-        let shape = Shape { state, starts: times & 1 != 0, ends: times & 2 != 0, id_len };
-        is_whole(behind, shape)?;
+        let shape =
+            Shape { state, has_not_before: times & 1 != 0, has_expires_at: times & 2 != 0, id_len };
+        is_whole(tail, shape)?;
         let revision = Revision(i64::from_le_bytes(revision));
-        let own = Own::new(profile, revision, u32::from_le_bytes([u0, u1, u2, u3]), shape);
-        Ok(Self::of(own, behind))
+        let fields = Fields::new(profile, revision, u32::from_le_bytes([u0, u1, u2, u3]), shape);
+        Ok(Self::of(fields, tail))
     }
 }
 
 /// Whether times, id and principal are valid.
-fn is_whole(behind: &[u8], shape: Shape) -> Result<(), NotAKey> {
-    let (times, texts) = behind.split_at_checked(shape.times_len()).ok_or(NotAKey)?;
+fn is_whole(tail: &[u8], shape: Shape) -> Result<(), NotAKey> {
+    let (times, texts) = tail.split_at_checked(shape.times_len()).ok_or(NotAKey)?;
     let (times, _) = times.as_chunks();
     for time in times {
         from_micros(i64::from_le_bytes(*time)).ok_or(NotAKey)?;
@@ -80,12 +85,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_key_round_trips(record in records(), behind: Vec<u8>) {
+        fn every_key_round_trips(record in records(), tail: Vec<u8>) {
             let known = CompactKey::from(&record);
-            let bytes = [written(&known), behind.clone()].concat();
+            let bytes = [written(&known), tail.clone()].concat();
             let mut rest = bytes.as_slice();
             let read = CompactKey::read(&mut rest, known.profile().clone()).unwrap();
-            prop_assert_eq!(rest, behind);
+            prop_assert_eq!(rest, tail);
             prop_assert_eq!((&read, read.used_at()), (&known, known.used_at()));
         }
 

@@ -160,15 +160,15 @@ fn prepared_response_is_shared_by_keys_with_one_profile() {
 
 #[test]
 fn typical_key_needs_105_bytes_beside_its_profile() {
-    // A reference count, the length of the trailing bytes, and `Own`: an allocator
+    // A reference count, the length of the trailing bytes, and `Fields`: an allocator
     // gives a typical key with an expiry 112 bytes.
     assert_eq!(size_of::<CompactKey>(), 8);
-    assert_eq!(size_of::<Own>(), 40);
+    assert_eq!(size_of::<Fields>(), 40);
     let mut typical = record("customer-123456", 1);
     typical.id = KeyId::generate().unwrap();
     typical.rights.expires_at = Some(START);
     let known = CompactKey::from(&typical);
-    assert_eq!(16 + size_of::<Own>() + known.0.slice.len(), 16 + 40 + 8 + 26 + 15);
+    assert_eq!(16 + size_of::<Fields>() + known.0.slice.len(), 16 + 40 + 8 + 26 + 15);
 }
 
 #[test]

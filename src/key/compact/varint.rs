@@ -51,13 +51,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_length_round_trips(length: usize, behind: Vec<u8>) {
+        fn every_length_round_trips(length: usize, tail: Vec<u8>) {
             let mut bytes = Vec::new();
             put_length(&mut bytes, length);
-            bytes.extend_from_slice(&behind);
+            bytes.extend_from_slice(&tail);
             let mut rest = bytes.as_slice();
             prop_assert_eq!(take_length(&mut rest), Some(length));
-            prop_assert_eq!(rest, behind);
+            prop_assert_eq!(rest, tail);
         }
 
         #[test]
