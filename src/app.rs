@@ -169,9 +169,9 @@ impl App {
         let retired = &config.keys.retired_secrets;
         let mut secrets =
             Secrets::new(&ring, retired, tiers.is_warm(), instance.clone(), clock.clone());
-        let lacking = secrets.at_start(&tiers.store).await;
-        if !lacking.is_empty() {
-            return Err(OpenError::SecretUnknown(lacking).into());
+        let missing = secrets.at_start(&tiers.store).await;
+        if !missing.is_empty() {
+            return Err(OpenError::SecretUnknown(missing).into());
         }
         tiers.show(&instance);
         instance.observe(&metrics);

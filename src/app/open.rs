@@ -165,8 +165,8 @@ pub async fn verify_secrets(
 ) -> Result<Result<(), OpenError>, StoreError> {
     let given_up = config.keys.retired_secrets.iter().copied();
     let known: Vec<_> = ring.fingerprints().chain(given_up).collect();
-    let lacking = store.unknown_secrets(&known).await?;
-    Ok(if lacking.is_empty() { Ok(()) } else { Err(OpenError::SecretUnknown(lacking)) })
+    let missing = store.unknown_secrets(&known).await?;
+    Ok(if missing.is_empty() { Ok(()) } else { Err(OpenError::SecretUnknown(missing)) })
 }
 
 /// Fails if an embedded store has replaced the one that belongs to the secret beside it:

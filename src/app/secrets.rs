@@ -30,7 +30,7 @@ pub(super) struct Secrets {
     /// When the store last reported that no secret is missing.
     complete_at: Option<Instant>,
     /// The missing secrets that were logged.
-    lacking: Vec<Fingerprint>,
+    missing: Vec<Fingerprint>,
 }
 
 impl Secrets {
@@ -50,7 +50,7 @@ impl Secrets {
             instance,
             clock,
             complete_at: None,
-            lacking: Vec::new(),
+            missing: Vec::new(),
         }
     }
 
@@ -59,13 +59,13 @@ impl Secrets {
     pub(super) async fn at_start<S: KeyAdmin>(&mut self, store: &Guarded<S>) -> Vec<SecretUse> {
         let deadline = self.clock.monotonic() + START_LIMIT;
         let answered = timeout_at(deadline, self.unknown_secrets(store, deadline)).await;
-        let Ok(Ok(Ok(lacking))) = answered else {
+        let Ok(Ok(Ok(missing))) = answered else {
             return Vec::new();
         };
-        if lacking.is_empty() {
-            self.apply(&lacking);
+        if missing.is_empty() {
+            self.apply(&missing);
         }
-        lacking
+        missing
     }
 
     /// Asks the store again, unless it recently reported that no secret is missing.
@@ -75,7 +75,7 @@ impl Secrets {
             return;
         }
         match self.unknown_secrets(store, deadline).await {
-            Ok(Ok(lacking)) => self.apply(&lacking),
+            Ok(Ok(missing)) => self.apply(&missing),
             Ok(Err(error)) => tracing::debug!(%error, "could not read which secrets keys name"),
             Err(Refused::Saturated | Refused::Open) => {}
         }
@@ -86,23 +86,23 @@ impl Secrets {
         store: &Guarded<S>,
         deadline: Instant,
     ) -> Result<Result<Vec<SecretUse>, StoreError>, Refused> {
-        let place = store.acquire(deadline).await?;
-        Ok(place.run(async |store: &S| store.unknown_secrets(&self.known).await).await)
+        let permit = store.acquire(deadline).await?;
+        Ok(permit.run(async |store: &S| store.unknown_secrets(&self.known).await).await)
     }
 
-    fn apply(&mut self, lacking: &[SecretUse]) {
-        let complete = lacking.is_empty();
+    fn apply(&mut self, missing: &[SecretUse]) {
+        let complete = missing.is_empty();
         self.trust.set(complete);
         self.instance.doubt(Doubt::SecretUnknown, !complete);
         self.complete_at = complete.then(|| self.clock.monotonic());
-        let named: Vec<_> = lacking.iter().map(|used| used.secret).collect();
-        if named == self.lacking {
+        let named: Vec<_> = missing.iter().map(|used| used.secret).collect();
+        if named == self.missing {
             return;
         }
         if complete {
             tracing::info!("the secret file holds the secrets of all active keys again");
         } else {
-            let secrets = described(lacking);
+            let secrets = described(missing);
             tracing::warn!(
                 %secrets,
                 "the store has active keys of secrets that are not in the secret file; keys with an \
@@ -110,14 +110,14 @@ impl Secrets {
                  a further line, or list it in `keys.retired_secrets`"
             );
         }
-        self.lacking = named;
+        self.missing = named;
     }
 }
 
 /// The fingerprints, each with its number of keys.
-pub(super) fn described(lacking: &[SecretUse]) -> String {
+pub(super) fn described(missing: &[SecretUse]) -> String {
     let mut words = String::new();
-    for SecretUse { secret, keys } in lacking {
+    for SecretUse { secret, keys } in missing {
         let separator = if words.is_empty() { "" } else { ", " };
         let more = if *keys < SecretUse::MANY { "" } else { " or more" };
         let noun = if *keys == 1 { "key" } else { "keys" };

@@ -282,7 +282,7 @@ mod tests {
         assert!(refused(|r| r.scopes.push(String::new())).contains("the scope is empty"));
         let unnamed = (String::new(), "value".to_owned());
         assert!(refused(|r| r.metadata.extend([unnamed])).contains("a name of metadata is empty"));
-        for (bad, told) in [
+        for (bad, shown) in [
             ("a\nb", "U+000A"),
             ("a\0b", "U+0000"),
             ("\x1b[31m", "U+001B"),
@@ -304,7 +304,7 @@ mod tests {
                 refused(|r| r.metadata.extend([(bad.to_owned(), String::new())])),
                 refused(|r| r.metadata.extend([("a".to_owned(), bad.to_owned())])),
             ] {
-                assert!(error.contains(&format!("invisible character {told} in it")), "{error}");
+                assert!(error.contains(&format!("invisible character {shown} in it")), "{error}");
                 assert!(!error.contains(bad), "{error}");
             }
         }

@@ -242,7 +242,7 @@ fn from_micros(micros: i64) -> Option<Timestamp> {
 
 /// Shifts one second in 136 years by one, to keep 0 for "never".
 fn seconds(at: Timestamp) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they begin anew")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "they wrap")]
     let seconds = at.as_second() as u32;
     seconds.max(NEVER + 1)
 }

@@ -160,8 +160,8 @@ mod tests {
             assert_eq!((coarse.get(at), coarse.is_set()), (None, false));
             coarse.set(Some(at));
             for near in [start + offset + 248 * DAY, start + offset - SECOND] {
-                let told = coarse.get(near.into()).unwrap();
-                assert!(told <= at && at < told.later_by(hundredth), "{offset:?}");
+                let read = coarse.get(near.into()).unwrap();
+                assert!(read <= at && at < read.later_by(hundredth), "{offset:?}");
             }
             coarse.set(None);
             assert!(!coarse.is_set());

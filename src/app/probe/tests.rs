@@ -38,10 +38,10 @@ impl Fixture {
     }
 
     /// Fails checks until the breaker opens.
-    async fn break_it(&self, kind: StoreErrorKind) {
+    async fn open_breaker(&self, kind: StoreErrorKind) {
         self.store.set(Mood::Fails(kind));
-        while let Ok(place) = self.guarded.acquire(Instant::now() + EVERY).await {
-            place.find(&[PROBE_DIGEST]).await.unwrap_err();
+        while let Ok(permit) = self.guarded.acquire(Instant::now() + EVERY).await {
+            permit.find(&[PROBE_DIGEST]).await.unwrap_err();
         }
     }
 
@@ -60,7 +60,7 @@ impl Fixture {
 }
 
 /// Runs a probe during a test.
-async fn beside(probe: impl Future<Output = ()>, test: impl Future<Output = ()>) {
+async fn with_probe(probe: impl Future<Output = ()>, test: impl Future<Output = ()>) {
     tokio::select! {
         () = probe => unreachable!("the probe runs forever"),
         () = test => {}
@@ -70,9 +70,9 @@ async fn beside(probe: impl Future<Output = ()>, test: impl Future<Output = ()>)
 #[tokio::test(start_paused = true)]
 async fn store_that_failed_checks_is_down_with_their_cause_while_the_probe_is_rejected() {
     let (fixture, probe) = fixture(Mood::Answers);
-    beside(probe, async {
+    with_probe(probe, async {
         fixture.until(|fixture| fixture.state().is_up()).await;
-        fixture.break_it(StoreErrorKind::Forbidden).await;
+        fixture.open_breaker(StoreErrorKind::Forbidden).await;
         let took = fixture.until(|fixture| fixture.is_down_by(StoreErrorKind::Forbidden)).await;
         assert!(took < EVERY * 3, "{took:?}");
     })
@@ -83,9 +83,9 @@ async fn store_that_failed_checks_is_down_with_their_cause_while_the_probe_is_re
 async fn probe_alone_detects_recovery_after_any_outage() {
     for outage in [1, 7, 60, 3600] {
         let (fixture, probe) = fixture(Mood::Answers);
-        beside(probe, async {
+        with_probe(probe, async {
             fixture.until(|fixture| fixture.state().is_up()).await;
-            fixture.break_it(StoreErrorKind::Unreachable).await;
+            fixture.open_breaker(StoreErrorKind::Unreachable).await;
             sleep(Duration::from_secs(outage)).await;
             fixture.store.set(Mood::Answers);
             let took = fixture
@@ -103,9 +103,9 @@ async fn probe_alone_detects_recovery_after_any_outage() {
 #[tokio::test(start_paused = true)]
 async fn store_that_times_out_one_probe_recovers_in_time() {
     let (fixture, probe) = fixture(Mood::Answers);
-    beside(probe, async {
+    with_probe(probe, async {
         fixture.until(|fixture| fixture.state().is_up()).await;
-        fixture.break_it(StoreErrorKind::Unreachable).await;
+        fixture.open_breaker(StoreErrorKind::Unreachable).await;
         sleep(Duration::from_mins(1)).await;
         // The first probe after the outage still times out.
         let asked = fixture.store.queries();
@@ -124,8 +124,8 @@ async fn store_that_times_out_one_probe_recovers_in_time() {
 #[tokio::test(start_paused = true)]
 async fn probe_queries_only_what_the_breaker_admits() {
     let (fixture, probe) = fixture(Mood::Answers);
-    beside(probe, async {
-        fixture.break_it(StoreErrorKind::Unreachable).await;
+    with_probe(probe, async {
+        fixture.open_breaker(StoreErrorKind::Unreachable).await;
         let asked = fixture.store.queries();
         sleep(Duration::from_mins(10)).await;
         let asked = fixture.store.queries() - asked;
@@ -139,7 +139,7 @@ async fn probe_queries_only_what_the_breaker_admits() {
 async fn probe_without_a_permit_reports_saturation() {
     let (fixture, probe) = fixture(Mood::Answers);
     let _held = fixture.guarded.try_acquire().unwrap();
-    beside(probe, async {
+    with_probe(probe, async {
         fixture.until(|fixture| fixture.is_down_by(StoreErrorKind::Saturated)).await;
     })
     .await;
@@ -149,7 +149,7 @@ async fn probe_without_a_permit_reports_saturation() {
 async fn probe_detects_lag_without_a_feed() {
     let (fixture, probe) = fixture(Mood::Answers);
     TierWatch::new(Dependency::Feed, fixture.instance.clone(), Clock::System).absent();
-    beside(probe, async {
+    with_probe(probe, async {
         fixture.until(|fixture| fixture.state().is_up()).await;
         let lags = |fixture: &Fixture| fixture.instance.standing().doubts(Doubt::Lagging);
         assert!(!lags(&fixture));

@@ -20,20 +20,20 @@ fn fixture(mood: Mood, retired: &[Fingerprint], proven: bool) -> Fixture {
     let store = FakeStore::new(mood);
     let (metrics, _) = Metrics::new().unwrap();
     let guarded = Guarded::new(store.clone(), GuardConfig::default(), metrics, Clock::System);
-    let ring = a_ring();
+    let ring = new_ring();
     let instance = Instance::new(Clock::System);
     let secrets = Secrets::new(&ring, retired, proven, instance.clone(), Clock::System);
     Fixture { store, guarded, ring, instance, secrets }
 }
 
-fn a_ring() -> KeyRing {
+fn new_ring() -> KeyRing {
     KeyRing::parse(&Secret::generate().unwrap(), Prefix::default(), true).unwrap()
 }
 
 impl Fixture {
     /// The result of reading a key of another ring.
-    fn reads(&self) -> Unread {
-        let other = a_ring().mint(Environment::Live).unwrap();
+    fn reading_of_foreign_key(&self) -> Unread {
+        let other = new_ring().mint(Environment::Live).unwrap();
         self.ring.read(other.key.expose().as_bytes()).unwrap_err()
     }
 
@@ -42,7 +42,7 @@ impl Fixture {
         self.secrets.follow(&self.guarded, deadline).await;
     }
 
-    fn is_doubted(&self) -> bool {
+    fn is_secret_unknown(&self) -> bool {
         self.instance.standing().doubts(Doubt::SecretUnknown)
     }
 }
@@ -53,28 +53,28 @@ async fn unknown_tag_is_no_evidence_before_the_store_answers() {
     let began = Instant::now();
     assert_eq!(fixture.secrets.at_start(&fixture.guarded).await, []);
     assert!(began.elapsed() <= START_LIMIT);
-    assert_eq!(fixture.reads(), Unread::SecretUnknown);
+    assert_eq!(fixture.reading_of_foreign_key(), Unread::SecretUnknown);
     assert!(
         matches!(fixture.ring.read(b""), Err(Unread::Malformed(_))),
         "whatever secrets there are"
     );
     assert!(matches!(fixture.ring.read(b"ks_live_short"), Err(Unread::Malformed(_))));
-    assert!(!fixture.is_doubted());
+    assert!(!fixture.is_secret_unknown());
     fixture.store.set(Mood::Answers);
     fixture.follow().await;
-    assert!(matches!(fixture.reads(), Unread::Malformed(_)));
+    assert!(matches!(fixture.reading_of_foreign_key(), Unread::Malformed(_)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn persisted_keys_prove_the_ring_until_the_store_contradicts() {
     let mut fixture = fixture(Mood::Hangs, &[], true);
     fixture.secrets.at_start(&fixture.guarded).await;
-    assert!(matches!(fixture.reads(), Unread::Malformed(_)));
+    assert!(matches!(fixture.reading_of_foreign_key(), Unread::Malformed(_)));
     fixture.store.name_secrets(&[SecretUse { secret: STRANGER, keys: 1 }]);
     fixture.store.set(Mood::Answers);
     fixture.follow().await;
-    assert_eq!(fixture.reads(), Unread::SecretUnknown);
-    assert!(fixture.is_doubted());
+    assert_eq!(fixture.reading_of_foreign_key(), Unread::SecretUnknown);
+    assert!(fixture.is_secret_unknown());
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,14 +83,14 @@ async fn missing_secret_is_detected_later_and_so_is_its_end() {
     assert_eq!(fixture.secrets.at_start(&fixture.guarded).await, []);
     fixture.store.name_secrets(&[SecretUse { secret: STRANGER, keys: 1 }]);
     fixture.follow().await;
-    assert!(!fixture.is_doubted(), "the interval has not passed");
+    assert!(!fixture.is_secret_unknown(), "the interval has not passed");
     tokio::time::advance(INTERVAL).await;
     fixture.follow().await;
-    assert!(fixture.is_doubted());
+    assert!(fixture.is_secret_unknown());
     fixture.store.name_secrets(&[]);
     fixture.follow().await;
-    assert!(!fixture.is_doubted());
-    assert!(matches!(fixture.reads(), Unread::Malformed(_)));
+    assert!(!fixture.is_secret_unknown());
+    assert!(matches!(fixture.reading_of_foreign_key(), Unread::Malformed(_)));
 }
 
 #[tokio::test(start_paused = true)]
