@@ -129,8 +129,8 @@ impl Lag {
                     age,
                     "the data of the store are older than `store.max_lag`, or it is not known which \
                      server answers for `store.url`; until then no record is fresh and no key is \
-                     KEY_UNKNOWN; check whether the standby's replay is paused or delayed or its link \
-                     to the primary is down, or name the primary in `store.url`"
+                     KEY_UNKNOWN; check whether the standby's replay is paused or delayed or its \
+                     link to the primary is down, or name the primary in `store.url`"
                 );
             }
             (false, Some(since)) => {

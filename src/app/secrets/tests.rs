@@ -56,7 +56,7 @@ async fn unknown_tag_is_no_evidence_before_the_store_answers() {
     assert_eq!(fixture.reading_of_foreign_key(), Unread::SecretUnknown);
     assert!(
         matches!(fixture.ring.read(b""), Err(Unread::Malformed(_))),
-        "whatever secrets there are"
+        "malformed with any secrets"
     );
     assert!(matches!(fixture.ring.read(b"ks_live_short"), Err(Unread::Malformed(_))));
     assert!(!fixture.is_secret_unknown());
