@@ -57,8 +57,8 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct App {
     served: Vec<Served>,
-    /// The requests of forward-auth that are under way on the admin listener.
-    asked: Tasks,
+    /// Forward-auth requests in progress on the admin listener.
+    auth_requests: Tasks,
     /// Threads that serve checks.
     workers: Workers,
     /// The thread that serves the admin and the control listener.
@@ -209,11 +209,11 @@ impl App {
         let auth = auth_routes(admitted, &metrics, sources, config.forward_auth, clock.clone());
         let data =
             DataService::new(admission, &metrics, &health, data_config(config), clock.clone())?;
-        let (http1, asked) = (Protocol::http1(&config.grpc), Tasks::here());
+        let (http1, auth_requests) = (Protocol::http1(&config.grpc), Tasks::here());
         let (auth, beside) = if listeners.has(Role::ForwardAuth) {
             (auth, Router::new())
         } else {
-            (Router::new(), tracked(auth, &asked))
+            (Router::new(), tracked(auth, &auth_requests))
         };
         served.extend(listeners.serve(Role::ForwardAuth, http1, auth));
         served.extend(listeners.serve(Role::Grpc, Protocol::Grpc(config.grpc), data));
@@ -228,7 +228,7 @@ impl App {
         served.extend(listeners.serve(Role::Admin, http1, admin_routes(state).merge(beside)));
         Ok(Self {
             served,
-            asked,
+            auth_requests,
             workers: start("serve", config.grpc.workers())?,
             admin_workers: start("admin", NonZeroUsize::MIN)?,
             background: Background { instance, health, probe, feed, uses, snapshot, tasks },
@@ -246,7 +246,7 @@ impl App {
     /// Serves until `stop` completes, then drains. Returns after `drain.timeout` and a
     /// short limit for background work at the latest.
     pub async fn run(self, stop: impl Future<Output = Stop>) {
-        let Self { served, asked, workers, aside, background, drain, stops } = self;
+        let Self { served, auth_requests, workers, admin_workers, background, drain, stops } = self;
         let Background { instance, health, probe, feed, uses, snapshot, tasks } = background;
         let (calls, admin_requests, snapshots) = (Tasks::here(), Tasks::here(), Tasks::here());
 
@@ -260,8 +260,8 @@ impl App {
         for served in served {
             match served.role {
                 Role::Grpc | Role::ForwardAuth => served.spawn(&workers, &calls, &stops.draining),
-                Role::Control => served.spawn(&aside, &calls, &stops.draining),
-                Role::Admin => served.spawn(&aside, &visits, &stops.last),
+                Role::Control => served.spawn(&admin_workers, &calls, &stops.draining),
+                Role::Admin => served.spawn(&admin_workers, &admin_requests, &stops.last),
             }
         }
 
