@@ -156,7 +156,7 @@ fn log_outcome(
         Err(reason) => {
             tracing::warn!(
                 %path, %reason,
-                "snapshot refused; starting with an empty cache and writing a new snapshot once the store has answered"
+                "the snapshot is refused; starting with an empty cache and writing a new snapshot once the store has answered"
             );
             metrics.snapshot_load(SnapshotLoad::Refused);
         }
