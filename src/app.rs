@@ -210,7 +210,7 @@ impl App {
         let data =
             DataService::new(admission, &metrics, &health, data_config(config), clock.clone())?;
         let (http1, auth_requests) = (Protocol::http1(&config.grpc), Tasks::here());
-        let (auth, beside) = if listeners.has(Role::ForwardAuth) {
+        let (auth, admin_auth) = if listeners.has(Role::ForwardAuth) {
             (auth, Router::new())
         } else {
             (Router::new(), tracked(auth, &auth_requests))
@@ -225,7 +225,7 @@ impl App {
             tasks: tasks.clone(),
             clock,
         };
-        served.extend(listeners.serve(Role::Admin, http1, admin_routes(state).merge(beside)));
+        served.extend(listeners.serve(Role::Admin, http1, admin_routes(state).merge(admin_auth)));
         Ok(Self {
             served,
             auth_requests,
@@ -237,7 +237,7 @@ impl App {
         })
     }
 
-    /// Where it listens, if there is such a listener.
+    /// The address of a listener, if it is enabled.
     #[must_use]
     pub fn address(&self, role: Role) -> Option<SocketAddr> {
         self.served.iter().find(|served| served.role == role).map(|served| served.address)
