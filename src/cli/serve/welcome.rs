@@ -120,14 +120,9 @@ fn away(store: &Path) -> PathBuf {
     path.into()
 }
 
-/// A text as one word for a shell.
+/// Quotes a text as one word of a shell.
 fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    shlex::try_quote(text).unwrap_or_default().into_owned()
 }
 
 #[cfg(test)]
@@ -149,7 +144,7 @@ mod tests {
         for (path, url, away) in [
             ("/var/lib/k.db", "sqlite:/var/lib/k.db", "/var/lib/k.db.away"),
             ("/my keys.db", "'sqlite:/my keys.db'", "'/my keys.db.away'"),
-            ("/$(a)'b.db", r"'sqlite:/$(a)'\''b.db'", r"'/$(a)'\''b.db.away'"),
+            ("/$(a)'b.db", r#"'sqlite:/$(a)'"'b.db""#, r#"'/$(a)'"'b.db.away""#),
         ] {
             let text = welcome(path);
             let revoke = format!(" keys revoke ID --store {url}\n");
