@@ -1,15 +1,7 @@
 //! Servers that do nothing but answer, to compare with: a constant, cloned for
 //! every request.
 
-mod layout;
-
-use std::{
-    fs,
-    io::Write as _,
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    process::Stdio,
-};
+use std::{fs, io::Write as _, net::SocketAddr, path::Path, process::Stdio};
 
 use envoy_types::ext_authz::v3::pb as envoy;
 use keystead::transport::pb::{
@@ -17,9 +9,12 @@ use keystead::transport::pb::{
     authz_server::{Authz, AuthzServer},
 };
 use prost::Message;
-use tonic::{Request, Response, Status, service::Routes};
-
-pub(crate) use layout::Layout;
+use tokio::{net::TcpListener, runtime::Builder};
+use tonic::{
+    Request, Response, Status,
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
 
 use crate::{
     Result,
@@ -59,16 +54,48 @@ impl Speaks {
     }
 }
 
+/// The runtime that it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runtime {
+    CurrentThread,
+    /// For many threads, with one.
+    OneWorker,
+}
+
+impl Runtime {
+    pub(crate) const ALL: [Self; 2] = [Self::CurrentThread, Self::OneWorker];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::CurrentThread => "current-thread",
+            Self::OneWorker => "one-worker",
+        }
+    }
+
+    fn build(self) -> std::io::Result<tokio::runtime::Runtime> {
+        match self {
+            Self::CurrentThread => Builder::new_current_thread(),
+            Self::OneWorker => {
+                let mut builder = Builder::new_multi_thread();
+                builder.worker_threads(1);
+                builder
+            }
+        }
+        .enable_all()
+        .build()
+    }
+}
+
 /// Begins such a server as a process of its own, which answers with the message
 /// in the file `answer`.
 pub(crate) fn start(
     speaks: Speaks,
-    layout: Layout,
+    runtime: Runtime,
     answer: &Path,
     place: Place,
 ) -> Result<(Process, SocketAddr)> {
     let mut command = place.command(std::env::current_exe()?)?;
-    command.args(["bare", speaks.name(), &layout.to_string()]).arg(answer).stdout(Stdio::piped());
+    command.args(["bare", speaks.name(), runtime.name()]).arg(answer).stdout(Stdio::piped());
     let (process, addresses) =
         Process::serve(&mut command, |line| Some(vec![line.trim().parse().ok()?]))?;
     Ok((process, addresses[0]))
@@ -76,16 +103,20 @@ pub(crate) fn start(
 
 /// Is such a server, until it is killed.
 pub(crate) fn serve(arguments: &[String]) -> Result<()> {
-    let [speaks, layout, answer] = arguments else {
-        return Err("bare takes a service, a layout and a file".into());
+    let [speaks, runtime, answer] = arguments else {
+        return Err("bare takes a service, a runtime and a file".into());
     };
     let speaks = Speaks::ALL.into_iter().find(|kind| kind.name() == speaks);
     let speaks = speaks.ok_or("bare answers as `keystead` or as `envoy`")?;
     let routes = speaks.routes(&fs::read(answer)?)?;
-    layout.parse::<Layout>()?.serve((Ipv4Addr::LOCALHOST, 0).into(), &routes, |address| {
+    let runtime = Runtime::ALL.into_iter().find(|kind| kind.name() == runtime);
+    runtime.ok_or("there is no such runtime")?.build()?.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut stdout = std::io::stdout();
-        writeln!(stdout, "{address}")?;
-        stdout.flush()
+        writeln!(stdout, "{}", listener.local_addr()?)?;
+        stdout.flush()?;
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        Ok(Server::builder().add_routes(routes).serve_with_incoming(incoming).await?)
     })
 }
 

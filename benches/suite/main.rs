@@ -19,7 +19,6 @@ mod grpc;
 mod h2load;
 mod hit;
 mod keystead;
-mod layout;
 mod load;
 mod loader;
 mod machine;
@@ -37,7 +36,6 @@ mod statistics;
 mod tail;
 mod tiers;
 mod typical;
-mod zipf;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -67,11 +65,9 @@ struct Part {
 const PARTS: &[Part] = &[
     Part { name: "hit", measure: hit::measure },
     Part { name: "tiers", measure: tiers::measure },
-    Part { name: "layout", measure: layout::measure },
     Part { name: "tail", measure: tail::measure },
     Part { name: "scaling", measure: scaling::measure },
     Part { name: "memory", measure: memory::measure },
-    Part { name: "zipf", measure: zipf::measure },
     Part { name: "refill", measure: refill::measure },
     Part { name: "snapshot", measure: snapshot::measure },
     Part { name: "start", measure: start::measure },

@@ -2,7 +2,6 @@
 //! two, with the CPU time that they use.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsStr,
     fs,
     io::{self, BufRead, BufReader, Read},
@@ -144,22 +143,6 @@ impl Process {
     /// ended too.
     pub(crate) fn busy(&self) -> Result<Duration> {
         busy(self.0.id())
-    }
-
-    /// The CPU time of each of its threads, by their ids.
-    pub(crate) fn threads(&self) -> Result<BTreeMap<u32, Duration>> {
-        let mut threads = BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            let entry = entry?;
-            let id = entry.file_name().to_string_lossy().parse()?;
-            // One may end while it is looked at.
-            let Ok(statistics) = fs::read_to_string(entry.path().join("schedstat")) else {
-                continue;
-            };
-            let nanos = statistics.split(' ').next().ok_or("an empty schedstat")?.parse()?;
-            threads.insert(id, Duration::from_nanos(nanos));
-        }
-        Ok(threads)
     }
 }
 

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use crate::{
     Result, Run,
-    bare::{self, Layout, Speaks},
+    bare::{self, Runtime, Speaks},
     environment::{CONNECTIONS, Filled, Ground, PATIENT, Running, flow},
     keystead::Counted,
     load::Pressure,
@@ -231,7 +231,7 @@ impl Stage {
         let turns = 0..self.unasked.len();
         if case == Case::Bare {
             let (process, address) =
-                bare::start(Speaks::Keystead, Layout::TonicOnCurrent, &self.answer, Place::Served)?;
+                bare::start(Speaks::Keystead, Runtime::CurrentThread, &self.answer, Place::Served)?;
             self.warm_up(address, load)?;
             return turns.map(|_| self.bare(&process, address, load)).collect();
         }

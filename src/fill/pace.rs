@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// By how much a longer query raises what is expected: a quarter of the
 /// difference, so that a store that has become slow is noticed within a few
-/// queries. As in `benches/queue_discipline`.
+/// queries. As in the simulation of `docs/adr/2026-11-22-queue-discipline.md`.
 const RISE: u32 = 4;
 
 /// By how much a shorter query lowers it: a 64th of the difference, so that it

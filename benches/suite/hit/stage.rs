@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::interleaved::Contender;
 use crate::{
     Result,
-    bare::{self, Layout, Speaks},
+    bare::{self, Runtime, Speaks},
     keystead::{CHECK as CHECK_PATH, ENVOY_CHECK, Service, Site, typical_request},
     load::{ask, framed},
     process::{Place, Process},
@@ -34,8 +34,6 @@ pub(super) const SAME: [&str; 2] = [
 pub(super) const FORGED: &str = "a made-up key: right form, wrong tag";
 pub(super) const ABSENT: &str = "an imported key that the store does not have, remembered";
 pub(super) const STALE: &str = "a warm key while the store is gone (stale-if-error)";
-
-const LAYOUTS: [Layout; 2] = [Layout::TonicOnCurrent, Layout::TonicOnWorker];
 
 /// Patience, so that a machine that is busy elsewhere refuses nothing. It costs
 /// a check nothing.
@@ -131,9 +129,9 @@ impl Stage {
             (NOTHING, Speaks::Envoy, nothing.encode_to_vec()),
             (SAME, Speaks::Envoy, envoy.message.to_vec()),
         ] {
-            for (name, layout) in names.into_iter().zip(LAYOUTS) {
+            for (name, runtime) in names.into_iter().zip(Runtime::ALL) {
                 let answer = self.site.write("answer", &answer)?;
-                self.bare.push((name, bare::start(speaks, layout, &answer, Place::Served)?));
+                self.bare.push((name, bare::start(speaks, runtime, &answer, Place::Served)?));
             }
         }
         Ok(())
