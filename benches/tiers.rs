@@ -9,14 +9,12 @@
 
 #[path = "suite/in_process.rs"]
 mod in_process;
-#[path = "suite/miss_path.rs"]
-mod miss_path;
+#[expect(dead_code, reason = "the suite needs the rest")]
 #[path = "suite/typical.rs"]
 mod typical;
 
 use std::{hint::black_box, sync::LazyLock, time::Duration};
 
-use bytes::Bytes;
 use divan::{AllocProfiler, Bencher};
 use keystead::{
     check::{Needs, decide},
@@ -24,13 +22,9 @@ use keystead::{
     store::Answer,
     telemetry::CacheResult,
     time::Clock,
-    transport::pb,
 };
 
-use self::{
-    in_process::{Call, InProcess},
-    miss_path::Behind,
-};
+use self::in_process::{Call, InProcess};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler<mimalloc::MiMalloc> = AllocProfiler::new(mimalloc::MiMalloc);
@@ -111,56 +105,6 @@ fn count_it(bencher: Bencher<'_, '_>) {
         surface.answered(black_box("OK"), "");
         surface.took(black_box(Duration::from_micros(2)));
     });
-}
-
-/// Whose key is not in memory: behind it, with threads that read the embedded store.
-mod a_miss {
-    use super::{Behind, Bencher, Digest, LazyLock, black_box};
-
-    static BEHIND: LazyLock<Behind> = LazyLock::new(|| match Behind::new() {
-        Ok(behind) => behind,
-        Err(error) => panic!("what is behind the memory cannot be set up: {error}"),
-    });
-
-    fn digests(count: u64) -> Vec<Digest> {
-        (0..count).map(|number| Digest::sha256_of(&number.to_le_bytes())).collect()
-    }
-
-    #[divan::bench(args = [1, 256])]
-    fn guard_and_embedded_store(bencher: Bencher<'_, '_>, keys: u64) {
-        let digests = digests(keys);
-        bencher.bench(|| BEHIND.ask(black_box(&digests)));
-    }
-
-    #[divan::bench]
-    fn fill_guard_and_embedded_store(bencher: Bencher<'_, '_>) {
-        let digest = digests(1)[0];
-        bencher.bench(|| BEHIND.fill(black_box(digest)));
-    }
-}
-
-mod messages {
-    use super::{Bencher, Bytes, STAND, black_box, pb, typical};
-    use prost::Message as _;
-
-    #[divan::bench]
-    fn decode_check_by_generated_code(bencher: Bencher<'_, '_>) {
-        let message = Bytes::from(typical::request(&STAND.key).encode_to_vec());
-        bencher.bench(|| pb::CheckRequest::decode(black_box(message.clone())));
-    }
-
-    #[divan::bench]
-    fn encode_answer_of_check_by_generated_code(bencher: Bencher<'_, '_>) {
-        let answer = typical::answer().expect("a random id");
-        bencher.bench(|| black_box(&answer).encode_to_vec());
-    }
-
-    #[divan::bench]
-    fn decode_envoy_request_by_stock_messages(bencher: Bencher<'_, '_>) {
-        use envoy_types::ext_authz::v3::pb::CheckRequest;
-        let message = Bytes::from(typical::envoy_request(&STAND.key).expect("it was captured"));
-        bencher.bench(|| CheckRequest::decode(black_box(message.clone())));
-    }
 }
 
 /// From the headers of a request to the trailers of its answer.

@@ -1,14 +1,15 @@
-//! Keystead itself: the very program, in a folder of its own, with typical keys.
+//! Keystead itself: the very program, in a folder of its own.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fmt::Display,
+    fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
-    sync::OnceLock,
-    time::Duration,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 use keystead::{
@@ -17,16 +18,19 @@ use keystead::{
     key::{Environment, NewKey},
     store::{KeyAdmin, Provenance, StoreUrl},
     time::Clock,
+    transport::health_pb::{
+        HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    },
 };
 use prost::Message as _;
-use serde_json::Value;
 use tempfile::TempDir;
-use tokio::runtime::Builder;
+use tokio::time::sleep;
 
 use crate::{
     Result,
-    load::framed,
-    process::{Place, Process},
+    figures::{count, grouped},
+    grpc::{Channel, block_on, framed},
+    process::{Place, Process, free_address, run},
     typical,
 };
 
@@ -34,28 +38,35 @@ use crate::{
 pub(crate) const CHECK: &str = "/keystead.v1.Authz/Check";
 pub(crate) const ENVOY_CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
 /// A program that runs instead of the one that was built with the suite.
 static INSTEAD: OnceLock<PathBuf> = OnceLock::new();
 
-/// How many keys are stored at once.
-const STORED_AT_ONCE: usize = 10_000;
-
-/// How long that may take on a busy machine.
+/// How long it may take to store a key on a busy machine.
 const STORED_WITHIN: Duration = Duration::from_secs(25);
 
-/// An embedded store in a folder of its own.
-#[derive(Debug)]
-pub(crate) struct Site {
-    folder: TempDir,
-    program: PathBuf,
+/// How long a service may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A folder to run the program in, and its settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    folder: Arc<TempDir>,
+    binary: PathBuf,
+    place: Place,
+    /// Names of the environment with their values.
+    settings: Vec<(String, String)>,
 }
 
 /// A service that runs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) process: Process,
+    /// Where it will serve gRPC.
     pub(crate) grpc: SocketAddr,
     admin: SocketAddr,
+    _folder: Arc<TempDir>,
 }
 
 /// What a service has counted so far.
@@ -67,97 +78,123 @@ pub(crate) fn run_instead(program: PathBuf) -> Result<()> {
     INSTEAD.set(program).map_err(|_| "another program runs instead already".into())
 }
 
-/// The program that runs.
-pub(crate) fn program() -> &'static Path {
-    INSTEAD.get().map_or(Path::new(env!("CARGO_BIN_EXE_keystead")), PathBuf::as_path)
-}
-
 /// A typical request, as the body of a call.
-pub(crate) fn typical_request(key: &str) -> Result<Vec<u8>> {
+pub(crate) fn typical_request(key: &str) -> Vec<u8> {
     framed(&typical::request(key).encode_to_vec())
 }
 
-impl Site {
-    pub(crate) fn new() -> Result<Self> {
-        Self::of(program())
+impl Program {
+    /// With an embedded store and a secret that it makes by itself.
+    pub(crate) fn new(place: Place) -> Result<Self> {
+        let built = || Path::new(env!("CARGO_BIN_EXE_keystead")).to_owned();
+        let binary = INSTEAD.get().cloned().unwrap_or_else(built);
+        Ok(Self { folder: Arc::new(tempfile::tempdir()?), binary, place, settings: Vec::new() })
     }
 
-    /// Where this program serves.
-    pub(crate) fn of(program: &Path) -> Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()?, program: program.to_owned() })
+    /// With a secret, and a store.
+    pub(crate) fn with_store(place: Place, secret: &str, store: &str) -> Result<Self> {
+        let program = Self::new(place)?;
+        let file = program.write("secret", secret)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        Ok(program.with("KEYS__SECRET_FILE", file.display()).with("STORE__URL", store))
+    }
+
+    /// Another build of it.
+    pub(crate) fn built_at(self, binary: PathBuf) -> Self {
+        Self { binary, ..self }
+    }
+
+    /// With another setting, such as `FILL__BATCH_MAX`.
+    pub(crate) fn with(mut self, name: &str, value: impl Display) -> Self {
+        self.settings.push((format!("KEYSTEAD_{name}"), value.to_string()));
+        self
+    }
+
+    /// With a copy of this snapshot of so many keys, if there are any, and room for more.
+    pub(crate) fn with_snapshot(self, snapshot: &Path, keys: u64) -> Result<Self> {
+        let path = self.path("snapshot");
+        for end in ["", ".changes", ".end"].iter().filter(|_| keys > 0) {
+            let file = |path: &Path| format!("{}{end}", path.display());
+            fs::copy(file(snapshot), file(&path))?;
+        }
+        let room = keys + keys / 4 + 100_000;
+        Ok(self.with("SNAPSHOT__PATH", path.display()).with("CACHE__MAX_ENTRIES", room))
     }
 
     /// Where a file of that name is or would be.
-    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Writes a file for the site.
+    /// Writes a file into its folder.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.path(name);
         fs::write(&path, content)?;
         Ok(path)
     }
 
-    /// Stores so many typical keys, and returns them as clients present them.
-    pub(crate) fn mint(&self, count: usize) -> Result<Vec<String>> {
+    /// Stores a typical key in the embedded store, and returns it as clients present it.
+    pub(crate) fn mint(&self) -> Result<String> {
         let mut config = Config::default();
         config.store.url = StoreUrl::Sqlite { path: self.path("keystead.db") };
-        // Many are stored at once.
         config.store.guard.query_timeout = STORED_WITHIN;
         let by = Provenance {
             actor: "bench".to_owned(),
             origin: "bench".to_owned(),
             at: Clock::System.wall(),
         };
-        Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        block_on(async {
             let Opened { store, ring, .. } = app::open_store(&config).await?;
-            let mut keys = Vec::with_capacity(count);
-            while keys.len() < count {
-                let some = STORED_AT_ONCE.min(count - keys.len());
-                let mut new = Vec::with_capacity(some);
-                for _ in 0..some {
-                    let minted = ring.mint(Environment::Live)?;
-                    keys.push(minted.key.expose().to_owned());
-                    new.push(NewKey::minted(&minted, typical::rights()));
-                }
-                store.insert(&new, &by).await?;
-            }
-            Ok(keys)
+            let minted = ring.mint(Environment::Live)?;
+            store.insert(&[NewKey::minted(&minted, typical::rights())], &by).await?;
+            Ok(minted.key.expose().to_owned())
         })
     }
 
-    /// Serves there with these lines of TOML, and everything else as it is by
-    /// default; also with a snapshot, which is off by default.
-    pub(crate) fn serve(&self, place: Place, settings: &str) -> Result<Service> {
-        let config = self
-            .write("keystead.toml", format!("[snapshot]\npath = \"snapshot\"\n\n{settings}\n"))?;
-        let mut command = place.command(&self.program)?;
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config"]);
-        command.arg(config).env_clear().current_dir(self.folder.path());
-        command.stdout(File::create(self.path("stdout"))?).stderr(Stdio::piped());
-        let (process, addresses) = Process::serve(&mut command, addresses)?;
-        Ok(Service { process, grpc: addresses[0], admin: addresses[1] })
+    /// Brings the schema of its store up to date.
+    pub(crate) fn migrate(&self) -> Result<()> {
+        run(self.command()?.arg("migrate")).map(drop)
     }
-}
 
-/// The addresses in the line of the log that tells them.
-fn addresses(line: &str) -> Option<Vec<SocketAddr>> {
-    let line: Value = serde_json::from_str(line).ok()?;
-    let address = |name: &str| line[name].as_str()?.parse().ok();
-    (line["message"] == "serving").then_some(vec![address("grpc")?, address("admin")?])
+    /// Starts the service, and does not wait until it serves.
+    pub(crate) fn start(&self) -> Result<Service> {
+        let (grpc, admin) = (free_address()?, free_address()?);
+        let mut command = self.command()?;
+        command.args(["serve", "--listen", &grpc.to_string(), "--admin", &admin.to_string()]);
+        let process = Process::start(&mut command, &self.path("log"))?;
+        Ok(Service { process, grpc, admin, _folder: Arc::clone(&self.folder) })
+    }
+
+    /// A service that serves.
+    pub(crate) async fn serve(&self) -> Result<Service> {
+        let mut service = self.start()?;
+        let deadline = Instant::now() + START_LIMIT;
+        while !service.is_serving("").await.unwrap_or(false) {
+            service.process.check_alive(deadline)?;
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(service)
+    }
+
+    fn command(&self) -> Result<std::process::Command> {
+        let mut command = self.place.command(&self.binary, None)?;
+        command.envs(self.settings.iter().cloned()).current_dir(self.folder.path());
+        Ok(command)
+    }
 }
 
 impl Service {
-    pub(crate) fn counted(&self) -> Result<Counted> {
-        Counted::at(self.admin)
+    /// Whether it says that the service of that name is SERVING, and can be reached.
+    pub(crate) async fn is_serving(&self, name: &str) -> Result<bool> {
+        let request = HealthCheckRequest { service: name.to_owned() };
+        let request = framed(&request.encode_to_vec()).into();
+        let answer = Channel::connect(self.grpc).await?.call(HEALTH, request).await?;
+        Ok(HealthCheckResponse::decode(answer.message)?.status() == ServingStatus::Serving)
     }
-}
 
-impl Counted {
-    /// What the service has counted whose admin listener is there.
-    pub(crate) fn at(admin: SocketAddr) -> Result<Self> {
-        let mut stream = TcpStream::connect(admin)?;
+    /// What it has counted so far.
+    pub(crate) fn counted(&self) -> Result<Counted> {
+        let mut stream = TcpStream::connect(self.admin)?;
         write!(stream, "GET /metrics HTTP/1.1\r\nhost: keystead\r\nconnection: close\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
@@ -165,9 +202,21 @@ impl Counted {
             let (series, value) = line.rsplit_once(' ')?;
             Some((series.to_owned(), value.parse().ok()?))
         });
-        Ok(Self(series.collect()))
+        Ok(Counted(series.collect()))
     }
 
+    /// Fails unless so many keys are in memory.
+    pub(crate) fn check_held(&self, keys: u64) -> Result<()> {
+        let held = self.counted()?.sum("keystead_cache_entries", &[]);
+        if grouped(held) != count(keys) {
+            let said = self.process.said()?;
+            return Err(format!("{held} of {keys} keys are in memory: {said}").into());
+        }
+        Ok(())
+    }
+}
+
+impl Counted {
     /// The sum of all series of this name that have these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: Vec<_> =

@@ -1,234 +1,217 @@
-//! A loader that sends other messages each time, loads connections unevenly, keeps
-//! a rate, and reads the `grpc-status` of every answer. A process of its own.
+//! A loader that keeps a rate, whatever comes back, and counts each request from the
+//! moment at which it was due: what waits because the server stalls counts in full,
+//! whenever it is sent. What waits because the machine is slow, or the loader not on its
+//! core, is not the server's, and is told apart ([`pace`]).
+//!
+//! It is one thread that never sleeps: a timer would be late by more than a check takes.
 
-mod caller;
+mod pace;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
-use h2::{Ping, client::SendRequest};
-use serde::{Deserialize, Serialize};
-use tokio::{runtime::Builder, task::JoinSet, time::Instant};
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _, future::try_join_all, stream::FuturesUnordered};
+use tokio::task::yield_now;
 
-pub(crate) use caller::{Answer, ask, call, connect};
+use self::pace::{Disturbed, Pace};
+use crate::{
+    Result,
+    grpc::{Channel, block_on},
+    keystead::CHECK,
+    process::Place,
+};
 
-use crate::{Result, loader, process::Place};
+/// Over how many connections a load is spread, where nothing else is said.
+pub(crate) const CONNECTIONS: usize = 8;
 
-/// What the first argument is to a process that loads.
-pub(crate) const CHILD: &str = "load";
+/// How long answers may take that are missing at the end.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What to send.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Plan {
+/// Checks of one kind, on connections of their own.
+#[derive(Debug, Clone)]
+pub(crate) struct Flow {
     pub(crate) address: SocketAddr,
-    /// The path of the method.
-    pub(crate) path: String,
-    /// A file of messages, each with the five bytes before it that gRPC has.
-    pub(crate) messages: PathBuf,
-    /// The connections in the order in which they get a request each, over and
-    /// over: they share the load in this way, whichever of them is slow.
-    pub(crate) turns: Vec<usize>,
-    pub(crate) pressure: Pressure,
-    pub(crate) until: Until,
+    /// Framed messages, from the beginning whenever they are used up.
+    pub(crate) messages: Arc<[Bytes]>,
+    /// Which get a request each by turns.
+    pub(crate) connections: usize,
+    /// A second, kept evenly to the nanosecond.
+    pub(crate) rate: f64,
 }
 
-/// How much is sent, over all connections.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) enum Pressure {
-    /// So many requests are under way at all times.
-    UnderWay(usize),
-    /// So many requests a second, whatever comes back. Those that are due within
-    /// a millisecond, the resolution of tokio's timer, are sent together.
-    Rate(f64),
-}
-
-/// When it ends.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) enum Until {
-    /// Every message has been sent once.
-    AllSent,
-    /// So long, with the messages from the beginning whenever they are used up.
-    Elapsed(Duration),
-}
-
-/// What came back.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What came back of a flow.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
-    /// How many answers had which `grpc-status`.
-    pub(crate) statuses: BTreeMap<i32, u64>,
-    /// How long it took in all.
-    pub(crate) took: Duration,
-    pub(crate) median: Duration,
+    /// Answers with the status OK.
+    pub(crate) granted: u64,
+    pub(crate) others: u64,
+    /// Answers to requests that became due while the loader was not disturbed: the times
+    /// below are theirs, without those in which it was.
+    counted: u64,
+    /// From when a request was due until its answer was complete.
+    pub(crate) p50: Duration,
     pub(crate) p99: Duration,
+    pub(crate) p999: Duration,
+    /// How late the loader began to send, at p99: the part of the times above that is not
+    /// the server's.
+    pub(crate) sent_late: Duration,
+}
+
+/// What came of all flows.
+pub(crate) struct Done {
+    /// For each.
+    pub(crate) tallies: Vec<Tally>,
+    /// Until the last answer.
+    took: Duration,
+    /// The CPU time that the server took meanwhile.
+    pub(crate) busy: Duration,
+}
+
+/// A call that has ended.
+struct Call {
+    flow: usize,
+    due: Duration,
+    sent: Duration,
+    answered: Duration,
+    granted: bool,
 }
 
 impl Tally {
-    pub(crate) fn count(&self) -> u64 {
-        self.statuses.values().sum()
-    }
-
-    /// Fails unless all answers had this status.
-    pub(crate) fn all(self, status: i32) -> Result<Self> {
-        let alike = self.statuses.keys().all(|&other| other == status);
-        if self.statuses.is_empty() || !alike {
-            return Err(format!("not all answers are {status}: {:?}", self.statuses).into());
+    /// Fails unless all were answered with OK.
+    pub(crate) fn all_granted(self) -> Result<Self> {
+        if self.counted == 0 || self.others > 0 {
+            return Err(format!("not all were granted: {self:?}").into());
         }
         Ok(self)
     }
-}
 
-impl Plan {
-    /// Carries it out in a process of its own. `connected` is called when all
-    /// connections are made, and nothing has been asked.
-    pub(crate) fn run<T>(
-        &self,
-        place: Place,
-        connected: impl FnOnce() -> Result<T>,
-    ) -> Result<(Tally, T)> {
-        loader::run(CHILD, place, self, connected)
-    }
-}
-
-/// Is such a loader.
-pub(crate) fn run_child() -> Result<()> {
-    let plan: Plan = loader::plan()?;
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    loader::tell(&runtime.block_on(carry_out(&plan))?)
-}
-
-/// What all callers share. Between two awaits of one thread
-/// nobody else holds a lock.
-pub(crate) struct Shared {
-    path: String,
-    turns: Mutex<Turns>,
-    messages: Mutex<Messages>,
-    /// When it ends, if not by the messages.
-    end: Option<Instant>,
-    seen: Arc<Mutex<Seen>>,
-}
-
-struct Turns {
-    all: Vec<SendRequest<Bytes>>,
-    next: usize,
-}
-
-struct Messages {
-    all: Vec<Bytes>,
-    left: VecDeque<Bytes>,
-}
-
-#[derive(Default)]
-struct Seen {
-    statuses: BTreeMap<i32, u64>,
-    times: Vec<Duration>,
-}
-
-impl Shared {
-    /// The connection whose turn it is.
-    fn turn(&self) -> SendRequest<Bytes> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = turns.next;
-        turns.next = (next + 1) % turns.all.len();
-        turns.all[next].clone()
+    pub(crate) fn answers(&self) -> u64 {
+        self.granted + self.others
     }
 
-    /// The next message, or `None` at the end.
-    fn next(&self) -> Option<Bytes> {
-        if self.end.is_some_and(|end| Instant::now() >= end) {
-            return None;
+    /// The share of the answers that are set aside.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    pub(crate) fn aside(&self) -> f64 {
+        1.0 - self.counted as f64 / self.answers() as f64
+    }
+
+    fn of(calls: &[&Call], disturbed: &Disturbed) -> Self {
+        let sorted = |times: &mut dyn Iterator<Item = Duration>| {
+            let mut times: Vec<_> = times.collect();
+            times.sort_unstable();
+            times
+        };
+        let calm = |call: &&Call, to| disturbed.calm(call.due, to);
+        let times = sorted(&mut calls.iter().filter_map(|call| calm(call, call.answered)));
+        let late = sorted(&mut calls.iter().filter_map(|call| calm(call, call.sent)));
+        let at = |all: &[Duration], thousandths: usize| {
+            all.get(all.len() * thousandths / 1000).copied().unwrap_or_default()
+        };
+        let granted = calls.iter().filter(|call| call.granted).count();
+        Self {
+            granted: granted as u64,
+            others: (calls.len() - granted) as u64,
+            counted: times.len() as u64,
+            p50: at(&times, 500),
+            p99: at(&times, 990),
+            p999: at(&times, 999),
+            sent_late: at(&late, 990),
         }
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        if messages.left.is_empty() && self.end.is_some() {
-            messages.left = messages.all.iter().cloned().collect();
-        }
-        messages.left.pop_front()
-    }
-
-    fn saw(&self, status: i32, took: Duration) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen.statuses.entry(status).or_default() += 1;
-        seen.times.push(took);
     }
 }
 
-async fn carry_out(plan: &Plan) -> Result<Tally> {
-    let all = frames(&plan.messages)?;
-    let (mut running, mut senders) = (JoinSet::new(), Vec::new());
-    for _ in 0..=plan.turns.iter().max().copied().ok_or("it is nobody's turn")? {
-        let (sender, mut connection) = caller::connect(plan.address).await?;
-        let mut ping = connection.ping_pong().ok_or("a connection can be pinged")?;
-        // Ends when all that send on it have ended.
-        running.spawn(async move { Ok(connection.await?) });
-        // What both sides say at the beginning is not part of the load.
-        ping.ping(Ping::opaque()).await?;
-        senders.push(sender);
+impl Done {
+    /// How much of a core the server used.
+    pub(crate) fn share(&self) -> f64 {
+        self.busy.div_duration_f64(self.took)
     }
-    let turns = plan.turns.iter().map(|&turn| senders[turn].clone()).collect();
-    drop(senders);
-    // Nothing happens on the connections before that.
-    loader::wait_to_begin()?;
-    let began = Instant::now();
-    let end = match plan.until {
-        Until::AllSent => None,
-        Until::Elapsed(duration) => Some(began + duration),
+}
+
+/// Sends all flows at the same time, none of which waits for another, from the core for
+/// loading; requests become due for so long. `busy` tells the CPU time of the server, of
+/// which what connections take when they are made is not counted.
+pub(crate) fn load(
+    flows: &[Flow],
+    lasts: Duration,
+    busy: impl Fn() -> Result<Duration> + Sync,
+) -> Result<Done> {
+    let on_its_core = || {
+        Place::Loading.keep_this_thread()?;
+        block_on(carry_out(flows, lasts, &busy))
     };
-    let shared = Arc::new(Shared {
-        path: plan.path.clone(),
-        turns: Mutex::new(Turns { all: turns, next: 0 }),
-        messages: Mutex::new(Messages { left: all.iter().cloned().collect(), all }),
-        end,
-        seen: Arc::default(),
-    });
-    match plan.pressure {
-        Pressure::UnderWay(count) => {
-            for _ in 0..count {
-                running.spawn(caller::in_turn(Arc::clone(&shared)));
+    thread::scope(|scope| scope.spawn(on_its_core).join().expect("the loader does not panic"))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some millions")]
+async fn carry_out(
+    flows: &[Flow],
+    lasts: Duration,
+    busy: &impl Fn() -> Result<Duration>,
+) -> Result<Done> {
+    let connect = |flow: &Flow| {
+        try_join_all(vec![flow.address; flow.connections].into_iter().map(Channel::connect))
+    };
+    let channels = try_join_all(flows.iter().map(connect)).await?;
+    let before = busy()?;
+    let began = Instant::now();
+    let mut pace = Pace::since(began)?;
+    let call = async |flow, channel: &Channel, message, due| {
+        let sent = began.elapsed();
+        let granted = channel.call(CHECK, message).await?.status == 0;
+        Result::Ok(Call { flow, due, sent, answered: began.elapsed(), granted })
+    };
+    let mut sent = vec![0; flows.len()];
+    // To make room later would take milliseconds.
+    let room = flows.iter().map(|flow| flow.rate * lasts.as_secs_f64()).sum::<f64>() as usize;
+    let (mut under_way, mut ended) = (FuturesUnordered::new(), Vec::with_capacity(room));
+    loop {
+        let now = began.elapsed();
+        let mut is_idle = true;
+        for (at, flow) in flows.iter().enumerate() {
+            while let Some(due) = flow.due(sent[at], lasts).filter(|due| *due <= now) {
+                let message = flow.messages[sent[at] % flow.messages.len()].clone();
+                let channel = &channels[at][sent[at] % flow.connections];
+                under_way.push(call(at, channel, message, due));
+                (sent[at], is_idle) = (sent[at] + 1, false);
             }
         }
-        Pressure::Rate(rate) => {
-            running.spawn(caller::at_rate(rate, Arc::clone(&shared)));
+        pace.look(under_way.len())?;
+        while let Some(Some(call)) = under_way.next().now_or_never() {
+            ended.push(call?);
+            is_idle = false;
         }
+        if now >= lasts && under_way.is_empty() {
+            break;
+        }
+        if now > lasts + PATIENCE {
+            return Err("some are not answered at all".into());
+        }
+        if is_idle {
+            // To whatever else must run on this core.
+            thread::yield_now();
+        }
+        // To the connections.
+        yield_now().await;
     }
-    let seen = Arc::clone(&shared.seen);
-    // Its connections end with it.
-    drop(shared);
-    while let Some(ended) = running.join_next().await {
-        ended??;
-    }
-    let took = began.elapsed();
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let Seen { statuses, mut times } = std::mem::take(&mut *seen);
-    times.sort_unstable();
-    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-    Ok(Tally { statuses, took, median: at(50), p99: at(99) })
+    let busy = busy()?.saturating_sub(before);
+    let took = ended.iter().map(|call: &Call| call.answered).max().unwrap_or_default();
+    let disturbed = pace.disturbed();
+    let tally = |at| {
+        let calls: Vec<_> = ended.iter().filter(|call| call.flow == at).collect();
+        Tally::of(&calls, &disturbed)
+    };
+    Ok(Done { tallies: (0..flows.len()).map(tally).collect(), took, busy })
 }
 
-/// The messages of a file, each with the five bytes before it.
-pub(crate) fn frames(path: &Path) -> Result<Vec<Bytes>> {
-    let mut rest = Bytes::from(std::fs::read(path)?);
-    let mut frames = Vec::new();
-    while rest.has_remaining() {
-        let head = rest.get(..5).ok_or("a message is cut off")?;
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        let whole = usize::try_from(length)? + 5;
-        if rest.len() < whole {
-            return Err("a message is cut off".into());
-        }
-        frames.push(rest.split_to(whole));
+impl Flow {
+    /// When the next request is due, after so many, if there is one.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    fn due(&self, sent: usize, lasts: Duration) -> Option<Duration> {
+        Some(Duration::from_secs_f64(sent as f64 / self.rate)).filter(|due| *due < lasts)
     }
-    Ok(frames)
-}
-
-/// A message as the body of a call has it.
-pub(crate) fn framed(message: &[u8]) -> Result<Vec<u8>> {
-    let mut frame = vec![0];
-    frame.extend(u32::try_from(message.len())?.to_be_bytes());
-    frame.extend(message);
-    Ok(frame)
 }

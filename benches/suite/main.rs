@@ -7,39 +7,34 @@
 //! cargo bench --bench suite -- train PROGRAM     loads a program that counts what it does
 //! ```
 //!
-//! `scripts/bench` does the first two, `scripts/pgo` the last; [`capture`] makes what is
-//! sent. A part is a module here: it measures one thing and tells it as a
-//! [`report::Section`].
+//! `scripts/bench` does the first two, `scripts/pgo` the last. A part is a module here: it
+//! measures one thing and tells it as a [`report::Section`].
 
 mod bare;
-mod capture;
 mod environment;
-mod format;
+mod figures;
 mod grpc;
 mod h2load;
 mod hit;
 mod keystead;
 mod load;
-mod loader;
-mod machine;
 mod memory;
-mod open_loop;
+mod network;
 mod population;
+mod postgres;
 mod process;
 mod refill;
 mod report;
 mod scaling;
-mod servers;
 mod snapshot;
 mod start;
-mod statistics;
 mod tail;
 mod tiers;
 mod typical;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use report::{Kept, Section};
+use report::Section;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,76 +50,60 @@ pub(crate) struct Run {
     pub(crate) quick: bool,
 }
 
-/// What can be measured.
-struct Part {
-    name: &'static str,
-    measure: fn(Run) -> Result<Section>,
-}
+type Measure = fn(Run) -> Result<Section>;
 
-/// In the order of the page.
-const PARTS: &[Part] = &[
-    Part { name: "hit", measure: hit::measure },
-    Part { name: "tiers", measure: tiers::measure },
-    Part { name: "tail", measure: tail::measure },
-    Part { name: "scaling", measure: scaling::measure },
-    Part { name: "memory", measure: memory::measure },
-    Part { name: "refill", measure: refill::measure },
-    Part { name: "snapshot", measure: snapshot::measure },
-    Part { name: "start", measure: start::measure },
-    Part { name: "pgo", measure: hit::guided },
+/// What can be measured, in the order of the page.
+const PARTS: [(&str, Measure); 9] = [
+    ("hit", hit::measure),
+    ("tiers", tiers::measure),
+    ("tail", tail::measure),
+    ("scaling", scaling::measure),
+    ("memory", memory::measure),
+    ("refill", refill::measure),
+    ("snapshot", snapshot::measure),
+    ("start", start::measure),
+    ("pgo", hit::guided),
 ];
 
 fn main() -> ExitCode {
     // `cargo bench` adds a flag of its own.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    match run_child(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("suite: {error}");
-            ExitCode::FAILURE
-        }
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        // What the suite begins as processes of their own.
+        ["bare", ref rest @ ..] => bare::serve(rest),
+        [memory::CHILD, kind, keys] => memory::child(kind, keys),
+        ["train", program] => train(program),
+        ["--quick", ref parts @ ..] => measure(parts, Run { quick: true }),
+        ref parts => measure(parts, Run { quick: false }),
+    };
+    if let Err(error) = done {
+        eprintln!("suite: {error}");
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
-fn run_child(arguments: &[String]) -> Result<()> {
-    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        // What the suite begins as processes of their own.
-        Some(("bare", rest)) => return bare::serve(rest),
-        Some((load::CHILD, [])) => return load::run_child(),
-        Some(("capture", [])) => return capture::capture(),
-        Some(("train", [program])) => return train(program.into()),
-        Some((open_loop::CHILD, [])) => return open_loop::run_child(),
-        Some((memory::CHILD, rest)) => return memory::child(rest),
-        _ => {}
-    }
-    let quick = arguments.iter().any(|word| word == "--quick");
-    for name in arguments.iter().filter(|word| *word != "--quick") {
+fn measure(parts: &[&str], run: Run) -> Result<()> {
+    for &name in parts {
         if name == "report" {
-            report::write(PARTS.iter().map(|part| part.name))?;
+            report::write(PARTS.iter().map(|(name, _)| *name))?;
             continue;
         }
-        let part = PARTS.iter().find(|part| part.name == name);
-        let part = part.ok_or_else(|| format!("there is no part `{name}`; {}", parts()))?;
-        let section = (part.measure)(Run { quick })?;
-        let kept = Kept::now(part.name, quick, section)?;
-        kept.print();
-        kept.store()?;
+        let part = PARTS.iter().find(|(known, _)| *known == name);
+        let (_, measure) = part.ok_or_else(|| format!("there is no part `{name}`"))?;
+        report::keep(name, run.quick, measure(run)?)?;
     }
     Ok(())
 }
 
 /// Loads a program as it is when it is measured: with checks from memory of all kinds, and
-/// with lookups in both stores. What was measured is not kept.
-fn train(program: PathBuf) -> Result<()> {
-    keystead::run_instead(program)?;
+/// with lookups. What was measured is not kept.
+fn train(program: &str) -> Result<()> {
+    keystead::run_instead(program.into())?;
     for measure in [hit::measure, refill::measure] {
         measure(Run { quick: true })?;
     }
     Ok(())
-}
-
-fn parts() -> String {
-    let names: Vec<_> = PARTS.iter().map(|part| part.name).collect();
-    format!("there are {}, and `report`", names.join(", "))
 }

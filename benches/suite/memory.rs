@@ -15,10 +15,10 @@ use keystead::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Result, Run, format,
+    Result, Run,
+    figures::{count, grouped, median},
     population::{self, Kind},
     report::{Goal, Section, Table},
-    statistics::{grouped, median},
 };
 
 /// What the first argument is to a process that measures.
@@ -32,15 +32,6 @@ const FULL: f64 = 0.95;
 const MUST: f64 = 250.0;
 const AIM: f64 = 160.0;
 
-const INTRO: &str = "\
-What a process that fills the cache to its bound has resident (`Rss` of `/proc/self/smaps_rollup`), less what it had before
-there was a cache, divided by the keys that are held: the cache's own tables, and what the allocator (mimalloc) cannot
-use, are counted. Each figure is the median of several processes. *Typical* records have an id, a hint, a principal of whom three
-keys are, a name, three scopes and two pieces of metadata that many keys share, and an end. In records with *own metadata*
-the two values are of that key alone. *Replaced* is what it takes when, after that, as many other keys have come and made the
-first ones go.
-";
-
 /// The part `memory`.
 pub(crate) fn measure(run: Run) -> Result<Section> {
     let (counts, times): (&[u64], _) =
@@ -49,8 +40,8 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     let mut table = Table::new("", &columns);
     let mut goals = Vec::new();
     for kind in Kind::ALL {
-        for &count in counts {
-            let all = (0..times).map(|_| in_a_process(kind, count)).collect::<Result<Vec<_>>>()?;
+        for &keys in counts {
+            let all = (0..times).map(|_| in_a_process(kind, keys)).collect::<Result<Vec<_>>>()?;
             let middle = |held: fn(&Measured) -> Held| {
                 median(all.iter().map(|measured| held(measured).bytes_each()))
             };
@@ -58,19 +49,15 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
             let held = all.iter().map(|it| it.filled.keys).min().unwrap_or_default();
             table.rows.push(vec![
                 kind.as_str().to_owned(),
-                format::count(count),
-                format::count(held),
+                count(keys),
+                count(held),
                 grouped(filled),
                 grouped(replaced),
             ]);
-            if kind == Kind::Typical && Some(&count) == counts.last() {
+            if kind == Kind::Typical && Some(&keys) == counts.last() {
                 goals.push(Goal {
-                    what: format!(
-                        "memory per cached key, typical record, {}",
-                        format::count(count)
-                    ),
-                    must: format!("{MUST} bytes"),
-                    aim: Some(format!("{AIM}")),
+                    what: format!("memory per cached key, typical record, {}", count(keys)),
+                    must: format!("{MUST} bytes, aiming at {AIM}"),
                     measured: format!("{} bytes", grouped(filled)),
                     reached: filled <= MUST,
                 });
@@ -79,10 +66,13 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     }
     Ok(Section {
         title: "Memory".to_owned(),
-        intro: INTRO.to_owned(),
+        about: "What a process that fills the cache to its bound has resident (`Rss`), less what it had \
+                before, divided by the keys that are held; the median of several processes. In records \
+                with *own metadata* two values are of that key alone. *Replaced* is after as many \
+                other keys have come and made the first ones go."
+            .to_owned(),
         tables: vec![table],
         goals,
-        ..Section::default()
     })
 }
 
@@ -125,10 +115,7 @@ fn in_a_process(kind: Kind, keys: u64) -> Result<Measured> {
 }
 
 /// What the process does that measures; prints one line of JSON.
-pub(crate) fn child(arguments: &[String]) -> Result<()> {
-    let [kind, keys] = arguments else {
-        return Err("it takes what records hold, and how many".into());
-    };
+pub(crate) fn child(kind: &str, keys: &str) -> Result<()> {
     let kind = Kind::parse(kind).ok_or("there is no such kind of record")?;
     println!("{}", serde_json::to_string(&fill(kind, keys.parse()?)?)?);
     Ok(())

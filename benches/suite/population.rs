@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use keystead::{
     cache::Memory,
     key::{CompactKey, Digest, KeyId, KeyRecord, KeyRing, Prefix, Revision, Rights, Secret, State},
     store::Answer,
-    transport::pb::CheckRequest,
 };
 use tokio::time::Instant;
 
-use crate::{Result, grpc::framed, typical};
+use crate::{Result, typical};
 
 /// The change that stored all of them.
 pub(crate) const REVISION: Revision = Revision(1_000);
@@ -79,11 +77,6 @@ pub(crate) fn record(kind: Kind, number: u64, now: Timestamp) -> Result<KeyRecor
     })
 }
 
-/// What a store answers that has this record.
-pub(crate) fn answer(record: &KeyRecord) -> Answer {
-    Answer::Found(CompactKey::from(record))
-}
-
 /// Puts a record into a memory, as the store answered it when it was asked then.
 pub(crate) fn take(
     memory: &Memory,
@@ -91,7 +84,7 @@ pub(crate) fn take(
     record: &KeyRecord,
     asked_at: Instant,
 ) -> Result<()> {
-    memory.take(digest, &answer(record), asked_at)?;
+    memory.take(digest, &Answer::Found(CompactKey::from(record)), asked_at)?;
     Ok(())
 }
 
@@ -105,9 +98,4 @@ pub(crate) fn secret() -> Result<(String, KeyRing)> {
     let text = Secret::generate()?;
     let ring = KeyRing::parse(&text, Prefix::default(), true)?;
     Ok((text.to_string(), ring))
-}
-
-/// The request to check a key, as gRPC sends it.
-pub(crate) fn asking(api_key: &str) -> Result<Bytes> {
-    framed(&CheckRequest { api_key: api_key.to_owned(), ..CheckRequest::default() })
 }

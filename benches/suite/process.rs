@@ -1,25 +1,30 @@
-//! Servers in processes of their own, each on a core of its own where there are
-//! two, with the CPU time that they use.
+//! Other programs, each where it is to run, with the CPU time that they use. They end
+//! with the suite.
 
 use std::{
     ffi::OsStr,
-    fs,
-    io::{self, BufRead, BufReader, Read},
-    net::SocketAddr,
+    fs::{self, File},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use nix::{
+    sys::signal::{Signal, kill},
     time::clock_getcpuclockid,
     unistd::{Pid, gettid},
 };
 
-use crate::{Result, machine::field};
+use crate::{Result, report::field};
 
 /// How nice is what runs beside a loader: it gets a quarter of the core that the loader
 /// never leaves, and the loader waits less for it.
-const NICENESS: i32 = 5;
+const NICENESS: &str = "5";
+
+/// How long a program may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,50 +39,55 @@ pub(crate) enum Place {
     Anywhere,
 }
 
-/// A process that is killed when this is dropped, and by the kernel when the
-/// suite ends without that.
+/// A process that is killed when this is dropped, and by the kernel when the suite ends
+/// without that.
 #[derive(Debug)]
-pub(crate) struct Process(Child);
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Place {
-    /// A command that begins a program there.
-    pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Result<Command> {
+    /// A command that begins a program there, as this user of the system if one is named,
+    /// and without the environment.
+    pub(crate) fn command(self, program: impl AsRef<OsStr>, user: Option<&str>) -> Result<Command> {
         let mut command = Command::new("setpriv");
-        command.arg("--pdeathsig=KILL");
-        command.args(self.words()?).arg(program).stdin(Stdio::null());
+        command.arg("--pdeathsig=KILL").env_clear().stdin(Stdio::null());
+        if let Some(user) = user {
+            command.arg(format!("--reuid={user}")).arg(format!("--regid={user}"));
+            command.arg("--init-groups");
+        }
+        if let Some(list) = self.list()? {
+            command.args(["taskset", "--cpu-list", &list]);
+        }
+        if self == Self::Beside {
+            command.args(["nice", "-n", NICENESS]);
+        }
+        command.arg(program);
         Ok(command)
-    }
-
-    /// What goes before a program and its arguments so that it runs there.
-    pub(crate) fn words(self) -> Result<Vec<String>> {
-        let Some(list) = self.list()? else { return Ok(Vec::new()) };
-        let nice = ["nice".to_owned(), format!("--adjustment={NICENESS}")];
-        let nice = nice.into_iter().filter(|_| self == Self::Beside);
-        Ok(nice.chain(["taskset".to_owned(), "--cpu-list".to_owned(), list]).collect())
     }
 
     /// Keeps the thread there that calls this, and those that it starts from now on.
     pub(crate) fn keep_this_thread(self) -> Result<()> {
-        let Some(list) = self.list()? else { return Ok(()) };
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", "--pid", &list, &gettid().to_string()]);
-        let output = command.output()?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into());
+        let id = gettid().to_string();
+        if let Some(list) = self.list()? {
+            run(Command::new("taskset").args(["--cpu-list", "--pid", &list, &id]))?;
         }
         if self == Self::Beside {
-            let (niceness, id) = (NICENESS.to_string(), gettid().to_string());
-            let status = Command::new("renice").args(["-n", &niceness, "-p", &id]).output()?.status;
-            if !status.success() {
-                return Err("renice failed".into());
-            }
+            run(Command::new("renice").args(["-n", NICENESS, "-p", &id]))?;
         }
         Ok(())
     }
 
     /// The cores, if not all.
     fn list(self) -> Result<Option<String>> {
-        let cores = cores()?;
+        let status = fs::read_to_string("/proc/self/status")?;
+        let list = field(&status, "Cpus_allowed_list").ok_or("/proc tells no cores")?;
+        let mut cores = Vec::new();
+        for range in list.split(',') {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            cores.extend(from.parse::<usize>()?..=to.parse()?);
+        }
         let some = match self {
             _ if cores.len() < 2 => &[],
             Self::Served => &cores[..1],
@@ -90,66 +100,81 @@ impl Place {
     }
 }
 
-/// The CPU time that a process has used so far, of all its threads, those that have
-/// ended too.
-pub(crate) fn busy(id: u32) -> Result<Duration> {
-    let pid = Pid::from_raw(id.cast_signed());
-    Ok(clock_getcpuclockid(pid)?.now()?.into())
-}
-
-/// The cores that this process may use.
-pub(crate) fn cores() -> Result<Vec<usize>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let list = field(&status, "Cpus_allowed_list").ok_or("/proc/self/status tells no cores")?;
-    let mut cores = Vec::new();
-    for range in list.split(',') {
-        let (from, to) = range.split_once('-').unwrap_or((range, range));
-        cores.extend(from.parse::<usize>()?..=to.parse()?);
-    }
-    Ok(cores)
-}
-
 impl Process {
-    /// Begins it, and returns it with the address that `find` reads in a line of
-    /// what it prints: on stderr if its stdout goes elsewhere.
-    pub(crate) fn serve(
-        command: &mut Command,
-        find: impl Fn(&str) -> Option<Vec<SocketAddr>>,
-    ) -> Result<(Self, Vec<SocketAddr>)> {
-        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        let said: Box<dyn Read + Send> = match (out, err) {
-            (Some(out), _) => Box::new(out),
-            (None, Some(err)) => Box::new(err),
-            (None, None) => return Err("its output must be piped".into()),
-        };
-        let (process, mut said) = (Self(child), BufReader::new(said));
-        let (mut all, mut line) = (String::new(), String::new());
-        loop {
-            line.clear();
-            if said.read_line(&mut line)? == 0 {
-                return Err(format!("it ended instead of serving: {command:?}\n{all}").into());
-            }
-            if let Some(addresses) = find(&line) {
-                // It must never wait for somebody to read on.
-                std::thread::spawn(move || io::copy(&mut said, &mut io::sink()));
-                return Ok((process, addresses));
-            }
-            all.push_str(&line);
-        }
+    /// Begins a program, which says what it says to the file `log`.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+        let file = File::create(log)?;
+        let child = command.stdout(file.try_clone()?).stderr(file).spawn();
+        let child = child.map_err(|error| format!("{command:?}: {error}"))?;
+        Ok(Self { child, log: log.to_owned() })
     }
 
-    /// The CPU time that it has used so far, of all its threads, those that have
-    /// ended too.
+    /// Waits until somebody listens there.
+    pub(crate) fn until_it_listens(&mut self, address: SocketAddr) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while TcpStream::connect(address).is_err() {
+            self.check_alive(deadline)?;
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Fails with what it has said when it has ended, or was to be ready by then.
+    pub(crate) fn check_alive(&mut self, deadline: Instant) -> Result<()> {
+        if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+            return Err(format!("it is not ready: {}", self.said()?).into());
+        }
+        Ok(())
+    }
+
+    /// What it has said so far.
+    pub(crate) fn said(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+
+    /// The CPU time that it has used so far, of all its threads, those that have ended
+    /// too.
     pub(crate) fn busy(&self) -> Result<Duration> {
-        busy(self.0.id())
+        Ok(clock_getcpuclockid(self.id())?.now()?.into())
+    }
+
+    /// Sends a signal to it and to those that it has started.
+    pub(crate) fn signal_all(&self, signal: Signal) -> Result<()> {
+        let id = self.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        kill(id, signal)?;
+        for child in children.split_whitespace() {
+            // It may end meanwhile.
+            let _ = kill(Pid::from_raw(child.parse()?), signal);
+        }
+        Ok(())
+    }
+
+    fn id(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+/// Runs a program to its end; what it printed.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let (said, complaint) =
+        (String::from_utf8(output.stdout)?, String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(format!("{command:?}: {said}{complaint}").into());
+    }
+    Ok(said)
+}
+
+/// An address on which nobody listens just now.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

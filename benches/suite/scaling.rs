@@ -1,17 +1,18 @@
 //! How the cost of a check and the slowest of them grow with what there may be more
-//! of: load, keys, connections, misses, instances.
+//! of: load, keys, connections, misses.
 
-mod replicas;
 mod section;
 
-use std::{path::Path, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
-use self::replicas::Replicas;
+use bytes::Bytes;
+
 use crate::{
     Result, Run,
-    environment::{CONNECTIONS, Capacity, Ground, PATIENT, Running},
-    load::Pressure,
-    open_loop::{Plan, Tally},
+    environment::{Ground, PATIENT},
+    h2load::{self, Cost},
+    keystead::{CHECK, Service},
+    load::{CONNECTIONS, Flow, Tally, load},
     process::Place,
     report::Section,
 };
@@ -37,6 +38,9 @@ const FIXED: f64 = 0.3;
 /// the core that it shares.
 const WITH_MISSES: f64 = 0.1;
 
+/// How many requests are sent to find out what a service can do.
+const ALL_AT_ONCE: u32 = 200_000;
+
 /// How long a service is loaded before it counts: what it does first takes longer.
 const WARM_UP: Duration = Duration::from_millis(300);
 
@@ -57,12 +61,11 @@ struct Point {
 
 /// All that was measured.
 struct Growth {
-    capacity: Capacity,
+    capacity: Cost,
     rates: Vec<Point>,
     keys: Vec<Point>,
     connections: Vec<Point>,
     misses: Vec<Point>,
-    replicas: Vec<Replicas>,
 }
 
 /// The part `scaling`.
@@ -77,12 +80,16 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     };
     // Capacity is known only later: enough for one that is above any that was seen.
     let unasked = share_of(400_000.0 * WITH_MISSES * MISSES.iter().sum::<f64>(), each);
-    let ground = Ground::set(WARM + unasked)?;
-    let warm = ground.requests(0..WARM)?;
+    let ground = Ground::set(Place::Beside, WARM + unasked)?;
+    let warm = ground.requests(0..WARM);
     let filled = ground.fill(WARM, KEYS[0])?;
     let running = ground.serve(Place::Served, Some(&filled), &PATIENT)?;
-    running.capacity(&warm, WARM_UP)?;
-    let capacity = running.capacity(&warm, each.max(Duration::from_secs(2)))?;
+    let frame = ground.folder.path().join("check");
+    fs::write(&frame, &warm[0])?;
+    let capacity = || h2load::load(&running.process, running.grpc, CHECK, &frame, ALL_AT_ONCE);
+    // What it does first takes longer.
+    capacity()?;
+    let capacity = capacity()?;
     let fixed = capacity.per_second * FIXED;
 
     let with_rate = |share: &f64| {
@@ -104,8 +111,7 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
     drop(running);
     let with_keys = |count: &u64| in_memory(&ground, *count, fixed, each);
     let keys = keys.iter().map(with_keys).collect::<Result<_>>()?;
-    let replicas = replicas::measure(&ground, each)?;
-    let growth = Growth { capacity, rates, keys, connections, misses, replicas };
+    let growth = Growth { capacity, rates, keys, connections, misses };
     Ok(section::section(&growth, each))
 }
 
@@ -117,48 +123,53 @@ fn share_of(rate: f64, lasts: Duration) -> usize {
 
 /// Offers one load. `besides` are other checks, with their rate.
 fn point(
-    running: &Running,
-    requests: &Path,
-    besides: Option<(&Path, f64)>,
+    running: &Service,
+    requests: &Arc<[Bytes]>,
+    besides: Option<(&Arc<[Bytes]>, f64)>,
     rate: f64,
     connections: usize,
     lasts: Duration,
 ) -> Result<Point> {
-    let mut flows = vec![running.flow(requests, Pressure::Rate(rate), connections)];
-    if let Some((requests, rate)) = besides {
-        flows.push(running.flow(requests, Pressure::Rate(rate), connections));
-    }
-    let done = Plan { flows, lasts }.run_on(|| running.service.busy())?;
-    let (used, tallies) = (done.share(), done.tallies);
-    let warm = tallies[0].all_granted()?;
-    let checks: u64 = tallies.iter().map(|tally| tally.granted + tally.others).sum();
-    let refused = tallies[1..].iter().map(|tally| tally.others).sum();
-    let rate = rate + besides.map_or(0.0, |(_, rate)| rate);
-    let micros = done.busy.as_secs_f64() * 1e6 / f64::from(u32::try_from(checks)?);
-    Ok(Point { at: 0.0, rate, micros, used, warm, refused })
+    let flow = |(messages, rate): (&Arc<[Bytes]>, f64)| Flow {
+        address: running.grpc,
+        messages: Arc::clone(messages),
+        connections,
+        rate,
+    };
+    let flows: Vec<_> = [(requests, rate)].into_iter().chain(besides).map(flow).collect();
+    let done = load(&flows, lasts, || running.process.busy())?;
+    let checks: u64 = done.tallies.iter().map(Tally::answers).sum();
+    Ok(Point {
+        at: 0.0,
+        rate: flows.iter().map(|flow| flow.rate).sum(),
+        micros: done.busy.as_secs_f64() * 1e6 / f64::from(u32::try_from(checks)?),
+        used: done.share(),
+        warm: done.tallies[0].all_granted()?,
+        refused: done.tallies[1..].iter().map(|tally| tally.others).sum(),
+    })
 }
 
 /// With other shares of checks of keys that nobody has asked for. The times are those of
 /// the warm ones beside them.
 fn with_misses(
     ground: &Ground,
-    running: &Running,
+    running: &Service,
     shares: &[f64],
     rate: f64,
     each: Duration,
 ) -> Result<Vec<Point>> {
-    let warm = ground.requests(0..WARM)?;
+    let warm = ground.requests(0..WARM);
     let mut from = WARM;
     let mut points = Vec::new();
     for share in shares {
         let count = share_of(rate * share, each);
-        let unasked = ground.requests(from..from + count)?;
+        let unasked = ground.requests(from..from + count);
         from += count;
-        let besides = (count > 0).then_some((&*unasked, rate * share));
-        let before = running.service.counted()?;
+        let besides = (count > 0).then_some((&unasked, rate * share));
+        let before = running.counted()?;
         let lasts = rate * (1.0 - share);
         let mut point = point(running, &warm, besides, lasts, CONNECTIONS, each)?;
-        let missed = running.service.counted()?.grown(
+        let missed = running.counted()?.grown(
             &before,
             "keystead_cache_lookups_total",
             &[("result", "miss")],
@@ -178,7 +189,7 @@ fn with_misses(
 fn in_memory(ground: &Ground, keys: u64, rate: f64, each: Duration) -> Result<Point> {
     let filled = ground.fill(WARM, keys)?;
     let running = ground.serve(Place::Served, Some(&filled), &PATIENT)?;
-    running.capacity(&filled.requests, WARM_UP)?;
+    point(&running, &filled.requests, None, rate, CONNECTIONS, WARM_UP)?;
     let mut point = point(&running, &filled.requests, None, rate, CONNECTIONS, each)?;
     point.at = f64::from(u32::try_from(keys)?);
     Ok(point)

@@ -3,7 +3,7 @@
 //! honest times of writing is on a disk.
 
 use std::{
-    fs, io,
+    fs,
     num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
@@ -12,9 +12,9 @@ use std::{
 
 use keystead::{
     cache::{CacheConfig, Coverage, Memory},
-    key::KeyRing,
+    key::{Digest, KeyRecord, KeyRing},
     snapshot::{self, Loaded, Seals, Setup},
-    store::{Position, StoreIdentity, StoreUrl},
+    store::{Position, Row, StoreIdentity, StoreUrl},
     suspect::{SuspectConfig, Suspicion},
     telemetry::Metrics,
     time::Clock,
@@ -23,42 +23,38 @@ use tokio::{runtime::Runtime, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Result, Run, format,
+    Result, Run,
+    figures::{count, seconds},
     population::{self, Kind, REVISION},
     report::{Section, Table},
 };
-
-const INTRO: &str = "\
-The file that a restart during an outage of the store serves warm keys from, with typical records. *Encode* is without a
-disk; *write* is the last one of a service that stops, with the flush of the disk. The one every `snapshot.every` takes a
-twentieth of a core, and so about twenty times as long. *Load* is from a file that was just written to a memory that could
-answer. One run each, in one process.
-";
 
 /// The part `snapshot`.
 pub(crate) fn measure(run: Run) -> Result<Section> {
     let counts: &[u64] = if run.quick { &[10_000, 100_000] } else { &[10_000, 100_000, 1_000_000] };
     let runtime = Runtime::new()?;
-    let columns = ["keys", "file", "bytes each", "encode", "write", "load"];
+    let columns = ["keys", "file", "bytes each", "write", "load"];
     let mut table = Table::new("", &columns);
-    for &count in counts {
+    for &keys in counts {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("snapshot");
-        let Measured { bytes, encode, write, load } = runtime.block_on(one(count, path))?;
+        let Measured { bytes, write, load } = runtime.block_on(one(keys, path))?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let megabytes = bytes as f64 / 1e6;
         table.rows.push(vec![
-            format::count(count),
+            count(keys),
             format!("{megabytes:.1} MB"),
-            format::count(bytes / count),
-            format::seconds(encode),
-            format::seconds(write),
-            format::seconds(load),
+            count(bytes / keys),
+            seconds(write),
+            seconds(load),
         ]);
     }
     Ok(Section {
         title: "Snapshot".to_owned(),
-        intro: INTRO.to_owned(),
+        about:
+            "*Write* is the last one of a service that stops, with the flush of the disk: what is \
+                written while it serves takes a twentieth of a core. *Load* is from the page cache. One run each, with typical records."
+                .to_owned(),
         tables: vec![table],
         ..Section::default()
     })
@@ -66,7 +62,6 @@ pub(crate) fn measure(run: Run) -> Result<Section> {
 
 struct Measured {
     bytes: u64,
-    encode: Duration,
     write: Duration,
     load: Duration,
 }
@@ -81,7 +76,6 @@ async fn one(count: u64, path: PathBuf) -> Result<Measured> {
         let record = population::record(Kind::Typical, number, now.wall)?;
         population::take(&first.memory, population::digest(number), &record, now.monotonic)?;
     }
-    let encode = encode(&first.memory, &setup)?;
     let began = Instant::now();
     write(first, Position { revision: REVISION, landmark: None }, now.monotonic).await;
     let write = began.elapsed();
@@ -92,7 +86,7 @@ async fn one(count: u64, path: PathBuf) -> Result<Measured> {
     let load = began.elapsed();
     let restored = warm.restored.map_or(0, |restored| restored.entries);
     assert_eq!(restored as u64, count, "not all entries were read");
-    Ok(Measured { bytes, encode, write, load })
+    Ok(Measured { bytes, write, load })
 }
 
 /// A snapshot at `path`, of a store's keys.
@@ -107,8 +101,29 @@ pub(crate) fn setup(path: PathBuf, ring: &KeyRing, store: StoreIdentity) -> Setu
     }
 }
 
+/// Writes a snapshot of typical keys with these digests, and with all changes up to
+/// `newest`.
+pub(crate) async fn store(
+    setup: Setup,
+    digests: impl ExactSizeIterator<Item = Digest>,
+    newest: Row,
+) -> Result<()> {
+    let keys = digests.len() as u64;
+    let warm = load(setup, keys + 1_000).await?;
+    let now = Clock::System.moment();
+    for (number, digest) in (0..).zip(digests) {
+        let record = population::record(Kind::Typical, number, now.wall)?;
+        let record = KeyRecord { revision: newest.revision, ..record };
+        population::take(&warm.memory, digest, &record, now.monotonic)?;
+    }
+    assert_eq!(warm.memory.len() as u64, keys, "there was no room for all");
+    let position = Position { revision: newest.revision, landmark: Some(newest) };
+    write(warm, position, now.monotonic).await;
+    Ok(())
+}
+
 /// What is at the path, in a memory with room for so many keys.
-pub(crate) async fn load(setup: Setup, count: u64) -> Result<Loaded> {
+async fn load(setup: Setup, count: u64) -> Result<Loaded> {
     let (metrics, _) = Metrics::new()?;
     // With room to spare: the parts of the memory fill unevenly.
     let most = NonZeroUsize::new(usize::try_from(count + count / 4)?).unwrap_or(NonZeroUsize::MIN);
@@ -123,7 +138,7 @@ pub(crate) async fn load(setup: Setup, count: u64) -> Result<Loaded> {
 
 /// Writes what is in memory, as the service does at its end, when all changes up
 /// to `position` have been applied to it and none was missed since `covered_since`.
-pub(crate) async fn write(warm: Loaded, position: Position, covered_since: tokio::time::Instant) {
+async fn write(warm: Loaded, position: Position, covered_since: tokio::time::Instant) {
     let coverage = Arc::new(Coverage::new(Duration::from_secs(1)));
     coverage.confirm(covered_since);
     let (_told, followed) = watch::channel(Some(position));
@@ -131,20 +146,4 @@ pub(crate) async fn write(warm: Loaded, position: Position, covered_since: tokio
     let stop = CancellationToken::new();
     stop.cancel();
     writer.run(stop).await;
-}
-
-fn encode(memory: &Memory, setup: &Setup) -> io::Result<Duration> {
-    let now = Clock::System.moment();
-    let header = snapshot::format::Header {
-        store: setup.store,
-        lineage: [0; 16],
-        serial: 0,
-        created_at: now.wall,
-        position: Position { revision: REVISION, landmark: None },
-        covered_since: None,
-        noted: 0,
-    };
-    let began = Instant::now();
-    snapshot::format::write(io::sink(), &setup.seals, &header, now, memory.export(), || true)?;
-    Ok(began.elapsed())
 }

@@ -1,34 +1,20 @@
 //! How long after its start an instance answers, with and without a snapshot, and
 //! with its store up and down.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keystead::{
-    key::{Digest, Environment, KeyRecord, NewKey, Revision},
-    snapshot::Setup,
-    store::{ChangeKind, Position, Row, StoreIdentity},
-    time::Clock,
-};
-use tokio::{
-    runtime::Runtime,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 
 use crate::{
-    Result, Run, format,
-    grpc::Channel,
-    keystead::CHECK,
-    population::{self, Kind},
+    Result, Run,
+    environment::{Filled, Ground},
+    figures::{count, median_time, seconds},
+    grpc::{Channel, block_on},
+    keystead::{CHECK, Service},
+    process::Place,
     report::{Goal, Section, Table},
-    servers::{Postgres, Program, Service, url},
-    snapshot,
-    statistics::grouped,
 };
 
 /// With a snapshot of the most keys.
@@ -45,55 +31,6 @@ const WATCHED: Duration = Duration::from_secs(2);
 /// long at most, and a little more.
 const EVERY: Duration = Duration::from_millis(1);
 
-/// The part `start`.
-pub(crate) fn measure(run: Run) -> Result<Section> {
-    let (counts, times): (&[u64], _) =
-        if run.quick { (&[0, 10_000, 100_000], 1) } else { (&[0, 100_000, 1_000_000], 3) };
-    Runtime::new()?.block_on(async {
-        let mut place = Place::new(counts).await?;
-        let mut all = Vec::new();
-        for store_is_up in [true, false] {
-            if !store_is_up {
-                // Whose address refuses connections from now on.
-                place.postgres = None;
-            }
-            for snapshot in &place.snapshots {
-                let mut starts = Vec::new();
-                for _ in 0..times {
-                    starts.push(place.start(snapshot).await?);
-                }
-                all.push(Measured { keys: snapshot.keys, store_is_up, starts });
-            }
-        }
-        section(&all, times)
-    })
-}
-
-/// A store, and snapshots of its keys.
-struct Place {
-    /// `None` when it is down.
-    postgres: Option<Postgres>,
-    /// Where it is, or was.
-    url: String,
-    secret: String,
-    /// The request to check the key that is in the store and in every snapshot.
-    asking: Bytes,
-    snapshots: Vec<Snapshot>,
-    _folder: tempfile::TempDir,
-}
-
-/// A snapshot, or none, in which there are no keys.
-struct Snapshot {
-    path: PathBuf,
-    keys: u64,
-}
-
-struct Measured {
-    keys: u64,
-    store_is_up: bool,
-    starts: Vec<Start>,
-}
-
 /// How long after its start an instance was what.
 struct Start {
     /// The service `liveness` is SERVING.
@@ -104,101 +41,90 @@ struct Start {
     serving: Option<Duration>,
 }
 
-impl Place {
-    async fn new(counts: &[u64]) -> Result<Self> {
-        let postgres = Postgres::start().await?;
-        let url = url(postgres.address());
-        let (secret, ring) = population::secret()?;
-        Program::new(&secret, &url)?.migrate()?;
-        let minted = ring.mint(Environment::Live)?;
-        let rights = population::rights(Kind::Typical, 0, Clock::System.wall());
-        postgres.store([NewKey::minted(&minted, rights)].into_iter()).await?;
-        let newest = newest(&postgres).await?;
+/// The part `start`.
+pub(crate) fn measure(run: Run) -> Result<Section> {
+    let (counts, times) =
+        if run.quick { ([0, 10_000, 100_000], 1) } else { ([0, 100_000, 1_000_000], 3) };
+    // One key is in the store and in every snapshot.
+    let ground = Ground::set(Place::Anywhere, 1)?;
+    let asking = ground.requests(0..1)[0].clone();
+    let fill = |&keys: &u64| ground.fill(usize::from(keys > 0), keys);
+    let snapshots = counts.iter().map(fill).collect::<Result<Vec<_>>>()?;
 
-        let folder = tempfile::tempdir()?;
-        let store = StoreIdentity::of(&url.parse()?, None);
-        let mut snapshots = Vec::new();
-        for &keys in counts {
-            let path = folder.path().join(keys.to_string());
-            if keys > 0 {
-                let setup = snapshot::setup(path.clone(), &ring, store);
-                write(setup, keys, minted.digest, newest).await?;
-            }
-            snapshots.push(Snapshot { path, keys });
+    let columns = ["keys in the snapshot", "store", "alive", "first key answered", "SERVING"];
+    let mut table = Table::new("", &columns);
+    let mut slowest = Duration::ZERO;
+    for store in ["up", "down"] {
+        if store == "down" {
+            ground.postgres.end()?;
         }
-        let asking = population::asking(minted.key.expose())?;
-        Ok(Self { postgres: Some(postgres), url, secret, asking, snapshots, _folder: folder })
+        for snapshot in &snapshots {
+            let could_serve = store == "up" || snapshot.keys > 0;
+            let starts = (0..times).map(|_| start(&ground, snapshot, &asking, could_serve));
+            let starts = starts.collect::<Result<Vec<_>>>()?;
+            let middle =
+                |of: fn(&Start) -> Option<Duration>| median_time(starts.iter().filter_map(of));
+            let (answered, serving) = (middle(|it| it.answered), middle(|it| it.serving));
+            let told = |time: Option<_>| time.map_or_else(|| "never".to_owned(), seconds);
+            table.rows.push(vec![
+                if snapshot.keys == 0 { "no snapshot".to_owned() } else { count(snapshot.keys) },
+                store.to_owned(),
+                told(middle(|it| Some(it.live))),
+                told(answered),
+                told(serving),
+            ]);
+            if Some(&snapshot.keys) == counts.last() {
+                slowest = slowest.max(answered.max(serving).unwrap_or(LIMIT));
+            }
+        }
     }
+    Ok(Section {
+        title: "Start".to_owned(),
+        about: format!(
+            "From the moment at which the program is executed until the health service says SERVING \
+             for `liveness` (*alive*), a key that is in the snapshot and in the store is answered with \
+             OK, and the health service says SERVING for the whole; the median of {times}. PostgreSQL \
+             is up, or was killed. The snapshot is in the page cache."
+        ),
+        tables: vec![table],
+        goals: vec![Goal {
+            what: format!("start to serving with a snapshot of {} keys", count(counts[2])),
+            must: seconds(MUST),
+            measured: seconds(slowest),
+            reached: slowest <= MUST,
+        }],
+    })
+}
 
-    async fn start(&self, snapshot: &Snapshot) -> Result<Start> {
-        let room = snapshot.keys + snapshot.keys / 4 + 1_000;
-        let program = Program::new(&self.secret, &self.url)?.with("CACHE__MAX_ENTRIES", room);
-        let path = program.path("snapshot");
-        let program = program.with("SNAPSHOT__PATH", path.display());
-        if snapshot.keys > 0 {
-            for suffix in ["", ".changes"] {
-                fs::copy(beside(&snapshot.path, suffix), beside(&path, suffix))?;
-            }
-        }
+fn start(ground: &Ground, snapshot: &Filled, asking: &Bytes, could_serve: bool) -> Result<Start> {
+    let program = ground.program(Place::Anywhere, Some(snapshot), &[])?;
+    let start = block_on(async {
         let began = Instant::now();
-        let mut service = program.serve()?;
+        let mut service = program.start()?;
         let live = until(began, || service.is_serving("liveness"));
-        let answered = until(began, || is_answered(&service, &self.asking));
+        let answered = until(began, || is_answered(&service, asking));
         let serving = until(began, || service.is_serving(""));
-        let could_serve = snapshot.keys > 0 || self.postgres.is_some();
-        let start = if could_serve {
+        if could_serve {
             let all = async { tokio::join!(live, answered, serving) };
-            let all = timeout(LIMIT, all).await;
-            let (live, answered, serving) = all.map_err(|_| "it does not serve in time")?;
-            Start { live, answered: Some(answered), serving: Some(serving) }
-        } else {
-            let live = timeout(LIMIT, live).await.map_err(|_| "it is not alive in time")?;
-            let either = async {
-                tokio::select! { it = answered => it, it = serving => it }
+            let Ok((live, answered, serving)) = timeout(LIMIT, all).await else {
+                service.process.check_alive(began)?;
+                return Err("it does not serve in time".into());
             };
-            let served = timeout(WATCHED, either).await;
-            assert!(served.is_err(), "it says that it serves, or lets a key in unseen");
-            Start { live, answered: None, serving: None }
-        };
-        service.check_alive()?;
-        if snapshot.keys > 0 {
-            let held = format::count(snapshot.keys);
-            let counted = service.counted()?.sum("keystead_cache_entries", &[]);
-            assert_eq!(grouped(counted), held, "not all of the snapshot is in memory");
+            if snapshot.keys > 0 {
+                service.check_held(snapshot.keys)?;
+            }
+            return Ok(Start { live, answered: Some(answered), serving: Some(serving) });
         }
-        Ok(start)
-    }
-}
-
-/// The newest change in the store.
-pub(crate) async fn newest(postgres: &Postgres) -> Result<Row> {
-    let query = "SELECT revision, digest FROM keystead.key_changes WHERE kind = 'created' ORDER BY 1 DESC LIMIT 1";
-    let row = postgres.client().await?.query_one(query, &[]).await?;
-    let digest = Digest::try_from(row.try_get::<_, &[u8]>(1)?).map_err(|it| it.to_string())?;
-    Ok(Row { revision: Revision(row.try_get(0)?), digest, kind: Some(ChangeKind::Created) })
-}
-
-/// Writes a snapshot of so many keys, one of which has this digest, with all
-/// changes up to `newest`.
-async fn write(setup: Setup, keys: u64, one: Digest, newest: Row) -> Result<()> {
-    let warm = snapshot::load(setup, keys).await?;
-    let now = Clock::System.moment();
-    for number in 0..keys {
-        let record = population::record(Kind::Typical, number, now.wall)?;
-        let digest = if number == keys / 2 { one } else { population::digest(number) };
-        let record = KeyRecord { revision: newest.revision, ..record };
-        population::take(&warm.memory, digest, &record, now.monotonic)?;
-    }
-    assert_eq!(warm.memory.len() as u64, keys, "there was no room for all");
-    let position = Position { revision: newest.revision, landmark: Some(newest) };
-    snapshot::write(warm, position, now.monotonic).await;
-    Ok(())
-}
-
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+        let live = timeout(LIMIT, live).await?;
+        let either = async {
+            tokio::select! { it = answered => it, it = serving => it }
+        };
+        if timeout(WATCHED, either).await.is_ok() {
+            return Err("it says that it serves, or lets a key in unseen".into());
+        }
+        Ok(Start { live, answered: None, serving: None })
+    });
+    start.map_err(|error| format!("a start with {} keys: {error}", snapshot.keys).into())
 }
 
 /// How long after `began` it is so.
@@ -219,49 +145,4 @@ async fn is_answered(service: &Service, asking: &Bytes) -> Result<bool> {
     let denied = matches!(code, Code::Unauthenticated | Code::PermissionDenied);
     assert!(!denied, "a good key is denied");
     Ok(code == Code::Ok)
-}
-
-fn section(all: &[Measured], times: usize) -> Result<Section> {
-    let columns = ["keys in the snapshot", "store", "alive", "first key answered", "SERVING"];
-    let mut table = Table::new("", &columns);
-    let mut slowest: Option<(u64, Duration)> = None;
-    for Measured { keys, store_is_up, starts } in all {
-        let middle =
-            |of: fn(&Start) -> Option<Duration>| format::median_time(starts.iter().filter_map(of));
-        let (answered, serving) = (middle(|it| it.answered), middle(|it| it.serving));
-        let time =
-            |time: Option<Duration>| time.map_or_else(|| "never".to_owned(), format::seconds);
-        table.rows.push(vec![
-            if *keys == 0 { "no snapshot".to_owned() } else { format::count(*keys) },
-            if *store_is_up { "up" } else { "down" }.to_owned(),
-            time(middle(|it| Some(it.live))),
-            time(answered),
-            time(serving),
-        ]);
-        slowest = slowest.max(answered.max(serving).map(|time| (*keys, time)));
-    }
-    let (keys, slowest) = slowest.ok_or("nothing was measured")?;
-    Ok(Section {
-        title: "Start".to_owned(),
-        intro: intro(times),
-        tables: vec![table],
-        goals: vec![Goal {
-            what: format!("start to serving with a snapshot of {} keys", format::count(keys)),
-            must: format::seconds(MUST),
-            aim: None,
-            measured: format::seconds(slowest),
-            reached: slowest <= MUST,
-        }],
-        ..Section::default()
-    })
-}
-
-fn intro(times: usize) -> String {
-    format!(
-        "From the moment at which the program is executed until the health service says SERVING for `liveness` (*alive*), until a key \
-         that is in the snapshot and in the store is answered with OK, and until the health service says SERVING for the \
-         whole; the median of {times}, each asked for by itself. The snapshot holds typical records and is in the page cache, as after a restart on the same \
-         machine; that all of it is in memory is asserted. PostgreSQL is up on the same machine, or its address refuses connections. \
-         With neither, the program is alive and says honestly that it serves nobody."
-    )
 }

@@ -1,23 +1,29 @@
 //! How long the slowest of warm checks take, and what else may go on meanwhile
 //! without making them slower: misses, a snapshot, a flood of made-up keys, a store
 //! that hangs.
+//!
+//! Each case has a service of its own, with a core for itself; cases take turns. First the
+//! rates are found at which the service uses a share of that core. Requests that come one
+//! by one take more than those that find others to be read with, so that this is far from
+//! what it answers without rest. That all warm checks are granted, and that what was to go
+//! on did, is held against the service's own counters.
 
 mod section;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
     Result, Run,
-    bare::{self, Runtime, Speaks},
-    environment::{CONNECTIONS, Filled, Ground, PATIENT, Running, flow},
-    keystead::Counted,
-    load::Pressure,
-    open_loop::{Flow, Plan, Tally},
+    bare::{self, RUNTIMES, SERVICES},
+    environment::{Filled, Ground, PATIENT},
+    figures::median,
+    keystead::{Counted, Service},
+    load::{CONNECTIONS, Flow, Tally, load},
     process::{Place, Process},
     report::Section,
-    statistics::median,
     typical,
 };
 
@@ -56,13 +62,8 @@ enum Case {
     /// The same load on a bare server: what the machine itself does to it.
     Bare,
     Nothing,
-    /// Misses, of another service on the loader's core: what they do to the loader, and
-    /// to what shares its core.
-    Elsewhere,
     Misses,
     Snapshot,
-    /// As many warm checks more as there are made-up keys in a flood.
-    More,
     Flood,
     Hang,
 }
@@ -87,8 +88,6 @@ struct Load {
     share: f64,
     /// Warm checks a second.
     rate: f64,
-    /// How many a second the service answers without rest.
-    most: f64,
 }
 
 impl Load {
@@ -108,10 +107,10 @@ struct Row {
 struct Stage {
     ground: Ground,
     filled: Filled,
-    warm: PathBuf,
+    warm: Arc<[Bytes]>,
     /// For each turn of a process, others.
-    unasked: Vec<PathBuf>,
-    forged: PathBuf,
+    unasked: Vec<Arc<[Bytes]>>,
+    forged: Arc<[Bytes]>,
     /// What a bare server answers.
     answer: PathBuf,
 }
@@ -121,10 +120,8 @@ impl fmt::Display for Case {
         f.write_str(match self {
             Self::Bare => "a bare server, nothing else",
             Self::Nothing => "nothing else",
-            Self::Elsewhere => "misses of another service",
             Self::Misses => "misses",
             Self::Snapshot => "snapshots are written",
-            Self::More => "more warm checks",
             Self::Flood => "a flood of made-up keys",
             Self::Hang => "the store hangs",
         })
@@ -132,22 +129,14 @@ impl fmt::Display for Case {
 }
 
 impl Case {
-    const ALL: [Self; 8] = [
-        Self::Bare,
-        Self::Nothing,
-        Self::Elsewhere,
-        Self::Misses,
-        Self::Snapshot,
-        Self::More,
-        Self::Flood,
-        Self::Hang,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Bare, Self::Nothing, Self::Misses, Self::Snapshot, Self::Flood, Self::Hang];
 
     /// What the service is told besides where its store is.
     fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Bare | Self::Nothing | Self::More | Self::Flood => &[("SNAPSHOT__EVERY", "1h")],
-            Self::Elsewhere | Self::Misses => &PATIENT,
+            Self::Bare | Self::Nothing | Self::Flood => &[("SNAPSHOT__EVERY", "1h")],
+            Self::Misses => &PATIENT,
             Self::Snapshot => &[("SNAPSHOT__EVERY", "1s")],
             Self::Hang => &[
                 ("SNAPSHOT__EVERY", "1h"),
@@ -184,18 +173,16 @@ impl Stage {
     fn set(turns: usize) -> Result<Self> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousands")]
         let misses = (MISSES * TURN.as_secs_f64()) as usize + 1;
-        let ground = Ground::set(WARM + turns * misses)?;
-        let unasked = |turn| {
-            let first = WARM + turn * misses;
-            ground.requests(first..first + misses)
-        };
+        let ground = Ground::set(Place::Beside, WARM + turns * misses)?;
+        let unasked = |turn| ground.requests(WARM + turn * misses..WARM + (turn + 1) * misses);
+        let answer = ground.folder.path().join("answer");
+        fs::write(&answer, typical::answer()?.encode_to_vec())?;
         Ok(Self {
             filled: ground.fill(WARM, IN_MEMORY)?,
-            warm: ground.requests(0..WARM)?,
-            unasked: (0..turns).map(unasked).collect::<Result<_>>()?,
+            warm: ground.requests(0..WARM),
+            unasked: (0..turns).map(unasked).collect(),
             forged: ground.forged()?,
-            answer: ground
-                .file("answer", [&typical::answer()?.encode_to_vec().into()].into_iter())?,
+            answer,
             ground,
         })
     }
@@ -206,23 +193,21 @@ impl Stage {
     fn load(&self, share: f64, tries: usize) -> Result<Load> {
         let settings = Case::Nothing.settings();
         let running = self.ground.serve(Place::Served, Some(&self.filled), settings)?;
-        let most = running.capacity(&self.warm, TURN)?.per_second;
-        let busy = || running.service.busy();
+        self.warm_up(running.grpc, FIRST_RATE)?;
         let (mut rate, mut found) = (FIRST_RATE, Vec::new());
         for _ in 0..tries {
-            let flows = vec![self.flow(running.service.grpc, rate)];
-            let done = Plan { flows, lasts: TRIED }.run_on(busy)?;
+            let flow = Self::flow(running.grpc, &self.warm, rate);
+            let done = load(&[flow], TRIED, || running.process.busy())?;
             done.tallies[0].all_granted()?;
             rate *= share / done.share();
             found.push(rate);
         }
         // The first ones are on the way there.
-        Ok(Load { share, rate: median(found.split_off(tries / 2)), most })
+        Ok(Load { share, rate: median(found.split_off(tries / 2)) })
     }
 
-    /// Warm checks at a rate.
-    fn flow(&self, address: SocketAddr, rate: f64) -> Flow {
-        flow(address, &self.warm, Pressure::Rate(rate), CONNECTIONS)
+    fn flow(address: SocketAddr, messages: &Arc<[Bytes]>, rate: f64) -> Flow {
+        Flow { address, messages: Arc::clone(messages), connections: CONNECTIONS, rate }
     }
 
     /// The turns of a process: each has its own, so that it finds nothing that another
@@ -231,21 +216,16 @@ impl Stage {
         let turns = 0..self.unasked.len();
         if case == Case::Bare {
             let (process, address) =
-                bare::start(Speaks::Keystead, Runtime::CurrentThread, &self.answer, Place::Served)?;
-            self.warm_up(address, load)?;
+                bare::start(SERVICES[0], RUNTIMES[0], &self.answer, Place::Served)?;
+            self.warm_up(address, load.rate)?;
             return turns.map(|_| self.bare(&process, address, load)).collect();
         }
         let running = self.ground.serve(Place::Served, Some(&self.filled), case.settings())?;
-        let other = match case {
-            Case::Elsewhere => Some(self.ground.serve(Place::Beside, None, case.settings())?),
-            _ => None,
-        };
-        let asked = other.as_ref().unwrap_or(&running);
-        self.warm_up(running.service.grpc, load)?;
+        self.warm_up(running.grpc, load.rate)?;
         if case == Case::Hang {
             self.ground.postgres.hang()?;
         }
-        let cells = turns.map(|turn| self.cell(case, &running, asked, load, turn));
+        let cells = turns.map(|turn| self.cell(case, &running, load, turn));
         let cells: Result<Vec<_>> = cells.collect();
         if case == Case::Hang {
             self.ground.postgres.go_on()?;
@@ -260,53 +240,37 @@ impl Stage {
         Ok(cells)
     }
 
-    fn warm_up(&self, address: SocketAddr, load: Load) -> Result<()> {
-        let flows = vec![self.flow(address, load.rate)];
-        Plan { flows, lasts: WARM_UP }.run()?;
-        Ok(())
+    fn warm_up(&self, address: SocketAddr, rate: f64) -> Result<()> {
+        load(&[Self::flow(address, &self.warm, rate)], WARM_UP, || Ok(Duration::ZERO)).map(drop)
     }
 
-    fn bare(&self, process: &Process, address: SocketAddr, load: Load) -> Result<Cell> {
-        let flows = vec![self.flow(address, load.rate)];
-        let done = Plan { flows, lasts: TURN }.run_on(|| process.busy())?;
+    fn bare(&self, process: &Process, address: SocketAddr, at: Load) -> Result<Cell> {
+        let done = load(&[Self::flow(address, &self.warm, at.rate)], TURN, || process.busy())?;
         let warm = done.tallies[0].all_granted()?;
         Ok(Cell { warm, busy: done.share(), events: 0.0, refused: 0, queries: 0.0 })
     }
 
-    /// `asked` gets what is sent besides.
-    fn cell(
-        &self,
-        case: Case,
-        running: &Running,
-        asked: &Running,
-        load: Load,
-        turn: usize,
-    ) -> Result<Cell> {
-        let mut flows = vec![self.flow(running.service.grpc, load.rate)];
+    fn cell(&self, case: Case, running: &Service, at: Load, turn: usize) -> Result<Cell> {
+        let mut flows = vec![Self::flow(running.grpc, &self.warm, at.rate)];
         let also = match case {
-            Case::Elsewhere | Case::Misses => Some((&self.unasked[turn], MISSES)),
-            Case::More => Some((&self.warm, load.flood())),
-            Case::Flood => Some((&self.forged, load.flood())),
+            Case::Misses => Some((&self.unasked[turn], MISSES)),
+            Case::Flood => Some((&self.forged, at.flood())),
             Case::Bare | Case::Nothing | Case::Snapshot | Case::Hang => None,
         };
         if let Some((requests, rate)) = also {
-            flows.push(flow(asked.service.grpc, requests, Pressure::Rate(rate), CONNECTIONS));
+            flows.push(Self::flow(running.grpc, requests, rate));
         }
-        let (before, before_asked) = (running.service.counted()?, asked.service.counted()?);
-        let done = Plan { flows, lasts: TURN }.run_on(|| running.service.busy())?;
-        let grown = Grown { before, after: running.service.counted()? };
-        let asked = Grown { before: before_asked, after: asked.service.counted()? };
+        let before = running.counted()?;
+        let done = load(&flows, TURN, || running.process.busy())?;
+        let grown = Grown { before, after: running.counted()? };
         let besides = done.tallies.get(1).copied().unwrap_or_default();
         let warm = done.tallies[0].all_granted()?;
-        let events = grown.check(case, &asked, &warm, &besides)?;
+        let events = grown.check(case, &warm, &besides)?;
         Ok(Cell {
             warm,
             busy: done.share(),
             events,
-            refused: match case {
-                Case::Elsewhere | Case::Misses => besides.others,
-                _ => 0,
-            },
+            refused: if case == Case::Misses { besides.others } else { 0 },
             queries: grown.of("keystead_store_queries_total", &[]),
         })
     }
@@ -326,36 +290,31 @@ impl Grown {
     /// Fails unless what was to go on did, and the service has counted the same
     /// answers as the loader. How much of it went on.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    fn check(&self, case: Case, asked: &Self, warm: &Tally, besides: &Tally) -> Result<f64> {
+    fn check(&self, case: Case, warm: &Tally, besides: &Tally) -> Result<f64> {
         let checks = |code| self.of("keystead_checks_total", &[("code", code)]);
-        let here = if case == Case::Elsewhere { 0 } else { besides.granted };
-        let granted = (warm.granted + here) as f64;
-        let sent = (besides.granted + besides.others) as f64;
+        let granted = (warm.granted + besides.granted) as f64;
+        let sent = besides.answers() as f64;
         let same = |counted: f64, sent: f64| (counted - sent).abs() < 0.5;
-        let lookups = |result| self.of("keystead_cache_lookups_total", &[("result", result)]);
+        let missed = self.of("keystead_cache_lookups_total", &[("result", "miss")]);
         let events = match case {
             Case::Bare | Case::Nothing => 0.0,
-            Case::More => sent,
-            Case::Elsewhere | Case::Misses => {
-                asked.of("keystead_cache_lookups_total", &[("result", "miss")])
-            }
+            Case::Misses => missed,
             Case::Snapshot => self.of("keystead_snapshot_writes_total", &[("result", "written")]),
             Case::Flood => checks("UNAUTHENTICATED"),
             Case::Hang => self.of("keystead_store_lookups_total", &[("result", "error")]),
         };
         let went_on = match case {
-            Case::Bare | Case::Nothing | Case::More | Case::Snapshot | Case::Hang => true,
-            Case::Elsewhere | Case::Misses => same(events, sent),
+            Case::Bare | Case::Nothing | Case::Snapshot | Case::Hang => true,
+            Case::Misses => same(events, sent),
             Case::Flood => same(events, sent) && besides.granted == 0,
         };
         // Nothing but misses is asked for in the store.
-        let all_known = case == Case::Misses || same(lookups("miss"), 0.0);
+        let all_known = case == Case::Misses || same(missed, 0.0);
         if !went_on || !all_known || !same(checks("OK"), granted) {
             let counted = checks("OK");
             return Err(format!(
-                "{case}: not as it was to be: {events} of it, {counted} granted, {} misses, \
-                 where the loader saw {warm:?} and besides {besides:?}",
-                lookups("miss"),
+                "{case}: {events} of it, {counted} granted and {missed} misses, where the loader \
+                 saw {warm:?} and besides {besides:?}",
             )
             .into());
         }

@@ -1,13 +1,16 @@
 //! Contenders in turn, round by round, so that what disturbs the machine for a
 //! while disturbs all alike.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{Result, h2load, keystead::Service, load::ask, process::Process, statistics::median};
+use crate::{
+    Result,
+    figures::median,
+    grpc::ask,
+    h2load::{Cost, load},
+    keystead::Service,
+    process::Process,
+};
 
 /// How many requests are sent before the first round, to warm up and to see how
 /// long one takes.
@@ -32,20 +35,11 @@ pub(super) struct Contender<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Performance {
     pub(super) name: &'static str,
-    pub(super) rounds: Vec<Round>,
+    pub(super) rounds: Vec<Cost>,
     /// How many requests it was sent in all.
     pub(super) requests: u32,
     /// How many queries it sent to its store for them, if it has one.
     pub(super) queries: f64,
-}
-
-/// How a contender did in one round.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Round {
-    /// Microseconds of CPU time for a request.
-    pub(super) micros: f64,
-    /// Which part of the time it was busy.
-    pub(super) busy: f64,
 }
 
 /// How many rounds, and for how much CPU time each contender works in one.
@@ -57,12 +51,8 @@ pub(super) struct Course {
 
 impl Contender<'_> {
     /// Sends so many requests, and fails unless all are answered.
-    fn run(&self, requests: u32) -> Result<Round> {
-        let (began, idle) = (Instant::now(), self.process.busy()?);
-        h2load::load(self.address, self.path, &self.frame, requests)?;
-        let (took, busy) = (began.elapsed(), self.process.busy()?.saturating_sub(idle));
-        let micros = busy.as_secs_f64() * 1e6 / f64::from(requests);
-        Ok(Round { micros, busy: busy.as_secs_f64() / took.as_secs_f64() })
+    fn run(&self, requests: u32) -> Result<Cost> {
+        load(self.process, self.address, self.path, &self.frame, requests)
     }
 
     /// How many checks it has answered so, and how many queries its store was
@@ -85,10 +75,6 @@ impl Contender<'_> {
 }
 
 impl Performance {
-    fn of(contender: &Contender<'_>) -> Self {
-        Self { name: contender.name, rounds: Vec::new(), requests: 0, queries: 0.0 }
-    }
-
     /// Microseconds of CPU time for a request.
     pub(super) fn micros(&self) -> f64 {
         median(self.rounds.iter().map(|round| round.micros))
@@ -119,7 +105,13 @@ pub(super) fn interleaved(
         let micros = contender.run(WARM_UP)?.micros;
         counts.push(whole(course.busy_for.as_secs_f64() * 1e6 / micros));
     }
-    let mut all: Vec<_> = contenders.iter().map(Performance::of).collect();
+    let begin = |it: &Contender<'_>| Performance {
+        name: it.name,
+        rounds: Vec::new(),
+        requests: 0,
+        queries: 0.0,
+    };
+    let mut all: Vec<_> = contenders.iter().map(begin).collect();
     for round in 0..course.rounds {
         let mut turns: Vec<_> = contenders.iter().zip(&counts).zip(&mut all).collect();
         // There and back, so that none always comes after the same other.

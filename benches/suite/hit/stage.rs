@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -14,9 +14,9 @@ use prost::Message as _;
 use super::interleaved::Contender;
 use crate::{
     Result,
-    bare::{self, Runtime, Speaks},
-    keystead::{CHECK as CHECK_PATH, ENVOY_CHECK, Service, Site, typical_request},
-    load::{ask, framed},
+    bare::{self, RUNTIMES, SERVICES},
+    grpc::{ask, block_on, framed},
+    keystead::{CHECK as CHECK_PATH, ENVOY_CHECK, Program, Service, typical_request},
     process::{Place, Process},
     typical,
 };
@@ -35,23 +35,21 @@ pub(super) const FORGED: &str = "a made-up key: right form, wrong tag";
 pub(super) const ABSENT: &str = "an imported key that the store does not have, remembered";
 pub(super) const STALE: &str = "a warm key while the store is gone (stale-if-error)";
 
-/// Patience, so that a machine that is busy elsewhere refuses nothing. It costs
-/// a check nothing.
-pub(super) const PATIENT: &str = "\
-[check]
-timeout = \"20s\"
-
-[store.guard]
-query_timeout = \"10s\"
-";
+/// Patience, so that a machine that is busy elsewhere refuses nothing: it costs a check
+/// nothing. And a snapshot, which is off by default.
+pub(super) const SETTINGS: [(&str, &str); 3] = [
+    ("CHECK__TIMEOUT", "20s"),
+    ("STORE__GUARD__QUERY_TIMEOUT", "10s"),
+    ("SNAPSHOT__PATH", "snapshot"),
+];
 
 /// Entries that are soon old, so that a store that is gone is soon noticed.
-const SOON_STALE: &str = "\
-[cache]
-fresh_for = \"1s\"
-feed_fresh_for = \"1s\"
-revalidate_for = \"1s\"
-";
+const SOON_STALE: [(&str, &str); 4] = [
+    ("CACHE__FRESH_FOR", "1s"),
+    ("CACHE__FEED_FRESH_FOR", "1s"),
+    ("CACHE__REVALIDATE_FOR", "1s"),
+    ("SNAPSHOT__PATH", "snapshot"),
+];
 
 /// How long the other service may take until it answers without its store.
 const STALE_WITHIN: Duration = Duration::from_secs(30);
@@ -70,38 +68,19 @@ const MALFORMED: Outcome =
     Outcome { status: 16, code: "UNAUTHENTICATED", reason: "CREDENTIAL_MALFORMED" };
 const UNKNOWN: Outcome = Outcome { status: 16, code: "UNAUTHENTICATED", reason: "KEY_UNKNOWN" };
 
-/// What is presented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Key {
-    Warm,
-    Forged,
-    Absent,
-}
-
 /// All servers, running.
 pub(super) struct Stage {
-    site: Site,
-    key: String,
-    pub(super) warm: Service,
-    /// Keys that nobody has asked for.
-    pub(super) unasked: Vec<String>,
-    stale_site: Site,
-    stale_key: String,
-    stale: Service,
+    warm: Served,
+    stale: Served,
     bare: Vec<(&'static str, (Process, SocketAddr))>,
 }
 
 impl Stage {
-    /// Starts them, with so many keys that nobody has asked for.
-    pub(super) fn set(unasked: usize) -> Result<Self> {
-        let (site, stale_site) = (Site::new()?, Site::new()?);
-        let mut keys = site.mint(unasked + 1)?;
-        let key = keys.pop().ok_or("no key was minted")?;
-        let stale_key = stale_site.mint(1)?.remove(0);
-        let warm = site.serve(Place::Served, PATIENT)?;
-        let stale = stale_site.serve(Place::Served, SOON_STALE)?;
-        let bare = Vec::new();
-        let mut all = Self { site, key, warm, unasked: keys, stale_site, stale_key, stale, bare };
+    /// Starts them.
+    pub(super) fn set() -> Result<Self> {
+        let warm = Served::by(Program::new(Place::Served)?, &SETTINGS)?;
+        let stale = Served::by(Program::new(Place::Served)?, &SOON_STALE)?;
+        let mut all = Self { warm, stale, bare: Vec::new() };
         all.start_bare()?;
         all.lose_store()?;
         Ok(all)
@@ -109,9 +88,10 @@ impl Stage {
 
     /// Bare servers answer what Keystead does.
     fn start_bare(&mut self) -> Result<()> {
-        let address = self.warm.grpc;
-        let check = ask(address, CHECK_PATH, self.request(Key::Warm)?)?;
-        let envoy = ask(address, ENVOY_CHECK, self.envoy_request(Key::Warm)?)?;
+        let Served { service, key, .. } = &self.warm;
+        let address = service.grpc;
+        let check = ask(address, CHECK_PATH, typical_request(key))?;
+        let envoy = ask(address, ENVOY_CHECK, framed(&typical::envoy_request(key)?))?;
         // What is compared with must be a grant, in full.
         CheckResponse::decode(check.message.clone())?
             .expires_at
@@ -124,14 +104,14 @@ impl Stage {
             http_response: Some(ok),
             ..Default::default()
         };
-        for (names, speaks, answer) in [
-            (BARE_CHECK, Speaks::Keystead, check.message.to_vec()),
-            (NOTHING, Speaks::Envoy, nothing.encode_to_vec()),
-            (SAME, Speaks::Envoy, envoy.message.to_vec()),
+        for (names, service, answer) in [
+            (BARE_CHECK, SERVICES[0], check.message.to_vec()),
+            (NOTHING, SERVICES[1], nothing.encode_to_vec()),
+            (SAME, SERVICES[1], envoy.message.to_vec()),
         ] {
-            for (name, runtime) in names.into_iter().zip(Runtime::ALL) {
-                let answer = self.site.write("answer", &answer)?;
-                self.bare.push((name, bare::start(speaks, runtime, &answer, Place::Served)?));
+            for (name, runtime) in names.into_iter().zip(RUNTIMES) {
+                let answer = self.warm.program.write("answer", &answer)?;
+                self.bare.push((name, bare::start(service, runtime, &answer, Place::Served)?));
             }
         }
         Ok(())
@@ -140,14 +120,15 @@ impl Stage {
     /// Takes the file of its store away from the other service, and waits until it
     /// answers without.
     fn lose_store(&self) -> Result<()> {
-        let request = typical_request(&self.stale_key)?;
+        let request = typical_request(&self.stale.key);
+        let folder = &self.stale.program;
         let asked = || -> Result<_> {
-            let answer = ask(self.stale.grpc, CHECK_PATH, request.clone())?;
+            let answer = ask(self.stale.service.grpc, CHECK_PATH, request.clone())?;
             let evidence = CheckResponse::decode(answer.message)?.evidence;
             Ok(evidence.map(|evidence| evidence.freshness()))
         };
         asked()?.ok_or("a new key is refused")?;
-        fs::rename(self.stale_site.path("keystead.db"), self.stale_site.path("aside.db"))?;
+        fs::rename(folder.path("keystead.db"), folder.path("aside.db"))?;
         let deadline = Instant::now() + STALE_WITHIN;
         while asked()? != Some(Freshness::StaleIfError) {
             if Instant::now() > deadline {
@@ -157,49 +138,20 @@ impl Stage {
         Ok(())
     }
 
-    /// A key as a client would present it.
-    fn presented(&self, key: Key) -> String {
-        match key {
-            Key::Warm => self.key.clone(),
-            Key::Forged => typical::forged(&self.key),
-            Key::Absent => "acme-9f1c2b7e-5d0a-4c3b-8e6f-0a1b2c3d4e5f".to_owned(),
-        }
-    }
-
-    /// A typical request with it.
-    pub(super) fn request(&self, key: Key) -> Result<Vec<u8>> {
-        typical_request(&self.presented(key))
-    }
-
-    /// The request of Envoy with it.
-    pub(super) fn envoy_request(&self, key: Key) -> Result<Vec<u8>> {
-        framed(&typical::envoy_request(&self.presented(key))?)
-    }
-
-    /// A file for a loader.
-    pub(super) fn file(&self, name: &str, frames: impl AsRef<[u8]>) -> Result<PathBuf> {
-        self.site.write(name, frames)
-    }
-
     /// All that take part, ours and the others by turns.
     pub(super) fn contenders(&self) -> Result<Vec<Contender<'_>>> {
-        let mut all = Vec::new();
-        let here = |frame| Ask { service: &self.warm, path: CHECK_PATH, frame };
-        let check = self.file("check", self.request(Key::Warm)?)?;
-        all.push(here(check.clone()).of(CHECK, "authz", GRANTED));
-        self.add_bare(&mut all, BARE_CHECK, CHECK_PATH, &check);
-        let request = self.file("envoy", self.envoy_request(Key::Warm)?)?;
-        let ask = Ask { service: &self.warm, path: ENVOY_CHECK, frame: request.clone() };
-        all.push(ask.of(ENVOY, "ext_authz", GRANTED));
-        self.add_bare(&mut all, NOTHING, ENVOY_CHECK, &request);
-        self.add_bare(&mut all, SAME, ENVOY_CHECK, &request);
-        let forged = self.file("forged", self.request(Key::Forged)?)?;
-        all.push(here(forged).of(FORGED, "authz", MALFORMED));
-        let absent = self.file("absent", self.request(Key::Absent)?)?;
-        all.push(here(absent).of(ABSENT, "authz", UNKNOWN));
-        let stale = self.file("stale", typical_request(&self.stale_key)?)?;
-        let ask = Ask { service: &self.stale, path: CHECK_PATH, frame: stale };
-        all.push(ask.of(STALE, "authz", GRANTED));
+        let Self { warm, stale, .. } = self;
+        let check = warm.check(CHECK, &warm.key, GRANTED)?;
+        let envoy = warm.envoy(ENVOY)?;
+        let mut all = vec![
+            warm.check(FORGED, &typical::forged(&warm.key), MALFORMED)?,
+            warm.check(ABSENT, "acme-9f1c2b7e-5d0a-4c3b-8e6f-0a1b2c3d4e5f", UNKNOWN)?,
+            stale.check(STALE, &stale.key, GRANTED)?,
+        ];
+        self.add_bare(&mut all, BARE_CHECK, CHECK_PATH, &check.frame);
+        self.add_bare(&mut all, NOTHING, ENVOY_CHECK, &envoy.frame);
+        self.add_bare(&mut all, SAME, ENVOY_CHECK, &envoy.frame);
+        all.extend([check, envoy]);
         Ok(all)
     }
 
@@ -219,24 +171,48 @@ impl Stage {
     }
 }
 
-/// A request to Keystead.
-pub(super) struct Ask<'a> {
-    pub(super) service: &'a Service,
-    pub(super) path: &'static str,
-    pub(super) frame: PathBuf,
+/// Keystead, which serves a key of its own.
+pub(super) struct Served {
+    program: Program,
+    pub(super) key: String,
+    service: Service,
 }
 
-impl<'a> Ask<'a> {
-    pub(super) fn of(
-        self,
+impl Served {
+    pub(super) fn by(program: Program, settings: &[(&str, &str)]) -> Result<Self> {
+        let key = program.mint()?;
+        let program = settings.iter().fold(program, |it, (name, value)| it.with(name, value));
+        let service = block_on(program.serve())?;
+        Ok(Self { program, key, service })
+    }
+
+    /// A `Check` of a key.
+    pub(super) fn check(
+        &self,
         name: &'static str,
-        surface: &'static str,
-        outcome: Outcome,
-    ) -> Contender<'a> {
-        let Self { service, path, frame } = self;
-        let Outcome { status, code, reason } = outcome;
+        key: &str,
+        to: Outcome,
+    ) -> Result<Contender<'_>> {
+        self.contender(name, (CHECK_PATH, "authz"), &typical_request(key), to)
+    }
+
+    /// A request of Envoy with the key that it serves.
+    pub(super) fn envoy(&self, name: &'static str) -> Result<Contender<'_>> {
+        let request = framed(&typical::envoy_request(&self.key)?);
+        self.contender(name, (ENVOY_CHECK, "ext_authz"), &request, GRANTED)
+    }
+
+    fn contender(
+        &self,
+        name: &'static str,
+        (path, surface): (&'static str, &'static str),
+        request: &[u8],
+        Outcome { status, code, reason }: Outcome,
+    ) -> Result<Contender<'_>> {
+        let frame = self.program.write(&name.replace(['/', ' '], "-"), request)?;
         let labels = [("surface", surface), ("code", code), ("reason", reason)];
-        let (process, address) = (&service.process, service.grpc);
-        Contender { name, process, ours: Some((service, labels)), address, path, frame, status }
+        let (process, address) = (&self.service.process, self.service.grpc);
+        let ours = Some((&self.service, labels));
+        Ok(Contender { name, process, ours, address, path, frame, status })
     }
 }

@@ -11,11 +11,11 @@ use http::HeaderMap;
 use tokio::time::sleep;
 use tonic::Code;
 
-use super::Key;
+use crate::environment::Key;
 use crate::{Result, grpc::Channel, keystead::CHECK};
 
 /// Over how many connections callers ask.
-pub(super) const CHANNELS: usize = 8;
+const CHANNELS: usize = 8;
 
 /// Lets so many callers ask for each key until it is answered: how long all of it took, and how often
 /// somebody was refused and asked again. Ends at once with any other answer.

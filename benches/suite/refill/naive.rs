@@ -5,8 +5,8 @@ use std::{cell::Cell, net::SocketAddr};
 use futures::future::try_join_all;
 use tokio_postgres::{Client, Statement};
 
-use super::Key;
-use crate::{Result, servers};
+use crate::environment::Key;
+use crate::{Result, postgres};
 
 /// The columns that Keystead reads.
 const LOOKUP: &str = "\
@@ -17,7 +17,7 @@ const LOOKUP: &str = "\
 pub(super) async fn connect(address: SocketAddr, count: usize) -> Result<Vec<(Client, Statement)>> {
     let mut clients = Vec::new();
     for _ in 0..count {
-        let client = servers::connect(address).await?;
+        let client = postgres::connect(address).await?;
         let statement = client.prepare(LOOKUP).await?;
         clients.push((client, statement));
     }

@@ -31,7 +31,7 @@ const SLOW: u32 = 2;
 const AWAY: Duration = Duration::from_micros(30);
 
 /// How many requests are under way where nothing has gathered.
-pub(super) const USUAL: usize = 4;
+const USUAL: usize = 4;
 
 /// How many times as long as it was disturbed what has gathered meanwhile may take: at
 /// 80 % of capacity four times is enough. What waits longer waits for the server.
@@ -41,8 +41,6 @@ const SETTLED: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Pace {
     began: Instant,
-    /// How many requests are under way where nothing has gathered.
-    usual: usize,
     /// When it was looked at last, and how much CPU time the loader had used.
     seen: (Duration, Duration),
     /// When the computation was done last.
@@ -70,13 +68,12 @@ struct Disturbance {
 pub(super) struct Disturbed(Vec<(Duration, Duration)>);
 
 impl Pace {
-    pub(super) fn since(began: Instant, usual: usize) -> Result<Self> {
+    pub(super) fn since(began: Instant) -> Result<Self> {
         // What is usual, before anything is due.
         let fastest = (0..100).map(|_| compute()).min().unwrap_or(Duration::MAX);
         let now = began.elapsed();
         Ok(Self {
             began,
-            usual,
             seen: (now, used()?),
             computed: now,
             fastest,
@@ -105,7 +102,7 @@ impl Pace {
         if away || self.slow {
             self.disturb(since, at);
         } else if let Some(Disturbance { since, last, took }) = self.disturbed
-            && (open <= self.usual || at > last + took * SETTLED)
+            && (open <= USUAL || at > last + took * SETTLED)
         {
             self.spans.push((since, at));
             self.disturbed = None;

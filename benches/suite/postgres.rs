@@ -3,27 +3,24 @@
 use std::{
     fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Duration, Instant},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::PathBuf,
 };
 
 use bytes::Bytes;
-use futures::SinkExt;
-use keystead::key::NewKey;
+use futures::SinkExt as _;
+use keystead::{
+    key::{Digest, NewKey, Revision},
+    store::{ChangeKind, Row},
+};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
 
-use super::{
-    free_address,
-    process::{Process, User, cpu_time, run},
+use crate::{
+    Result,
+    process::{Place, Process, free_address, run},
 };
-use crate::{Result, process::Place};
-
-/// How long it may take to accept connections.
-const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// As it is set up otherwise: nothing of it has to survive the machine, and all of
 /// it fits into memory.
@@ -36,95 +33,73 @@ pub(crate) struct Postgres {
     /// Dropped first: the server must not outlive its data.
     process: Process,
     _home: TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Postgres {
     /// A running server with an empty database.
-    pub(crate) async fn start() -> Result<Self> {
-        Self::start_at(Place::Anywhere).await
-    }
-
-    /// The same, on these cores.
-    pub(crate) async fn start_at(place: Place) -> Result<Self> {
+    pub(crate) fn start(place: Place) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("keystead-bench-").tempdir_in("/tmp")?;
         // The user who runs it makes the data in here.
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777))?;
         let data = home.path().join("data");
-        let mut initdb = Command::new(binary("initdb"));
+        // It refuses to run as root.
+        let is_root = fs::metadata("/proc/self")?.uid() == 0;
+        let user = is_root.then_some("postgres");
+        let mut initdb = Place::Anywhere.command(binary("initdb"), user)?;
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8"]);
         initdb.args(["--locale=C.UTF-8", "--no-sync", "--pgdata"]).arg(&data);
-        run(&initdb, User::Postgres)?;
+        run(&mut initdb)?;
 
         let address = free_address()?;
-        let mut words: Vec<_> = place.words()?.into_iter().map(PathBuf::from).collect();
-        words.push(binary("postgres"));
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg("-D").arg(&data);
-        let (ip, port) = (address.ip(), address.port());
-        let own = [format!("listen_addresses={ip}"), format!("port={port}")];
-        let sockets = format!("unix_socket_directories={}", home.path().display());
-        let own = own.into_iter().chain([sockets]).chain(SETTINGS.map(str::to_owned));
-        own.for_each(|setting| {
-            command.arg("-c").arg(setting);
-        });
-        let log = home.path().join("log");
-        let process = Process::start(&command, User::Postgres, &log)?;
+        let mut command = place.command(binary("postgres"), user)?;
+        command.arg("-D").arg(&data).args(["-h", &address.ip().to_string()]);
+        command.args(["-p", &address.port().to_string(), "-k"]).arg(home.path());
+        command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
+        let process = Process::start(&mut command, &home.path().join("log"))?;
         let mut server = Self { process, _home: home, address };
-        server.until_it_answers(&log).await?;
+        server.process.until_it_listens(address)?;
         Ok(server)
-    }
-
-    async fn until_it_answers(&mut self, log: &Path) -> Result<()> {
-        let began = Instant::now();
-        while self.client().await.is_err() {
-            if self.process.has_ended()? || began.elapsed() > START_LIMIT {
-                return Err(format!("PostgreSQL: {}", fs::read_to_string(log)?).into());
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The CPU time that it has used so far.
-    pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        cpu_time(self.process.id())
     }
 
     /// Stops all that it does, without closing a connection.
     pub(crate) fn hang(&self) -> Result<()> {
-        self.process.signal_all("STOP")
+        self.process.signal_all(Signal::SIGSTOP)
     }
 
     /// Lets it go on.
     pub(crate) fn go_on(&self) -> Result<()> {
-        self.process.signal_all("CONT")
+        self.process.signal_all(Signal::SIGCONT)
     }
 
-    /// A connection without anything between.
-    pub(crate) async fn client(&self) -> Result<Client> {
-        connect(self.address).await
+    /// Ends it at once, with all its processes.
+    pub(crate) fn end(&self) -> Result<()> {
+        self.process.signal_all(Signal::SIGQUIT)
     }
 
-    /// Stores keys as if by `keystead keys create`, all at once.
-    pub(crate) async fn store(&self, keys: impl Iterator<Item = NewKey>) -> Result<()> {
-        let client = self.client().await?;
+    /// Stores keys as if by `keystead keys create`, all at once; the newest change.
+    pub(crate) async fn store(&self, keys: impl Iterator<Item = NewKey>) -> Result<Row> {
+        let client = connect(self.address).await?;
         let copy = "COPY keystead.api_keys (id, digest, secret, hint, principal, name, scopes, \
                     metadata, expires_at) FROM STDIN";
         let mut sink = Box::pin(client.copy_in::<_, Bytes>(copy).await?);
-        let mut count = 0;
         for key in keys {
             sink.send(row(&key)?.into()).await?;
-            count += 1;
         }
-        let stored = sink.as_mut().finish().await?;
-        assert_eq!(stored, count, "PostgreSQL did not take all keys");
+        sink.as_mut().finish().await?;
         client.batch_execute("VACUUM ANALYZE keystead.api_keys").await?;
-        Ok(())
+        let query = "SELECT revision, digest FROM keystead.key_changes WHERE kind = 'created' \
+                     ORDER BY 1 DESC LIMIT 1";
+        let row = client.query_one(query, &[]).await?;
+        let digest = Digest::try_from(row.try_get::<_, &[u8]>(1)?).map_err(|it| it.to_string())?;
+        Ok(Row { revision: Revision(row.try_get(0)?), digest, kind: Some(ChangeKind::Created) })
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.end();
     }
 }
 
@@ -144,19 +119,17 @@ pub(crate) async fn connect(address: SocketAddr) -> Result<Client> {
 /// A line of COPY's text format. No value here holds what it escapes.
 fn row(key: &NewKey) -> Result<String> {
     let rights = &key.rights;
-    let scopes = format!("{{{}}}", rights.scopes.join(","));
-    let secret = key.secret.map_or_else(|| "\\N".to_owned(), |secret| secret.to_string());
-    let ends = rights.expires_at.map_or_else(|| "\\N".to_owned(), |end| end.to_string());
+    let or_null = |value: Option<String>| value.unwrap_or_else(|| "\\N".to_owned());
     let fields = [
         key.id.as_str(),
         &format!("\\\\x{}", key.digest.to_hex()),
-        &secret,
+        &or_null(key.secret.map(|secret| secret.to_string())),
         &key.hint,
         &rights.principal,
         &rights.name,
-        &scopes,
+        &format!("{{{}}}", rights.scopes.join(",")),
         &serde_json::to_string(&rights.metadata)?,
-        &ends,
+        &or_null(rights.expires_at.map(|end| end.to_string())),
     ];
     Ok(fields.join("\t") + "\n")
 }
