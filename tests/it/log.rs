@@ -137,7 +137,7 @@ async fn log_that_nobody_reads_stops_nothing() {
 }
 
 #[tokio::test]
-async fn reader_that_wakes_up_is_told_how_many_lines_are_missing() {
+async fn log_reports_how_many_lines_a_stalled_reader_missed() {
     let (reader, writer) = pipe().unwrap();
     let site = Site::logging_to(writer).await;
     let dropped = site.loses_lines().await;

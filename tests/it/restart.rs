@@ -264,7 +264,7 @@ async fn an_older_dump_and_a_restart_during_an_outage_revive_no_revoked_key() {
 }
 
 #[tokio::test]
-async fn ends_of_keys_that_only_rows_told_outlive_a_crash_and_an_outage() {
+async fn ends_of_keys_learned_only_from_rows_outlive_a_crash_and_an_outage() {
     let mut database = Database::start().await;
     let site = Site::beside(
         &database,

@@ -210,7 +210,7 @@ async fn standby_lags(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standby_whose_replay_is_paused_vouches_for_nothing() {
+async fn standby_whose_replay_is_paused_proves_no_absence() {
     standby_lags(
         async |site| drop(site.standby.sql("SELECT pg_wal_replay_pause()").await),
         async |site| drop(site.standby.sql("SELECT pg_wal_replay_resume()").await),
@@ -220,7 +220,7 @@ async fn standby_whose_replay_is_paused_vouches_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standby_whose_replay_is_delayed_vouches_for_nothing() {
+async fn standby_whose_replay_is_delayed_proves_no_absence() {
     let delay = async |standby: &Postgres, delay: &str| {
         standby.sql(&format!("ALTER SYSTEM SET recovery_min_apply_delay = '{delay}'")).await;
         standby.sql("SELECT pg_reload_conf()").await;
@@ -239,7 +239,7 @@ async fn standby_whose_replay_is_delayed_vouches_for_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standby_whose_link_is_a_black_hole_vouches_for_nothing_once_it_has_noticed() {
+async fn standby_whose_link_is_a_black_hole_proves_no_absence_once_it_has_noticed() {
     let site = Site::new().await;
     let proxy = Proxy::before(([127, 0, 0, 1], site.server.postgres.port()).into()).await;
     site.server.postgres.sql("ALTER ROLE keystead REPLICATION").await;
@@ -282,7 +282,7 @@ async fn standby_whose_link_is_a_black_hole_vouches_for_nothing_once_it_has_noti
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn standby_whose_primary_is_dead_vouches_for_nothing() {
+async fn standby_whose_primary_is_dead_proves_no_absence() {
     let mut site = Site::new().await;
     let config = site.config(&site.standby.url());
     let (service, callers) = site.service(&config).await;

@@ -16,8 +16,8 @@ use crate::harness::{
 
 on_both_stores! {
     key_that_the_store_does_not_know_is_unknown,
-    revoked_key_is_told_so,
-    disabled_key_is_told_so,
+    revoked_key_is_denied_as_revoked,
+    disabled_key_is_denied_as_disabled,
     key_is_refused_outside_of_its_time,
     key_is_refused_without_each_scope_that_is_needed,
     key_is_refused_from_outside_of_its_networks,
@@ -25,14 +25,14 @@ on_both_stores! {
 }
 
 #[tokio::test]
-async fn missing_credential_is_told_so() {
+async fn missing_credential_is_denied_as_missing() {
     let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = (Unauthenticated, "CREDENTIAL_MISSING");
     refused(service, CheckRequest::default(), row, &[]).await;
 }
 
 #[tokio::test]
-async fn whatever_is_not_of_the_form_of_a_key_is_malformed_and_costs_no_query() {
+async fn credential_not_in_key_form_is_malformed_and_costs_no_query() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await.text;
     let (body, tag) = key.split_at(key.len() - 8);
@@ -96,7 +96,7 @@ async fn key_that_the_store_does_not_know_is_unknown(backend: impl Backend) {
     }
 }
 
-async fn revoked_key_is_told_so(backend: impl Backend) {
+async fn revoked_key_is_denied_as_revoked(backend: impl Backend) {
     let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(of_acme()).await;
     keys.act(&key, Action::Revoke).await;
@@ -106,7 +106,7 @@ async fn revoked_key_is_told_so(backend: impl Backend) {
     }
 }
 
-async fn disabled_key_is_told_so(backend: impl Backend) {
+async fn disabled_key_is_denied_as_disabled(backend: impl Backend) {
     let Fixture { service, keys, .. } = &Fixture::new(backend).await;
     let key = keys.create(of_acme()).await;
     keys.act(&key, Action::Disable).await;

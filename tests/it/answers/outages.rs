@@ -17,20 +17,20 @@ use crate::harness::{
 };
 
 on_both_stores! {
-    store_that_cannot_be_reached_is_told_so,
-    store_without_its_table_is_told_so,
-    store_that_does_not_answer_in_time_is_told_so,
-    check_that_finds_no_place_at_the_store_is_told_so,
+    unreachable_store_is_unavailable_with_its_cause,
+    store_without_its_table_is_unavailable_with_its_cause,
+    store_timeout_is_unavailable_with_its_cause,
+    check_without_a_permit_is_saturated_with_its_cause,
     check_beyond_those_that_may_wait_is_refused_at_once,
     lookup_beyond_those_that_may_queue_is_refused_at_once,
-    check_that_waits_when_the_drain_ends_is_told_so,
+    check_waiting_when_the_drain_ends_is_draining,
 }
 
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
 const QUERIES: &str = "keystead_store_queries_total";
 
-async fn store_that_cannot_be_reached_is_told_so(backend: impl Backend) {
+async fn unreachable_store_is_unavailable_with_its_cause(backend: impl Backend) {
     let mut fixture = Fixture::new(backend).await;
     let keys = fixture.keys.create_many(3).await;
     // There is an idle connection when it happens. What is read while the news
@@ -55,7 +55,7 @@ async fn store_that_cannot_be_reached_is_told_so(backend: impl Backend) {
     assert_eq!(answered.await.key_id, keys[1].id.as_str());
 }
 
-async fn store_without_its_table_is_told_so<B: Backend>(backend: B) {
+async fn store_without_its_table_is_unavailable_with_its_cause<B: Backend>(backend: B) {
     let fixture = Fixture::new(backend).await;
     let key = fixture.keys.create(of_acme()).await;
     fixture.backend.sql(&format!("ALTER TABLE {} RENAME TO elsewhere", B::API_KEYS)).await;
@@ -63,7 +63,7 @@ async fn store_without_its_table_is_told_so<B: Backend>(backend: B) {
     refused(&fixture.service, presenting(&key.text), row, &[("cause", "schema")]).await;
 }
 
-async fn store_that_does_not_answer_in_time_is_told_so(backend: impl Backend) {
+async fn store_timeout_is_unavailable_with_its_cause(backend: impl Backend) {
     let mut fixture = Fixture::with(backend, |config| {
         config.store.guard.query_timeout = Duration::from_millis(300);
     })
@@ -74,7 +74,7 @@ async fn store_that_does_not_answer_in_time_is_told_so(backend: impl Backend) {
     refused(&fixture.service, presenting(&key.text), row, &[("cause", "timeout")]).await;
 }
 
-async fn check_that_finds_no_place_at_the_store_is_told_so(backend: impl Backend) {
+async fn check_without_a_permit_is_saturated_with_its_cause(backend: impl Backend) {
     let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.store.guard.max_in_flight = ONE;
@@ -133,7 +133,7 @@ async fn lookup_beyond_those_that_may_queue_is_refused_at_once(backend: impl Bac
     fixture.service.check_key(&keys[2]).await.expect("what is in memory needs no lookup");
 }
 
-async fn check_that_waits_when_the_drain_ends_is_told_so(backend: impl Backend) {
+async fn check_waiting_when_the_drain_ends_is_draining(backend: impl Backend) {
     let mut fixture = Fixture::with(backend, |config| {
         without_background(config);
         config.drain.delay = Duration::from_millis(100);

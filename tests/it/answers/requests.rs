@@ -23,7 +23,7 @@ async fn send(service: &Service, path: &str, encoding: &str, bytes: Vec<u8>) -> 
 }
 
 #[tokio::test]
-async fn request_that_makes_no_sense_is_invalid_whatever_the_key() {
+async fn malformed_request_is_invalid_whatever_the_key() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let valid = presenting(&key.text);
@@ -87,7 +87,7 @@ async fn bytes_that_are_no_request_are_invalid() {
 }
 
 #[tokio::test]
-async fn what_the_service_does_not_offer_is_unimplemented_with_details() {
+async fn unknown_service_or_method_is_unimplemented_with_details() {
     let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let calls = [("/keystead.v1.Authz/Guess", "identity"), (CHECK, "gzip")];
     for (path, encoding) in calls {

@@ -9,7 +9,7 @@ use super::{is_key, list, mint, text};
 use crate::harness::keystead::{Keystead, Ran};
 
 #[tokio::test]
-async fn a_created_key_stands_alone_on_stdout_and_what_is_said_of_it_on_stderr() {
+async fn a_created_key_is_alone_on_stdout_and_its_description_on_stderr() {
     let keystead = Keystead::new();
     let created = keystead.run(["keys", "create", "--principal", "acme", "--scope", "read"]).await;
     let key = created.stdout.trim_end();
@@ -106,7 +106,7 @@ async fn the_audit_log_says_which_user_did_it_and_on_which_host() {
 }
 
 #[tokio::test]
-async fn what_no_key_may_have_is_refused_with_the_remedy_and_nothing_is_stored() {
+async fn invalid_key_settings_are_refused_with_the_remedy_and_nothing_is_stored() {
     let keystead = Keystead::new();
     let long = "x".repeat(257);
     let long_pair = format!("n={}", "x".repeat(1025));

@@ -36,7 +36,7 @@ async fn the_help_of_every_command_has_an_example_of_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_command_or_flag_is_told_with_the_nearest() {
+async fn unknown_command_or_flag_is_reported_with_the_nearest() {
     let keystead = Keystead::new();
     for (args, said) in [
         (vec!["srve"], "'serve'"),

@@ -113,7 +113,7 @@ async fn keys_that_are_stored_already_are_bad_lines_beside_the_others() {
 }
 
 #[tokio::test]
-async fn of_many_bad_lines_the_first_are_told_and_the_others_counted() {
+async fn of_many_bad_lines_the_first_are_printed_and_the_others_counted() {
     let keystead = Keystead::new();
     let file: String = (0..1000).map(|_| "{}\n").collect();
     let error = keystead.run_with(["keys", "import", "-"], file).await.failed(1);
@@ -183,7 +183,7 @@ async fn a_hundred_thousand_lines_are_read_and_their_keys_stored_listed_and_expo
 }
 
 #[tokio::test]
-async fn an_import_that_no_service_would_accept_is_told() {
+async fn an_import_that_no_service_would_accept_is_reported() {
     let keystead = Keystead::new();
     let config = keystead.write("c.toml", "[keys]\naccept_imported = false\n");
     let import = ["keys", "import", "-", "--config", config.to_str().unwrap()];

@@ -180,7 +180,7 @@ async fn a_rotated_key_has_a_successor_with_its_rights_and_ends_after_the_grace(
 }
 
 #[tokio::test]
-async fn a_rotation_prints_the_new_key_alone_and_tells_both_ids_and_the_end_of_the_old() {
+async fn a_rotation_prints_the_new_key_alone_and_reports_both_ids_and_the_end_of_the_old() {
     let keystead = Keystead::new();
     let old = mint(&keystead, &[]).await;
     let id = text(&old, "id");
@@ -250,7 +250,7 @@ async fn a_key_is_rotated_twice_only_on_request_and_then_for_the_time_that_it_ha
 }
 
 #[tokio::test]
-async fn a_key_whose_successor_is_gone_is_rotated_again_for_a_time_that_is_told() {
+async fn a_key_whose_successor_is_gone_is_rotated_again_and_the_grace_is_printed() {
     let keystead = Keystead::new();
     let old = mint(&keystead, &["--expires-in", "90d"]).await;
     let id = text(&old, "id");

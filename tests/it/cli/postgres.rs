@@ -23,7 +23,7 @@ async fn configured(store: &str) -> Keystead {
 }
 
 #[tokio::test]
-async fn a_schema_that_is_missing_is_told_with_the_command_that_makes_it() {
+async fn a_missing_schema_is_reported_with_the_command_that_creates_it() {
     let postgres = Postgres::start_new().await;
     let keystead = with(&postgres, "").await;
     for command in [
@@ -91,7 +91,7 @@ async fn a_relation_of_somebody_else_is_listed_and_never_changed() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_or_refuses_us_is_told_without_the_password() {
+async fn an_unreachable_or_refusing_server_is_reported_without_the_password() {
     let keystead =
         configured("[store]\nurl = \"postgres://keystead:hidden@127.0.0.1:1/keystead\"").await;
     let error = keystead.run(["keys", "list"]).await.failed(1);

@@ -176,7 +176,7 @@ async fn port_that_is_not_of_a_grpc_service_is_code_12_and_one_sentence_with_the
 }
 
 #[tokio::test]
-async fn health_tells_the_standing_of_each_service() {
+async fn health_reports_the_status_of_each_service() {
     let keystead = Keystead::new();
     let server = keystead.serve(&[]).await;
     let url = server.url();

@@ -33,7 +33,7 @@ async fn a_password_is_not_shown_and_no_file_is_opened() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_the_settings_is_told_by_every_command() {
+async fn every_command_reports_all_wrong_settings() {
     let keystead = Keystead::new();
     keystead.write("keystead.toml", "[store]\nurll = \"x\"\n[listen]\ngrpc = \"nowhere\"\n");
     for command in [vec!["serve"], vec!["keys", "list"], vec!["config"], vec!["migrate"]] {
@@ -67,7 +67,7 @@ async fn the_embedded_store_and_its_secret_are_private() {
 }
 
 #[tokio::test]
-async fn a_lost_secret_is_told_and_no_other_is_made_in_its_place() {
+async fn a_lost_secret_is_reported_and_not_replaced() {
     let keystead = Keystead::new();
     mint(&keystead, &[]).await;
     std::fs::remove_file(keystead.path("keystead.secret")).unwrap();

@@ -215,7 +215,7 @@ pub(super) async fn numbers_of_changes_that_were_undone_are_no_gap(fixture: impl
     assert_eq!(without_numbers(&since), [(digest(3), Created)]);
 }
 
-pub(super) async fn changes_that_were_deleted_unread_are_told(fixture: impl Fixture) {
+pub(super) async fn changes_that_were_deleted_unread_are_reported(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1), key(2), key(3)]).await;
     let all = changes(&fixture).await;
     let (first, second) = (all[0].revision, all[1].revision);

@@ -76,7 +76,7 @@ pub(super) async fn every_action_ends_as_the_rules_say(fixture: impl Fixture) {
     }
 }
 
-pub(super) async fn a_refused_action_leaves_nothing_behind(fixture: impl Fixture) {
+pub(super) async fn a_refused_action_changes_nothing(fixture: impl Fixture) {
     let keys: Vec<_> = all_combinations().into_iter().map(|(key, _)| key).collect();
     store_keys(&fixture, &keys).await;
     let mut refused = 0;
@@ -97,7 +97,7 @@ pub(super) async fn a_refused_action_leaves_nothing_behind(fixture: impl Fixture
     assert_eq!(refused, 4 * 4 + 2 * 4 + 2 * 2);
 }
 
-pub(super) async fn an_action_on_an_unknown_id_leaves_nothing_behind(fixture: impl Fixture) {
+pub(super) async fn an_action_on_an_unknown_id_changes_nothing(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1)]).await;
     let before = holdings(&fixture).await;
     for action in actions() {
@@ -186,7 +186,7 @@ pub(super) async fn a_key_that_has_a_successor_is_rotated_again_only_on_request(
     assert_eq!(record(&fixture, 3).await.rights.expires_at, None);
 }
 
-pub(super) async fn a_rotation_whose_successor_is_a_duplicate_leaves_nothing_behind(
+pub(super) async fn a_rotation_whose_successor_is_a_duplicate_changes_nothing(
     fixture: impl Fixture,
 ) {
     store_keys(&fixture, &[key(1), key(2)]).await;

@@ -98,7 +98,7 @@ pub(super) async fn networks_of_plain_sql_are_read_as_they_are_compared(fixture:
     assert_eq!(networks, ["10.0.0.0/8", "192.0.2.7/32", "192.0.2.8/32", "2001:db8::/32"]);
 }
 
-pub(super) async fn found_and_absent_are_told_in_one_lookup(fixture: impl Fixture) {
+pub(super) async fn one_lookup_returns_found_and_absent_keys(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1), key(2)]).await;
     let asked = [digest(1), digest(9), digest(2), digest(9)];
     let lookup = fixture.store().find(&asked).await.unwrap();
@@ -111,7 +111,7 @@ pub(super) async fn found_and_absent_are_told_in_one_lookup(fixture: impl Fixtur
     assert!(matches!(lookup.get(&digest(9)), Some(Answer::Absent(_))));
 }
 
-pub(super) async fn nothing_is_said_of_a_digest_that_was_not_asked_for(fixture: impl Fixture) {
+pub(super) async fn lookup_returns_only_requested_digests(fixture: impl Fixture) {
     store_keys(&fixture, &[key(1), key(2)]).await;
     let lookup = fixture.store().find(&[digest(1)]).await.unwrap();
     assert_eq!(lookup.get(&digest(2)), None);

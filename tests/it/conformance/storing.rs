@@ -19,7 +19,7 @@ async fn positions_refused(fixture: &impl Fixture, keys: &[NewKey]) -> Vec<usize
     }
 }
 
-pub(super) async fn storing_no_keys_leaves_nothing_behind(fixture: impl Fixture) {
+pub(super) async fn storing_no_keys_changes_nothing(fixture: impl Fixture) {
     let before = holdings(&fixture).await;
     store_keys(&fixture, &[]).await;
     assert_eq!(holdings(&fixture).await, before);

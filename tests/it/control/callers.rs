@@ -15,7 +15,7 @@ use crate::harness::{
 on_both_stores! {
     caller_without_a_valid_key_and_its_scope_is_refused_with_the_reason,
     revoked_administrator_is_refused,
-    warm_administrator_is_let_in_during_an_outage_and_a_cold_one_is_told_of_it,
+    cached_administrator_is_admitted_during_an_outage_and_an_uncached_one_gets_unavailable,
 }
 
 /// Holds that a caller is refused, and that it was counted as one who explains.
@@ -74,7 +74,7 @@ async fn revoked_administrator_is_refused(backend: impl Backend) {
     is_refused(control, Some(&control.admin.text), (Unauthenticated, "KEY_REVOKED")).await;
 }
 
-async fn warm_administrator_is_let_in_during_an_outage_and_a_cold_one_is_told_of_it(
+async fn cached_administrator_is_admitted_during_an_outage_and_an_uncached_one_gets_unavailable(
     backend: impl Backend,
 ) {
     let mut control = Control::new(backend).await;

@@ -27,7 +27,7 @@ use crate::harness::{
 
 on_both_stores! {
     explaining_changes_nothing,
-    explanation_that_waits_when_the_drain_ends_is_told_so,
+    explanation_waiting_when_the_drain_ends_is_draining,
 }
 
 async fn explaining_changes_nothing(backend: impl Backend) {
@@ -67,7 +67,7 @@ async fn explaining_changes_nothing(backend: impl Backend) {
     }
 }
 
-async fn explanation_that_waits_when_the_drain_ends_is_told_so(backend: impl Backend) {
+async fn explanation_waiting_when_the_drain_ends_is_draining(backend: impl Backend) {
     let mut control = Control::with(backend, |config| {
         without_background(config);
         config.drain.timeout = Duration::from_millis(600);
@@ -127,7 +127,7 @@ async fn is_described(channel: &Channel, symbol: &str) -> bool {
 }
 
 #[tokio::test]
-async fn request_that_makes_no_sense_is_told_so_to_who_may_ask() {
+async fn malformed_request_is_invalid_for_authorized_callers() {
     let control = Control::new(Embedded::start().await).await;
     let nothing = ExplainRequest { check: None };
     let asked = ask(control.channel.clone(), Some(&control.admin.text), nothing).await;

@@ -99,7 +99,7 @@ async fn key_is_explained_by_the_rule_that_decided(backend: impl Backend) {
 }
 
 #[tokio::test]
-async fn change_that_has_not_arrived_is_told() {
+async fn change_that_has_not_arrived_is_reported() {
     // Changes of the embedded store are polled, and here they are not.
     let control = &Control::with(Embedded::start().await, without_background).await;
     let key = control.fixture.keys.create(of_acme()).await;

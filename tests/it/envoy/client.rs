@@ -10,8 +10,8 @@ use crate::harness::{
 
 on_both_envoys! {
     address_is_that_of_the_connection_whatever_a_client_claims,
-    address_is_found_behind_balancers_where_keystead_is_told_of_them,
-    address_that_envoy_finds_is_not_told_to_keystead,
+    client_address_is_found_through_balancers_that_are_configured,
+    address_that_envoy_finds_is_not_sent_to_keystead,
 }
 
 const OUTSIDE: (u16, &str, &str) = (403, "PERMISSION_DENIED", "CLIENT_NETWORK_FORBIDDEN");
@@ -40,7 +40,7 @@ async fn address_is_that_of_the_connection_whatever_a_client_claims(version: Ver
 
 /// Each balancer appends the address that it sees, and Envoy that of the last of
 /// them; what is further left may be made up.
-async fn address_is_found_behind_balancers_where_keystead_is_told_of_them(version: Version) {
+async fn client_address_is_found_through_balancers_that_are_configured(version: Version) {
     let site = Site::with(
         version,
         |config| config.ext_authz.trusted_hops = 2,
@@ -63,7 +63,7 @@ async fn address_is_found_behind_balancers_where_keystead_is_told_of_them(versio
 }
 
 /// Envoy tells the address of the connection, whatever it has found itself.
-async fn address_that_envoy_finds_is_not_told_to_keystead(version: Version) {
+async fn address_that_envoy_finds_is_not_sent_to_keystead(version: Version) {
     let site = Site::with(
         version,
         |_| (),

@@ -24,7 +24,7 @@ use crate::harness::{
 };
 
 on_both_envoys! {
-    grpc_client_is_answered_denied_and_told_of_an_outage_as_if_keystead_spoke_to_it,
+    grpc_client_of_envoy_gets_answers_denials_and_outages_as_keystead_sends_them,
 }
 
 /// A service that a proxy protects: any that speaks gRPC will do.
@@ -48,7 +48,7 @@ async fn ask(site: &Site, key: Option<&str>) -> Result<HealthCheckResponse, Stat
     HealthClient::new(channel).check(request).await.map(tonic::Response::into_inner)
 }
 
-async fn grpc_client_is_answered_denied_and_told_of_an_outage_as_if_keystead_spoke_to_it(
+async fn grpc_client_of_envoy_gets_answers_denials_and_outages_as_keystead_sends_them(
     version: Version,
 ) {
     let behind = service().await;

@@ -20,13 +20,13 @@ use crate::harness::{
 };
 
 on_both_envoys! {
-    outage_told_as_an_error_is_an_honest_503,
-    outage_told_as_a_denial_is_an_honest_503_and_never_lets_a_request_through,
-    outage_told_as_a_failed_call_is_the_status_that_envoy_was_set_to,
+    outage_sent_as_an_error_is_a_503,
+    outage_sent_as_a_denial_is_a_503_and_never_lets_a_request_through,
+    outage_sent_as_a_failed_call_is_the_status_configured_in_envoy,
     outage_lets_requests_through_where_envoy_fails_open_and_understands_it,
     reason_of_an_outage_reaches_the_client,
-    store_without_a_place_left_is_told_so,
-    replica_that_is_not_serving_is_asked_where_there_is_no_other,
+    saturated_store_is_unavailable_with_its_cause,
+    replica_that_is_not_serving_gets_checks_where_there_is_no_other,
     instance_that_stops_says_that_it_drains,
 }
 
@@ -62,7 +62,7 @@ fn is_honest(answer: &Answer) {
 }
 
 /// One counts it as an error, the other as a denial.
-async fn outage_told_as_an_error_is_an_honest_503(version: Version) {
+async fn outage_sent_as_an_error_is_a_503(version: Version) {
     let (answer, counted) = during_an_outage(version, ErrorResponse, false).await;
     is_honest(&answer);
     let expected = match version {
@@ -72,9 +72,7 @@ async fn outage_told_as_an_error_is_an_honest_503(version: Version) {
     assert_eq!(counted, expected);
 }
 
-async fn outage_told_as_a_denial_is_an_honest_503_and_never_lets_a_request_through(
-    version: Version,
-) {
+async fn outage_sent_as_a_denial_is_a_503_and_never_lets_a_request_through(version: Version) {
     for open in [false, true] {
         let (answer, counted) = during_an_outage(version, DeniedResponse, open).await;
         is_honest(&answer);
@@ -82,7 +80,7 @@ async fn outage_told_as_a_denial_is_an_honest_503_and_never_lets_a_request_throu
     }
 }
 
-async fn outage_told_as_a_failed_call_is_the_status_that_envoy_was_set_to(version: Version) {
+async fn outage_sent_as_a_failed_call_is_the_status_configured_in_envoy(version: Version) {
     let (answer, counted) = during_an_outage(version, GrpcStatus, false).await;
     assert_eq!((answer.status, answer.body.as_str()), (503, ""), "{answer:?}");
     assert_eq!(answer.header("retry-after"), None);
@@ -129,7 +127,7 @@ async fn reason_of_an_outage_reaches_the_client(version: Version) {
     assert_eq!(site.present("/", &keys[2].text).await.status, 200, "it is in memory");
 }
 
-async fn store_without_a_place_left_is_told_so(version: Version) {
+async fn saturated_store_is_unavailable_with_its_cause(version: Version) {
     let mut site = Site::with(
         version,
         |config| {
@@ -149,7 +147,7 @@ async fn store_without_a_place_left_is_told_so(version: Version) {
 }
 
 /// One that is about to stop, or cold, still knows some keys.
-async fn replica_that_is_not_serving_is_asked_where_there_is_no_other(version: Version) {
+async fn replica_that_is_not_serving_gets_checks_where_there_is_no_other(version: Version) {
     let long = |config: &mut Config| {
         config.drain.delay = Duration::from_mins(1);
         config.drain.timeout = Duration::from_mins(2);

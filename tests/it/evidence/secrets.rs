@@ -110,7 +110,7 @@ async fn secret_of_another_store_denies_nobody_when_the_store_comes_after_the_st
 }
 
 #[tokio::test]
-async fn forged_key_is_malformed_only_when_the_store_has_told_that_no_secret_is_lacking() {
+async fn forged_key_is_malformed_only_when_the_store_confirms_that_no_secret_is_missing() {
     let (mut server, key, _) = server().await;
     server.postgres.kill();
     let running = Running::start(&right(&server)).await;

@@ -96,7 +96,7 @@ const OUTAGES: [(Option<Unavailable>, (Code, &str)); 11] = [
 ];
 
 #[tokio::test]
-async fn every_outage_is_told_in_the_way_that_is_set_and_never_as_a_denial() {
+async fn every_outage_is_reported_in_the_configured_form_and_never_as_a_denial() {
     for on_outage in [OnOutage::ErrorResponse, OnOutage::DeniedResponse, OnOutage::GrpcStatus] {
         let tier = Failing::default();
         let channel = surface(tier.clone(), on_outage).await;

@@ -154,7 +154,7 @@ async fn key_that_was_made_elsewhere_is_read_from_a_query_as_it_is_written() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_are_malformed_where_a_key_belongs_and_else_no_matter() {
+async fn non_text_bytes_are_malformed_in_a_key_source_and_ignored_elsewhere() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     let row = (Unauthenticated, "CREDENTIAL_MALFORMED");

@@ -142,7 +142,7 @@ async fn with_trusted_hops_the_client_is_counted_from_the_right() {
 }
 
 #[tokio::test]
-async fn client_that_reads_no_json_is_told_in_plain_text() {
+async fn client_that_reads_no_json_gets_plain_text() {
     let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = (Unauthenticated, "CREDENTIAL_MISSING");
     for ask in [
@@ -158,7 +158,7 @@ async fn client_that_reads_no_json_is_told_in_plain_text() {
 }
 
 #[tokio::test]
-async fn grpc_client_is_told_as_by_keystead_itself() {
+async fn grpc_client_gets_the_status_that_keystead_itself_sends() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_acme()).await;
     keys.act(&key, Action::Revoke).await;

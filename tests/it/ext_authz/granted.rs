@@ -30,7 +30,7 @@ fn identity(headers: &std::collections::BTreeMap<String, Vec<String>>) -> [Optio
 }
 
 #[tokio::test]
-async fn upstream_and_access_log_are_told_whose_key_it_is() {
+async fn upstream_and_access_log_get_the_identity_of_the_key() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let key = keys.create(of_globex()).await;
     let asks = [

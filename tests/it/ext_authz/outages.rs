@@ -74,7 +74,7 @@ async fn outage_as_a_failed_call_has_its_details_and_a_denial_is_none() {
 }
 
 #[tokio::test]
-async fn grpc_client_behind_envoy_is_told_of_an_outage_as_by_keystead_itself() {
+async fn grpc_client_of_envoy_sees_an_outage_as_keystead_reports_it() {
     let mut fixture = fixture(OnOutage::default(), |_| ()).await;
     let key = fixture.keys.create(of_acme()).await;
     fixture.backend.vanish().await;
@@ -85,7 +85,7 @@ async fn grpc_client_behind_envoy_is_told_of_an_outage_as_by_keystead_itself() {
 }
 
 #[tokio::test]
-async fn check_is_given_up_when_envoy_gives_it_up() {
+async fn check_is_cancelled_when_envoy_cancels_it() {
     // By itself it would be given up after half a minute.
     let mut fixture = fixture(OnOutage::GrpcStatus, without_background).await;
     let key = fixture.keys.create(of_acme()).await;
@@ -100,7 +100,7 @@ async fn check_is_given_up_when_envoy_gives_it_up() {
 }
 
 #[tokio::test]
-async fn check_that_waits_when_the_drain_ends_is_told_so() {
+async fn check_waiting_when_the_drain_ends_is_draining() {
     let mut fixture = fixture(OnOutage::default(), |config| {
         without_background(config);
         config.drain.delay = Duration::from_millis(100);

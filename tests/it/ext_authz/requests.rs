@@ -125,7 +125,7 @@ async fn method_that_is_not_there_is_refused_by_the_transport_and_counted_here()
 }
 
 #[tokio::test]
-async fn request_without_a_path_is_invalid_where_its_query_would_be_asked() {
+async fn request_without_a_path_is_invalid_where_its_query_is_a_key_source() {
     let fixture = Fixture::with(Embedded::start().await, |config| {
         let sources = ["authorization:Bearer", "query:key"].map(str::to_owned);
         config.credential.sources = sources.to_vec().try_into().unwrap();

@@ -32,7 +32,7 @@ async fn latency_of_revocations_is_measured_all_the_time(backend: impl Backend) 
 }
 
 #[tokio::test]
-async fn role_that_only_serves_needs_no_more_than_it_is_told_and_measures_when_it_may() {
+async fn serving_role_needs_only_the_documented_rights_and_sends_canaries_when_permitted() {
     let server = Server::start().await;
     server.postgres.add_role("serving").await;
     // As docs/postgresql.md says.

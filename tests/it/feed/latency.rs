@@ -26,10 +26,10 @@ const TRIES: usize = 3;
 const STATEMENTS: usize = 3;
 
 on_both_stores! {
-    of_two_hundred_revocations_on_two_instances_99_percent_are_felt_within_50_ms,
+    of_two_hundred_revocations_on_two_instances_99_percent_take_effect_within_50_ms,
 }
 
-async fn of_two_hundred_revocations_on_two_instances_99_percent_are_felt_within_50_ms(
+async fn of_two_hundred_revocations_on_two_instances_99_percent_take_effect_within_50_ms(
     backend: impl Backend,
 ) {
     let fixture = Fixture::with(backend, for_ever).await;
@@ -71,7 +71,7 @@ async fn p99(one: &Service, other: &Service, keys: &Keys) -> [Duration; 3] {
 }
 
 #[tokio::test]
-async fn announced_revocation_is_felt_without_polling() {
+async fn announced_revocation_takes_effect_without_polling() {
     let fixture = Fixture::with(Server::start().await, |config| {
         for_ever(config);
         config.feed.poll_every = Duration::from_hours(1);

@@ -50,7 +50,7 @@ async fn every_revocation_arrives_while_the_listening_connection_is_ended_again_
 }
 
 #[tokio::test]
-async fn revocation_that_was_not_announced_is_felt_with_the_next_heartbeat() {
+async fn unannounced_revocation_takes_effect_with_the_next_heartbeat() {
     let fixture = Fixture::with(Server::start().await, |config| {
         for_ever(config);
         config.feed.poll_every = Duration::from_hours(1);
@@ -115,7 +115,7 @@ async fn feed_whose_heartbeats_are_lost_polls_until_they_are_not() {
 }
 
 #[tokio::test]
-async fn revocations_are_felt_through_pgbouncer_in_both_modes() {
+async fn revocations_take_effect_through_pgbouncer_in_both_modes() {
     for (mode, prepared_statements) in [(PoolMode::Session, true), (PoolMode::Transaction, false)] {
         let server = Server::start().await;
         let pgbouncer = PgBouncer::before(&server.postgres, mode).await;

@@ -69,7 +69,7 @@ async fn connection_over_the_limit_is_closed_at_once_and_others_go_on() {
 }
 
 #[tokio::test]
-async fn connection_is_asked_to_end_at_its_age_and_no_request_fails() {
+async fn connection_is_closed_at_its_maximum_age_and_no_request_fails() {
     for place in PLACES {
         let fixture = Fixture::with(Embedded::start().await, |config| {
             place(config);
@@ -187,7 +187,7 @@ async fn request_that_waits_for_the_store_is_answered_before_the_end() {
 }
 
 #[tokio::test]
-async fn request_that_waits_when_the_drain_ends_is_told_so() {
+async fn request_waiting_when_the_drain_ends_is_draining() {
     for place in PLACES {
         let mut fixture = Fixture::with(Embedded::start().await, |config| {
             place(config);

@@ -78,7 +78,7 @@ async fn store_that_does_not_answer_in_time_is_a_503() {
 }
 
 #[tokio::test]
-async fn request_that_finds_no_place_at_the_store_is_a_503() {
+async fn request_without_a_permit_is_a_503() {
     let mut fixture = Fixture::with(Embedded::start().await, |config| {
         without_background(config);
         config.store.guard.max_in_flight = ONE;
@@ -107,7 +107,7 @@ async fn request_beyond_those_that_may_wait_on_any_surface_is_a_503_at_once() {
 }
 
 #[tokio::test]
-async fn store_that_is_left_alone_is_a_503() {
+async fn open_breaker_is_a_503() {
     let mut fixture = Fixture::with(Embedded::start().await, |config| {
         config.store.guard.breaker.min_calls = NonZeroU32::MIN;
         config.store.guard.breaker.open_for = Duration::from_mins(1);

@@ -59,7 +59,7 @@ async fn refused(service: &Service, path: &str, headers: &[(&str, &str)], row: &
 }
 
 #[tokio::test]
-async fn no_credential_is_told_so_and_asked_for() {
+async fn missing_credential_is_a_401_with_a_challenge() {
     let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let row = row(401, "UNAUTHENTICATED", "CREDENTIAL_MISSING", Some(""));
     for headers in [&[][..], &[("authorization", "Basic YTpi")], &[("x-api-key", "")]] {
@@ -83,7 +83,7 @@ async fn key_that_is_presented_twice_is_malformed_even_if_both_are_the_same() {
 }
 
 #[tokio::test]
-async fn every_reason_against_a_key_is_told() {
+async fn every_denial_names_its_reason() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let good = keys.create(of_acme()).await;
     service.check_key(&good).await.unwrap();
@@ -111,7 +111,7 @@ async fn every_reason_against_a_key_is_told() {
 }
 
 #[tokio::test]
-async fn every_right_that_is_missing_is_told() {
+async fn every_missing_right_is_named() {
     let Fixture { service, keys, .. } = &Fixture::new(Embedded::start().await).await;
     let rights = Rights {
         audiences: vec!["orders".to_owned()],
@@ -147,7 +147,7 @@ async fn every_right_that_is_missing_is_told() {
 }
 
 #[tokio::test]
-async fn client_that_takes_no_json_is_told_in_text_and_a_grpc_client_as_grpc_has_it() {
+async fn client_that_takes_no_json_gets_text_and_a_grpc_client_gets_a_grpc_status() {
     let Fixture { service, .. } = &Fixture::new(Embedded::start().await).await;
     let answer = ask_with(service, "/auth", &[("accept", "text/plain")]).await;
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));

@@ -120,7 +120,7 @@ async fn reading_the_query() -> Fixture<Embedded> {
 }
 
 #[tokio::test]
-async fn proxy_that_does_not_tell_the_query_is_blamed_for_it_and_not_the_client() {
+async fn proxy_that_does_not_send_the_query_is_blamed_and_not_the_client() {
     let Fixture { service, keys, .. } = &reading_the_query().await;
     let key = keys.create(of_acme()).await.text;
     let answer = ask_with(service, "/auth", &[]).await;

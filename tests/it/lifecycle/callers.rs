@@ -21,7 +21,7 @@ use crate::harness::{
 
 on_both_stores! {
     many_checks_of_one_unseen_key_make_one_query,
-    caller_in_a_hurry_is_told_before_its_time_is_up,
+    caller_with_a_short_deadline_is_answered_before_it_passes,
     lookup_whose_callers_have_gone_never_reaches_the_store,
     lookup_is_finished_for_the_next_caller_when_its_own_has_gone,
 }
@@ -43,7 +43,7 @@ async fn many_checks_of_one_unseen_key_make_one_query(backend: impl Backend) {
     assert!(misses > 100.0, "only {misses} came before the answer");
 }
 
-async fn caller_in_a_hurry_is_told_before_its_time_is_up(backend: impl Backend) {
+async fn caller_with_a_short_deadline_is_answered_before_it_passes(backend: impl Backend) {
     const PATIENCE: Duration = Duration::from_millis(50);
     let mut fixture = Fixture::with(backend, without_background).await;
     let key = fixture.keys.create(of_acme()).await;

@@ -17,7 +17,7 @@ const UNSEEN: usize = 300;
 const PROBES: f64 = 3.0;
 
 #[tokio::test]
-async fn store_that_fails_under_load_is_left_alone_and_comes_back_without_any_check() {
+async fn store_that_fails_under_load_opens_the_breaker_which_closes_without_any_check() {
     for fault in [Fault::Killed, Fault::Network(Conduct::Swallow), Fault::TableRenamed] {
         let mut site = Site::new(fault.query_timeout()).await;
         // So that a few callers make many calls.

@@ -144,7 +144,7 @@ async fn flood_of_forged_keys_costs_the_store_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn flood_of_never_seen_keys_has_a_quarter_of_the_places_and_refuses_no_known_key() {
+async fn flood_of_never_seen_keys_gets_a_quarter_of_the_permits_and_refuses_no_known_key() {
     let mut site = site().await;
     // Each check of a known key asks the store first.
     site.config.cache.fresh_for = Duration::from_millis(1);

@@ -33,7 +33,7 @@ const QUEUE: usize = HERD * 3 / 4;
 const KEYS_A_QUERY: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cold_herd_is_answered_or_told_when_to_come_back_with_few_queries() {
+async fn cold_herd_is_answered_or_gets_a_retry_delay_with_few_queries() {
     // Long enough that a busy machine refuses nobody in the store's stead.
     let mut site = Site::with(Duration::from_secs(20), counting()).await;
     site.config.fill.max_queued = NonZeroUsize::new(QUEUE).unwrap();

@@ -78,7 +78,7 @@ async fn is_revoked(service: &Service, key: &Key, since: Instant, fresh_for: Dur
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_are_revoked_on_a_logical_copy_after_the_move_to_it_and_that_is_felt() {
+async fn keys_revoked_on_a_logical_copy_after_the_move_to_it_are_denied() {
     let mut site = Site::with(Duration::from_millis(100), logical()).await;
     site.config.cache.fresh_for = Duration::from_secs(30);
     let old = Keys::open(&site.server.config()).await;

@@ -86,7 +86,7 @@ async fn insist(channel: Channel, key: Key, ends: Arc<watch::Sender<Vec<End>>>) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn overload_ends_when_the_load_does_and_leaves_nothing_behind() {
+async fn overload_ends_with_the_load_and_has_no_lasting_effect() {
     let mut site = Site::new(Duration::from_millis(400)).await;
     site.config.store.guard.max_in_flight = NonZeroUsize::new(PLACES as usize).unwrap();
     site.config.fill.batch_max = NonZeroUsize::MIN;

@@ -4,7 +4,7 @@ use super::{digest, id, with_a_key};
 use crate::harness::{keystead::Keystead, postgres::Postgres};
 
 #[tokio::test]
-async fn what_mints_no_key_needs_no_secret_file() {
+async fn command_that_mints_no_key_needs_no_secret_file() {
     let postgres = Postgres::start_new().await;
     let url = postgres.url();
     let keystead = Keystead::new();
@@ -29,7 +29,7 @@ async fn what_mints_no_key_needs_no_secret_file() {
 }
 
 #[tokio::test]
-async fn change_whose_outcome_is_not_known_is_told_as_that() {
+async fn change_with_unknown_outcome_is_reported_as_unknown() {
     let (postgres, _store) = with_a_key().await;
     postgres
         .sql(

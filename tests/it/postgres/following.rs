@@ -60,7 +60,7 @@ async fn follower_of_a_stopped_server_ends_by_its_timeouts() {
 }
 
 #[tokio::test]
-async fn many_announcements_are_told_as_one_and_none_is_missed() {
+async fn many_announcements_are_merged_into_one_and_none_is_missed() {
     let (_postgres, store) = with_a_key().await;
     let mut following = follower(&store).await;
     for number in 2..50 {
@@ -88,7 +88,7 @@ async fn import_is_announced_once_however_many_keys_it_has() {
 }
 
 #[tokio::test]
-async fn standby_is_followed_by_asking_and_takes_no_canaries() {
+async fn standby_is_polled_and_takes_no_canaries() {
     let (mut postgres, warm) = with_a_key().await;
     drop(warm);
     postgres.kill();
@@ -124,7 +124,7 @@ async fn canary_needs_a_right_of_its_own_and_a_whole_token() {
 }
 
 #[tokio::test]
-async fn following_listens_through_pgbouncer_in_session_mode_and_asks_in_transaction_mode() {
+async fn following_listens_through_pgbouncer_in_session_mode_and_polls_in_transaction_mode() {
     let (postgres, direct) = with_a_key().await;
     for (mode, prepared_statements) in [(PoolMode::Session, true), (PoolMode::Transaction, false)] {
         let pgbouncer = PgBouncer::before(&postgres, mode).await;

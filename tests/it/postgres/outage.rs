@@ -229,7 +229,7 @@ async fn with_stopped_backends(
 }
 
 #[tokio::test]
-async fn lookup_that_was_given_up_keeps_its_place_until_the_server_has_ended_it() {
+async fn cancelled_lookup_keeps_its_permit_until_the_server_has_ended_it() {
     let (postgres, warm) = with_a_key().await;
     drop(warm);
     let (store, stopped) = with_stopped_backends(&postgres, Duration::from_mins(1)).await;
@@ -248,7 +248,7 @@ async fn lookup_that_was_given_up_keeps_its_place_until_the_server_has_ended_it(
 }
 
 #[tokio::test]
-async fn server_that_says_nothing_about_what_was_given_up_has_vanished_after_a_while() {
+async fn server_silent_about_cancelled_lookups_counts_as_vanished_after_a_while() {
     let (postgres, warm) = with_a_key().await;
     drop(warm);
     let (store, stopped) = with_stopped_backends(&postgres, Duration::from_millis(500)).await;
@@ -259,7 +259,7 @@ async fn server_that_says_nothing_about_what_was_given_up_has_vanished_after_a_w
 }
 
 #[tokio::test]
-async fn connection_that_takes_longer_than_its_caller_waits_is_there_for_the_next() {
+async fn connection_slower_than_its_caller_waits_serves_the_next_caller() {
     // The server waits a second after it has checked the password.
     let settings = vec![("post_auth_delay", "1".to_owned())];
     let postgres = Postgres::with(Setup { settings, ..Setup::default() }).await;
@@ -274,7 +274,7 @@ async fn connection_that_takes_longer_than_its_caller_waits_is_there_for_the_nex
 }
 
 #[tokio::test]
-async fn callers_who_give_up_leave_no_more_connections_than_there_are_places() {
+async fn cancelled_callers_leave_no_more_connections_than_permits() {
     let settings = vec![("post_auth_delay", "1".to_owned())];
     let postgres = Postgres::with(Setup { settings, ..Setup::default() }).await;
     let store = store(&postgres.url());

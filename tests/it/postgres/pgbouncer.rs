@@ -100,7 +100,7 @@ async fn clients_that_share_connections_get_their_own_answers() {
 }
 
 #[tokio::test]
-async fn failed_statement_leaves_no_open_transaction_behind() {
+async fn failed_statement_leaves_no_open_transaction() {
     let postgres = Postgres::start_new().await;
     let pgbouncer = PgBouncer::before(&postgres, PoolMode::Transaction).await;
     let store = store_with(&unprepared(&pgbouncer.url()));
@@ -119,7 +119,7 @@ async fn failed_statement_leaves_no_open_transaction_behind() {
 }
 
 #[tokio::test]
-async fn dead_server_behind_a_living_pgbouncer_is_an_outage_until_it_is_back() {
+async fn dead_server_of_a_live_pgbouncer_is_an_outage_until_it_is_back() {
     let mut postgres = Postgres::start_new().await;
     let pgbouncer = PgBouncer::before(&postgres, PoolMode::Transaction).await;
     let query_timeout = Duration::from_secs(1);

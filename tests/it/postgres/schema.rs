@@ -167,7 +167,7 @@ async fn role_that_may_write_the_table_needs_no_rights_on_what_triggers_write() 
 }
 
 #[tokio::test]
-async fn numbers_become_visible_in_their_order_whoever_asks_first() {
+async fn numbers_become_visible_in_order_whichever_transaction_takes_one_first() {
     let (postgres, store) = with_a_key().await;
     store.insert(&[key(2)], &by()).await.unwrap();
     let (first, second) = (postgres.client().await, postgres.client().await);

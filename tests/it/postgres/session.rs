@@ -33,7 +33,7 @@ async fn revealed(config: &PostgresConfig) -> String {
 }
 
 #[tokio::test]
-async fn server_is_told_nine_tenths_of_the_query_timeout_in_both_modes() {
+async fn server_timeout_is_nine_tenths_of_the_query_timeout_in_both_modes() {
     let (postgres, _store) = with_a_key().await;
     reveal(&postgres, "current_setting('statement_timeout')").await;
     for prepared_statements in [true, false] {
@@ -103,7 +103,7 @@ async fn pages_may_take_longer_than_lookups() {
 }
 
 #[tokio::test]
-async fn kernel_is_told_when_to_give_a_silent_server_up() {
+async fn kernel_timeouts_for_a_silent_server_are_set() {
     let (postgres, store) = with_a_key().await;
     assert!(knows(&store, 1).await.unwrap());
     let port = postgres.port();

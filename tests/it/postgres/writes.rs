@@ -54,7 +54,7 @@ async fn audit_log_holds_the_record_as_it_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_refused_leaves_nothing_behind_and_keeps_its_connection() {
+async fn refused_change_stores_nothing_and_keeps_its_connection() {
     let (postgres, store) = with_a_key().await;
     store.act(&id(1), Action::Revoke, None, &by()).await.unwrap();
     let (before, connections) =

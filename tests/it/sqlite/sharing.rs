@@ -151,7 +151,7 @@ async fn recovers(embedded: &Embedded) {
 }
 
 #[tokio::test]
-async fn replacing_a_row_tells_readers_of_the_digest_that_it_had() {
+async fn replacing_a_row_reports_the_digest_that_it_had() {
     let embedded = Embedded::start().await;
     embedded.insert(1).await;
     let seen = head(&embedded.store).await;

@@ -209,7 +209,7 @@ async fn client_that_takes_no_answer_is_ended_and_holds_little() {
 }
 
 #[tokio::test]
-async fn frames_that_bring_nothing_end_their_connection_and_hold_up_nobody() {
+async fn useless_frames_end_their_connection_and_delay_nobody() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let site = Site::with("").await;
     let floods: [(&str, &[u8]); 5] = [
@@ -238,7 +238,7 @@ async fn frames_that_bring_nothing_end_their_connection_and_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn calls_that_are_given_up_at_once_cost_the_others_of_their_connection_nothing() {
+async fn calls_cancelled_at_once_cost_other_calls_of_their_connection_nothing() {
     const CALLS: usize = 400;
     let site = Site::with("").await;
     let message = framed(&presenting(&site.key.text).encode_to_vec());
@@ -269,7 +269,7 @@ async fn calls_that_are_given_up_at_once_cost_the_others_of_their_connection_not
 }
 
 #[tokio::test]
-async fn places_that_one_client_takes_leave_some_to_others() {
+async fn one_client_cannot_take_every_connection_slot() {
     // An ordinary login allows 1,024 files, fewer than a client who means no good takes.
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -314,7 +314,7 @@ async fn from_another(address: SocketAddr) -> TcpStream {
 }
 
 #[tokio::test]
-async fn clients_that_read_no_metrics_are_given_up_and_a_revocation_is_felt_meanwhile() {
+async fn clients_that_read_no_metrics_are_cut_off_and_a_revocation_takes_effect_meanwhile() {
     let site = Site::with("").await;
     let all = site.keys.create_many(20).await;
     let (channel, _) = channel_to(site.server.grpc).await;

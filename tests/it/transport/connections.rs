@@ -109,7 +109,7 @@ async fn connections_are_renewed_at_their_age_and_no_request_fails() {
 }
 
 #[tokio::test]
-async fn connection_that_never_says_anything_gives_its_place_back() {
+async fn silent_connection_is_closed_and_frees_its_slot() {
     let fixture = Fixture::with(Embedded::start().await, |config| {
         config.grpc.max_connection_age = Duration::from_millis(200);
     });

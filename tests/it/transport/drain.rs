@@ -87,7 +87,7 @@ async fn request_that_waits_for_the_store_is_answered_before_the_end(backend: im
 }
 
 #[tokio::test]
-async fn connections_without_requests_do_not_keep_it_from_ending() {
+async fn idle_connections_do_not_delay_the_exit() {
     let mut fixture = Fixture::with(Embedded::start().await, with_delay).await;
     // One that has never said anything, one that has begun to, one that has
     // asked nothing, and one that has been answered.
@@ -111,7 +111,7 @@ async fn connections_without_requests_do_not_keep_it_from_ending() {
 }
 
 #[tokio::test]
-async fn visitor_who_does_not_read_does_not_keep_it_from_ending() {
+async fn client_that_does_not_read_does_not_delay_the_exit() {
     let mut fixture = Fixture::with(Embedded::start().await, |config| {
         config.drain.timeout = Duration::from_secs(30);
     })

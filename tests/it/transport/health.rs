@@ -18,7 +18,7 @@ use crate::harness::{
 
 on_both_stores! {
     every_name_is_serving_while_all_is_well_and_others_are_not_known,
-    outage_is_told_of_the_store_alone,
+    outage_is_reported_for_the_store_alone,
     watchers_see_the_end_coming,
 }
 
@@ -64,7 +64,7 @@ async fn every_name_is_serving_while_all_is_well_and_others_are_not_known(backen
     }
 }
 
-async fn outage_is_told_of_the_store_alone(backend: impl Backend) {
+async fn outage_is_reported_for_the_store_alone(backend: impl Backend) {
     let mut fixture = Fixture::new(backend).await;
     let mut store = watch(&fixture.service, "store").await;
     assert_eq!(store.next().await, Some(Serving));

@@ -169,7 +169,7 @@ async fn last_answer_of_an_http1_connection_says_that_it_closes() {
 }
 
 #[tokio::test]
-async fn compressed_message_is_told_which_encodings_are_read() {
+async fn compressed_message_is_refused_with_the_accepted_encodings() {
     let Fixture { service, .. } = &Fixture::with(Embedded::start().await, with_all_listeners).await;
     for address in grpc_listeners(service) {
         let mut wire = Wire::connect(address).await;
@@ -191,7 +191,7 @@ async fn compressed_message_is_told_which_encodings_are_read() {
 }
 
 #[tokio::test]
-async fn every_call_that_its_caller_gave_up_is_counted() {
+async fn every_cancelled_call_is_counted() {
     const GIVEN_UP: usize = 10;
     let mut fixture = Fixture::with(Embedded::start().await, without_background).await;
     let keys = fixture.keys.create_many(GIVEN_UP).await;
@@ -214,7 +214,7 @@ async fn every_call_that_its_caller_gave_up_is_counted() {
 }
 
 #[tokio::test]
-async fn forward_auth_request_that_its_proxy_gave_up_is_counted() {
+async fn cancelled_forward_auth_request_is_counted() {
     let mut fixture = Fixture::with(Embedded::start().await, without_background).await;
     let key = fixture.keys.create(of_acme()).await;
     fixture.backend.hang().await;

@@ -14,7 +14,7 @@ async fn why_not(config: &Config) -> String {
 }
 
 #[tokio::test]
-async fn start_that_finds_a_port_taken_leaves_no_store_behind() {
+async fn failed_start_on_a_taken_port_creates_no_store() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().to_string();
     for (name, value) in [
@@ -35,7 +35,7 @@ async fn start_that_finds_a_port_taken_leaves_no_store_behind() {
 }
 
 #[tokio::test]
-async fn port_that_is_in_use_is_told_with_its_setting_and_the_remedy() {
+async fn port_in_use_is_reported_with_its_setting_and_the_remedy() {
     let embedded = Embedded::start().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -60,7 +60,7 @@ async fn port_that_is_in_use_is_told_with_its_setting_and_the_remedy() {
 }
 
 #[tokio::test]
-async fn address_of_another_machine_is_told_with_the_remedy() {
+async fn address_of_another_machine_is_reported_with_the_remedy() {
     let embedded = Embedded::start().await;
     let mut config = embedded.config();
     // Set aside for documentation (RFC 5737).

@@ -55,7 +55,7 @@ async fn who_locks_the_table_of_keys_is_named_until_it_ends() {
 }
 
 #[tokio::test]
-async fn triggers_that_are_off_are_told_with_the_remedy() {
+async fn disabled_triggers_are_reported_with_the_remedy() {
     let site = Site::postgres().await;
     let postgres = site.postgres.as_ref().unwrap();
     postgres.sql("ALTER TABLE keystead.api_keys DISABLE TRIGGER ALL").await;

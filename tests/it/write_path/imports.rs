@@ -24,7 +24,7 @@ use crate::{
 };
 
 on_both_stores! {
-    revocations_return_and_are_felt_within_a_second_each_during_an_import,
+    revocations_return_and_take_effect_within_a_second_each_during_an_import,
     keys_that_somebody_else_stores_meanwhile_are_named,
 }
 
@@ -46,7 +46,7 @@ fn url(config: &Config) -> String {
     }
 }
 
-async fn revocations_return_and_are_felt_within_a_second_each_during_an_import(
+async fn revocations_return_and_take_effect_within_a_second_each_during_an_import(
     backend: impl Backend,
 ) {
     let fixture = Fixture::new(backend).await;

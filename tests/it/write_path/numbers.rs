@@ -20,7 +20,7 @@ const FAR: i64 = 5_000;
 
 /// Revokes all keys, with `spoil` before each. Each must be felt, and be numbered
 /// above all that was there.
-async fn each_revocation_is_felt<B: Backend>(backend: B, spoil: impl AsyncFn(&B, &Key)) {
+async fn each_revocation_takes_effect<B: Backend>(backend: B, spoil: impl AsyncFn(&B, &Key)) {
     let fixture = Fixture::with(backend, for_ever).await;
     let keys = fixture.keys.create_many(3).await;
     let mut newest = Revision(0);
@@ -38,8 +38,8 @@ async fn each_revocation_is_felt<B: Backend>(backend: B, spoil: impl AsyncFn(&B,
 }
 
 #[tokio::test]
-async fn sequence_that_is_behind_what_the_tables_hold_is_passed() {
-    each_revocation_is_felt(Server::start().await, async |server: &Server, _: &Key| {
+async fn sequence_below_the_numbers_in_the_tables_is_skipped_past() {
+    each_revocation_takes_effect(Server::start().await, async |server: &Server, _: &Key| {
         server.sql("SELECT setval('keystead.revision_seq', 1, false)").await;
     })
     .await;
@@ -47,7 +47,7 @@ async fn sequence_that_is_behind_what_the_tables_hold_is_passed() {
 
 #[tokio::test]
 async fn key_with_a_number_above_the_sequence_can_be_revoked() {
-    each_revocation_is_felt(Server::start().await, async |server: &Server, key: &Key| {
+    each_revocation_takes_effect(Server::start().await, async |server: &Server, key: &Key| {
         // As logical replication writes it: no trigger runs.
         let higher = format!(
             "SET session_replication_role = replica; UPDATE keystead.api_keys \
@@ -84,28 +84,31 @@ fn without_triggers(embedded: &Embedded, statements: &str) {
 }
 
 #[tokio::test]
-async fn count_of_sqlite_that_is_deleted_or_behind_is_passed() {
-    each_revocation_is_felt(Embedded::start().await, async |embedded: &Embedded, _: &Key| {
+async fn sqlite_sequence_that_is_deleted_or_too_low_is_skipped_past() {
+    each_revocation_takes_effect(Embedded::start().await, async |embedded: &Embedded, _: &Key| {
         embedded.sql("DELETE FROM sqlite_sequence").await;
     })
     .await;
-    each_revocation_is_felt(Embedded::start().await, async |embedded: &Embedded, _: &Key| {
+    each_revocation_takes_effect(Embedded::start().await, async |embedded: &Embedded, _: &Key| {
         embedded.sql("UPDATE sqlite_sequence SET seq = 1").await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn key_with_a_number_above_the_count_of_sqlite_can_be_revoked() {
-    each_revocation_is_felt(Embedded::start().await, async |embedded: &Embedded, key: &Key| {
-        without_triggers(
-            embedded,
-            &format!(
-                "DELETE FROM sqlite_sequence; UPDATE api_keys \
+async fn key_with_a_number_above_the_sqlite_sequence_can_be_revoked() {
+    each_revocation_takes_effect(
+        Embedded::start().await,
+        async |embedded: &Embedded, key: &Key| {
+            without_triggers(
+                embedded,
+                &format!(
+                    "DELETE FROM sqlite_sequence; UPDATE api_keys \
              SET revision = (SELECT max(revision) FROM api_keys) + {FAR} WHERE id = '{}'",
-                key.id
-            ),
-        );
-    })
+                    key.id
+                ),
+            );
+        },
+    )
     .await;
 }

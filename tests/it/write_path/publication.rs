@@ -25,7 +25,7 @@ fn documented_deletions() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn publication_of_all_tables_stops_neither_changes_nor_what_operators_are_told_to_run() {
+async fn publication_of_all_tables_stops_neither_changes_nor_documented_commands() {
     let fixture = Fixture::with(Server::with(logical()).await, |config| {
         for_ever(config);
         config.feed.canary_every = std::time::Duration::from_millis(100);
