@@ -1,4 +1,4 @@
-//! What a caller is told: every row of the table that one instance can produce.
+//! Answers to callers: every row of the table that one instance can produce.
 
 mod bugs;
 mod denials;

@@ -1,5 +1,5 @@
-//! Whether an absence is evidence, whether secrets and records belong together, and how
-//! it is told that they do not.
+//! Whether an absence is evidence, whether secrets and records belong together, and
+//! how a mismatch is reported.
 
 mod embedded;
 mod history;

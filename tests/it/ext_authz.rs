@@ -1,4 +1,4 @@
-//! What Envoy is told, asked as Envoy asks: with the messages that others have.
+//! Answers to Envoy, requested with Envoy's own messages as others define them.
 
 mod bugs;
 mod credentials;
@@ -18,8 +18,8 @@ use crate::harness::{
     refusal::code_name,
 };
 
-/// Asks, and holds that the request is refused for that reason, as an HTTP client
-/// and Envoy are told, and that it was counted once and nothing else was.
+/// Sends a check and asserts that it is refused for that reason, both to the HTTP
+/// client and to Envoy, and that one check and nothing else was counted.
 async fn refused(service: &Service, ask: &Ask, (code, reason): (Code, &str)) -> Refused {
     let before = service.admin.scrape().await;
     let verdict = ask.send(service.channel()).await.unwrap();

@@ -46,8 +46,8 @@ async fn queries(service: &Service) -> f64 {
     service.admin.metric("keystead_store_queries_total").await
 }
 
-/// Revokes a key, and waits until a service refuses it: how long that takes from
-/// when the revocation has been told.
+/// Revokes a key and waits until the service refuses it. Returns the time from the
+/// confirmed revocation to the refusal.
 async fn revoke(keys: &Keys, key: &Key, service: &Service) -> Duration {
     keys.act(key, Action::Revoke).await;
     until_refused(key, service).await

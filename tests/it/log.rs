@@ -257,7 +257,7 @@ async fn broken_connections_cannot_fill_the_log() {
         let ours = lines.iter().filter(|line| line["like"] == "connection failed");
         ours.map(|line| line["lines"].as_u64().unwrap()).sum()
     };
-    let lines = eventually("all connections are told of", async || {
+    let lines = eventually("all connections are reported", async || {
         let lines = lines(&server);
         let told = broken(&lines) + usize::try_from(left_out(&lines)).unwrap();
         (told >= EACH * listeners.len() * words.len() * 9 / 10).then_some(lines)

@@ -84,7 +84,7 @@ async fn refusal(service: &Service, key: &Key) -> Option<Refusal> {
 }
 
 async fn until_refused_as(service: &Service, key: &Key, reason: &str) {
-    eventually(&format!("the key is told {reason}"), async || {
+    eventually(&format!("the key gets {reason}"), async || {
         refusal(service, key).await.filter(|it| it.reason == reason)
     })
     .await;

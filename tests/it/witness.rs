@@ -40,7 +40,7 @@ struct Site {
     warm: Vec<Key>,
 }
 
-/// Callers that ask for the same keys again and again, and what they were told.
+/// Callers that check the same keys repeatedly, and the answers they got.
 struct Callers {
     told: Arc<Mutex<Vec<Told>>>,
     callers: Vec<JoinHandle<()>>,
@@ -107,8 +107,8 @@ impl Callers {
         }));
     }
 
-    /// How many were told that a key which exists is unknown; and how many that a key
-    /// is fresh, too long after it was revoked.
+    /// Counts the answers that an existing key is unknown, and those that a key is
+    /// fresh too long after its revocation.
     fn wrongs(&self, revoked: &Key, at: Instant) -> (usize, usize) {
         let told = self.told.lock().unwrap();
         let is_denial = |told: &&Told| matches!(&told.outcome, Err((Code::Unauthenticated, _)));
@@ -313,7 +313,7 @@ async fn take_over(site: &mut Site, fenced: bool) {
 }
 
 /// A key is revoked, and another made, on the server that has taken over.
-async fn is_felt(site: &Site, service: &Service, mut callers: Callers) {
+async fn revocation_takes_effect(site: &Site, service: &Service, mut callers: Callers) {
     let revoked = site.warm[0].clone();
     site.keys.act(&revoked, Action::Revoke).await;
     let at = Instant::now();
@@ -342,7 +342,7 @@ async fn name_is_switched(fenced: bool) {
     let (service, callers) = site.service(&config).await;
     take_over(&mut site, fenced).await;
     name.switch_to(([127, 0, 0, 1], new).into());
-    is_felt(&site, &service, callers).await;
+    revocation_takes_effect(&site, &service, callers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -361,7 +361,7 @@ async fn server_that_became_read_only_is_left_for_the_one_that_took_over() {
     let config = site.config(&site.server.postgres.url_with(&site.standby));
     let (service, callers) = site.service(&config).await;
     take_over(&mut site, true).await;
-    is_felt(&site, &service, callers).await;
+    revocation_takes_effect(&site, &service, callers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

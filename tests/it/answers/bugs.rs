@@ -1,4 +1,4 @@
-//! INTERNAL: what a caller is told about a bug, and what a bug leaves behind.
+//! INTERNAL: the answer to a caller who meets a bug, and the bug's lasting effects.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -190,7 +190,7 @@ async fn panic_in_a_lookup_fails_its_own_check_and_nothing_else() {
     let keys = Keys::open(&embedded.config()).await;
     let (good, bad) = (keys.create(of_acme()).await, keys.create(of_acme()).await);
     let composed = Composed::on(&embedded, bad.digest, Digest::sha256_of(b"")).await;
-    // Again and again: neither a place at the store nor one in the queue is lost.
+    // Repeatedly: neither a permit nor a queue slot is lost.
     for _ in 0..100 {
         let before = composed.scrape();
         let asked = check_over(composed.channel.clone(), presenting(&bad.text)).await;

@@ -64,7 +64,7 @@ async fn credential_not_in_key_form_is_malformed_and_costs_no_query() {
     for text in malformed {
         let row = (Unauthenticated, "CREDENTIAL_MALFORMED");
         let refusal = refused(service, presenting(&text), row, &[]).await;
-        // What is odd comes from a list, so that no part of it is told.
+        // The reported defect comes from a list, so no part of the credential leaks.
         let told = refusal.message.strip_prefix("what was presented is not an API key");
         let odd = told.and_then(|told| told.strip_prefix(": "));
         let listed = |odd| Oddity::ALL.iter().any(|oddity| oddity.as_str() == odd);

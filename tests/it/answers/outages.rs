@@ -84,7 +84,7 @@ async fn check_without_a_permit_is_saturated_with_its_cause(backend: impl Backen
     let keys = fixture.keys.create_many(2).await;
     fixture.backend.hang().await;
     fixture.service.occupy_the_store(&keys[0]).await;
-    // The first check has told its own reason by then.
+    // The first check has reported its own reason by then.
     eventually("the first check has ended", async || {
         let waited = checks(&fixture.service, "STORE_TIMEOUT").await;
         (waited > 0.5).then_some(())

@@ -195,7 +195,7 @@ async fn a_rotation_prints_the_new_key_alone_and_reports_both_ids_and_the_end_of
 }
 
 #[tokio::test]
-async fn a_rotation_without_grace_ends_the_old_key_at_once_and_the_new_one_as_told() {
+async fn a_rotation_without_grace_ends_the_old_key_at_once_and_the_new_one_at_the_given_time() {
     let keystead = Keystead::new();
     let old = mint(&keystead, &[]).await;
     let id = text(&old, "id");

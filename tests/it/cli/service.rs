@@ -92,7 +92,7 @@ async fn first_screen_does_what_it_says_pasted_in_any_folder() {
     })
     .await;
     says(revoke, 0, "").await;
-    eventually("the revocation is felt", async || {
+    eventually("the revocation takes effect", async || {
         paste(check).await.stdout.starts_with("not valid: KEY_REVOKED\n").then_some(())
     })
     .await;

@@ -276,7 +276,7 @@ pub(super) async fn a_follower_learns_of_every_change_whoever_makes_it(fixture: 
     }
 }
 
-/// What is new after so many changes, once the follower has been woken for it.
+/// What is new after this number of changes, once the follower has woken for it.
 async fn learns(
     follower: &mut impl Follower,
     seen: u32,

@@ -67,7 +67,7 @@ async fn key_that_was_sent_twice_is_malformed_however_headers_are_encoded(versio
             let answer = site.get("/", &headers).await;
             refuses(&answer, (401, "UNAUTHENTICATED", "CREDENTIAL_MALFORMED"));
         }
-        // One in each of two places is the first of them.
+        // Of one in each of two sources, the first is used.
         let headers = [("authorization", first.as_str()), ("x-api-key", "sk-other")];
         assert_eq!(site.get("/", &headers).await.status, 200);
     }

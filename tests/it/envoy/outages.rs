@@ -1,4 +1,4 @@
-//! What an outage looks like, in each of the ways in which Envoy can be told.
+//! An outage in each form in which Envoy can receive it.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -140,7 +140,7 @@ async fn saturated_store_is_unavailable_with_its_cause(version: Version) {
     .await;
     let keys = site.fixture.keys.create_many(2).await;
     site.fixture.backend.hang().await;
-    // The first goes on to hold its place.
+    // The first keeps its permit.
     for (key, reason) in keys.iter().zip(["STORE_TIMEOUT", "STORE_SATURATED"]) {
         refuses(&site.present("/", &key.text).await, (503, "UNAVAILABLE", reason));
     }
@@ -159,7 +159,7 @@ async fn replica_that_is_not_serving_gets_checks_where_there_is_no_other(version
     assert_eq!(site.present("/", &key.text).await.status, 200);
 }
 
-/// Health keeps new requests away; one that waits at the end is told why.
+/// Health keeps new requests away; one that still waits at the end gets the reason.
 async fn instance_that_stops_says_that_it_drains(version: Version) {
     let mut site = Site::with(
         version,

@@ -71,7 +71,7 @@ pub(super) fn bearer(key: &str) -> String {
     format!("Bearer {key}")
 }
 
-/// Holds that a refusal is told in full, in JSON.
+/// Asserts that the refusal is complete and in JSON.
 pub(super) fn refuses(answer: &Answer, (status, code, reason): (u16, &str, &str)) {
     assert_eq!(answer.status, status, "{answer:?}");
     let Value::Object(told) = answer.json() else { panic!("{answer:?}") };
@@ -90,7 +90,7 @@ fn challenges(status: u16, reason: &str) -> bool {
     status == 401 || reason == "SCOPE_MISSING"
 }
 
-/// What the service is told about whose key it is.
+/// The identity that the upstream service receives.
 pub(super) fn identity(headers: &HeaderMap) -> [Option<String>; 3] {
     ["x-keystead-key-id", "x-keystead-principal", "x-keystead-scopes"].map(|name| {
         let mut values = headers.get_all(name).iter();

@@ -1,4 +1,4 @@
-//! Every kind of outage, and bugs, from a tier that is told how to fail.
+//! Every kind of outage, and bugs, from a tier that fails on command.
 
 use std::{
     num::NonZeroUsize,
@@ -34,7 +34,7 @@ use crate::harness::{
     refusal::Refusal,
 };
 
-/// Fails as it is told, and panics when it is told nothing.
+/// Fails with the given outage; panics when it has none.
 #[derive(Debug, Clone, Default)]
 struct Failing(Arc<Mutex<Option<Unavailable>>>);
 
@@ -47,7 +47,7 @@ impl Failing {
 impl Tier for Failing {
     async fn find(&self, _: Credential, _: Instant) -> Result<Observation, Unavailable> {
         let outage = *self.0.lock().unwrap();
-        Err(outage.expect("as it was told"))
+        Err(outage.expect("an outage is set"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! No answer: told as what it is, in the way that is set.
+//! Outages are reported as outages, in the configured form.
 
 use std::time::{Duration, Instant};
 

@@ -17,8 +17,8 @@ const BOUND: Duration = Duration::from_millis(50);
 
 const REVOCATIONS: usize = 200;
 
-/// How often it is measured, as a machine that runs other tests on the same
-/// cores may stand still for a while.
+/// Number of measurements: a machine that runs other tests on the same cores may
+/// stall for a while.
 const TRIES: usize = 3;
 
 /// How many statements come between the announcement of a revocation and the

@@ -23,7 +23,7 @@ use crate::harness::{
     keys::{Key, of_acme},
 };
 
-/// The two places.
+/// The two listeners that can serve forward auth.
 const PLACES: [fn(&mut Config); 2] = [|_| (), on_its_own];
 
 fn presenting(key: &Key) -> axum::http::Request<axum::body::Body> {
@@ -61,7 +61,7 @@ async fn connection_over_the_limit_is_closed_at_once_and_others_go_on() {
     assert!(third.read_u8().await.is_err(), "it is closed, or reset");
     assert_eq!(second.send(presenting(&key)).await.unwrap().status, 200);
     drop(first);
-    eventually("a place is free", async || {
+    eventually("a connection slot is free", async || {
         let mut next = Connection::open(service.auth).await;
         next.send(presenting(&key)).await.ok().filter(|answer| answer.status == 200)
     })
@@ -104,7 +104,7 @@ async fn client_that_does_not_finish_its_headers_is_let_go() {
     assert!(!String::from_utf8_lossy(&said).contains("200 OK"), "{ended:?}");
 }
 
-/// Sends a request of so many bytes, and returns what is answered until the end of
+/// Sends a request of this number of bytes, and returns what is answered until the end of
 /// the connection.
 async fn of_bytes(address: SocketAddr, key: &Key, bytes: u32) -> String {
     let start = format!(
@@ -162,7 +162,7 @@ async fn requests_are_answered_for_the_whole_delay_and_to_their_end() {
         assert_eq!(connection.send(presenting(&keys[0])).await.unwrap().status, 200);
         assert_eq!(ask(&fixture.service, "/auth", &keys[1].text).await.status, 200);
         assert!(told.elapsed() < Duration::from_secs(1), "the test is too slow to tell");
-        // Those that say nothing are told to go, also one that never did.
+        // Idle connections are closed, also one that never sent anything.
         connection.ended().await.unwrap();
         assert_eq!(silent.read(&mut [0; 64]).await.unwrap(), 0);
         fixture.service.ended().await;

@@ -13,7 +13,7 @@ use crate::harness::{
 
 const REALM: &str = r#"Bearer realm="keystead""#;
 
-/// A row of what a client may be told.
+/// A row of the table of refusals.
 struct Row {
     status: u16,
     code: &'static str,

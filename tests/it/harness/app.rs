@@ -96,8 +96,8 @@ impl Service {
         self.check(presenting(&key.text)).await
     }
 
-    /// Asks about a key beside the test, and waits until the store is asked: one that
-    /// hangs has no place left then, if it has one.
+    /// Checks a key in the background and waits until its lookup is in flight: with one
+    /// permit, a hanging store then has none left.
     pub(crate) async fn occupy_the_store(&self, key: &Key) {
         beside(check_over(self.channel(), presenting(&key.text)));
         self.admin.until_metric("keystead_store_in_flight", 1.0).await;
@@ -112,7 +112,7 @@ impl Service {
 
     /// Tells it to stop, and does not wait for it.
     pub(crate) fn stop(&mut self, how: Stop) {
-        self.stop.take().expect("it was not told before").send(how).unwrap();
+        self.stop.take().expect("stopped only once").send(how).unwrap();
     }
 
     /// Waits until it has ended.

@@ -152,7 +152,7 @@ impl Envoy {
         Stats(series.collect())
     }
 
-    /// Waits until it holds so many replicas of Keystead healthy.
+    /// Waits until Envoy sees this number of healthy Keystead replicas.
     pub(crate) async fn until_healthy(&self, count: u64) {
         eventually(&format!("{count} replicas are healthy"), async || {
             let healthy = self.stats().await.get("cluster.keystead.membership_healthy");
@@ -161,7 +161,7 @@ impl Envoy {
         .await;
     }
 
-    /// The lines of the access log, once there are so many. They are written
+    /// The lines of the access log, once it has this number. They are written
     /// some time after the answer.
     pub(crate) async fn access_log(&self, count: usize) -> Vec<Value> {
         eventually("the access log is written", async || {

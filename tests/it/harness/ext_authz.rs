@@ -56,7 +56,7 @@ pub(crate) struct Allowed {
     metadata: Struct,
 }
 
-/// What a client is told.
+/// What the client receives.
 #[derive(Debug)]
 pub(crate) struct Refused {
     /// Whether Envoy counts it as an error, and may let the request through.
@@ -65,7 +65,7 @@ pub(crate) struct Refused {
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
-    /// What only Envoy is told.
+    /// What only Envoy receives.
     pub(crate) status: Refusal,
 }
 
@@ -118,7 +118,7 @@ impl Ask {
         self
     }
 
-    /// As told by an Envoy with `encode_raw_headers`.
+    /// As sent by an Envoy with `encode_raw_headers`.
     pub(crate) fn raw(mut self) -> Self {
         self.raw = true;
         self
@@ -282,7 +282,7 @@ fn json(kind: &Kind) -> Value {
     }
 }
 
-/// Headers that take the place of others of their name, each there once.
+/// Headers that replace others of the same name; each occurs once.
 fn set(headers: &[HeaderValueOption]) -> BTreeMap<String, String> {
     const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
     let pairs = headers.iter().map(|option| {
@@ -309,13 +309,13 @@ impl Refused {
         Self { as_error, http: told.status.unwrap().code, headers, body: told.body, status }
     }
 
-    /// Holds that both are told the same, and that it is that row of the table.
+    /// Asserts that client and Envoy get the same row of the table, and that it is this one.
     pub(crate) fn is_row(&self, (code, reason): (Code, &str)) {
         self.status.is_honest();
         assert_eq!((self.status.code, self.status.reason.as_str()), (code, reason), "{self:?}");
         assert_eq!(self.headers["cache-control"], "no-store", "{self:?}");
         let http = match code {
-            // As for headers that are too large in any other place.
+            // As for oversized headers elsewhere.
             Code::InvalidArgument if self.http == 431 => 431,
             Code::InvalidArgument => 400,
             Code::Unauthenticated => 401,

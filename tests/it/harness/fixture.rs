@@ -33,8 +33,8 @@ impl<B: Backend> Fixture<B> {
     }
 }
 
-/// Leaves the store to checks alone: nothing else takes a place at it once the
-/// service is ready.
+/// Leaves the store to checks alone: nothing else takes a permit once the service
+/// is ready.
 pub(crate) fn without_background(config: &mut Config) {
     config.store.probe_every = NEVER;
     config.feed.poll_every = NEVER;

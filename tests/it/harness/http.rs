@@ -1,5 +1,5 @@
-//! A client of HTTP/1.1 that does what it is told and nothing more: it follows
-//! nothing, retries nothing, and adds no header but `host`.
+//! A literal HTTP/1.1 client: follows no redirects, retries nothing, and adds no
+//! header but `host`.
 
 use std::net::SocketAddr;
 

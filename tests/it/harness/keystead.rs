@@ -136,13 +136,13 @@ impl Keystead {
         self.serve_on(&grpc.to_string(), &[]).await
     }
 
-    /// Starts it so that it can write no file beyond so many blocks of 512 bytes, as
-    /// on a disk that is full: what is there can be read and written over.
+    /// Starts it with a file size limit of `blocks` blocks of 512 bytes, as on a full
+    /// disk: existing bytes can be read and overwritten.
     pub(crate) async fn serve_within(&self, blocks: u32) -> Server {
         self.serve_limited(&format!("trap '' XFSZ; ulimit -f {blocks}")).await
     }
 
-    /// Starts it with so many open files as its soft limit.
+    /// Starts it with a soft limit of `soft` open files.
     pub(crate) async fn serve_with_open_files(&self, soft: u32) -> Server {
         self.serve_limited(&format!("ulimit -Sn {soft}")).await
     }
@@ -293,7 +293,7 @@ impl Server {
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(sent.success(), "kill -s {name} {pid}");
         if name == "STOP" {
-            // A thread that runs on another core goes on until it is told.
+            // A thread on another core runs on until the signal reaches it.
             let stopped = async || threads(&pid).all(|state| state == 'T').then_some(());
             eventually("all threads are stopped", stopped).await;
         }

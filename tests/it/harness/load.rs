@@ -261,9 +261,9 @@ impl Slice {
         self.times.len()
     }
 
-    /// How long all but so many of a thousand took at most.
+    /// The latency at `rank` per mille.
     pub(crate) fn permille(&self, rank: usize) -> Duration {
-        let last = self.times.len().checked_sub(1).expect("nobody asked");
+        let last = self.times.len().checked_sub(1).expect("no request was sent");
         self.times[(self.times.len() * rank / 1000).min(last)]
     }
 
@@ -272,7 +272,7 @@ impl Slice {
         self.freshness.get(&(freshness as i32)).copied().unwrap_or_default()
     }
 
-    /// How many were told that their key is no good.
+    /// Counts the denials.
     pub(crate) fn denials(&self) -> usize {
         self.tally.of_code(Code::Unauthenticated) + self.tally.of_code(Code::PermissionDenied)
     }

@@ -1,4 +1,4 @@
-//! A network that breaks as it is told: a small TCP proxy before a server.
+//! A network that breaks on command: a small TCP proxy in front of a server.
 
 use std::{io, net::SocketAddr, time::Duration};
 

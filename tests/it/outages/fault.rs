@@ -57,7 +57,7 @@ impl Fault {
     /// The network in between takes this long, which is longer than a query may.
     pub(super) const SLOW: Self = Self::Network(Conduct::Delay(Duration::from_millis(400)));
 
-    /// The reason and the cause that a caller is told.
+    /// The reason and the cause that a caller receives.
     pub(super) fn row(self) -> (&'static str, &'static str) {
         match self {
             Self::Killed
@@ -77,7 +77,7 @@ impl Fault {
         }
     }
 
-    /// Whether the store gives no answer at all while it holds.
+    /// Whether the store is silent during the fault.
     pub(super) const fn silences(self) -> bool {
         !matches!(self, Self::Terminated)
     }

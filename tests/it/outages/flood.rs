@@ -35,7 +35,7 @@ const CLIENTS: usize = 4;
 const AT_ONCE: usize = 50;
 
 /// Places at the store, of which keys that nobody has seen may take a quarter.
-const PLACES: usize = 8;
+const PERMITS: usize = 8;
 const QUARTER: usize = 2;
 
 /// How long a query takes at least.
@@ -114,7 +114,7 @@ fn foreign(n: usize) -> String {
 async fn site() -> Site {
     // Long enough that a busy machine refuses nobody in the store's stead.
     let mut site = Site::with(Duration::from_secs(5), counting()).await;
-    site.config.store.guard.max_in_flight = NonZeroUsize::new(PLACES).unwrap();
+    site.config.store.guard.max_in_flight = NonZeroUsize::new(PERMITS).unwrap();
     without_background(&mut site.config);
     site
 }

@@ -26,7 +26,7 @@ const PLACES: usize = 4;
 /// How long a query takes at least.
 const NAP: Duration = Duration::from_millis(50);
 
-/// How many of them may wait: those that may not must be told when to come back.
+/// Queue length: callers beyond it must get a retry delay.
 const QUEUE: usize = HERD * 3 / 4;
 
 /// How many keys a query must be about at least, on average.

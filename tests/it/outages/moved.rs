@@ -118,7 +118,7 @@ async fn keys_revoked_on_a_logical_copy_after_the_move_to_it_are_denied() {
         let record = new.act(key, Action::Revoke).await;
         assert!(record.revision.0 > newest, "{} after {newest}", record.revision);
         let revoked = Instant::now();
-        eventually("the revocation is felt", async || {
+        eventually("the revocation takes effect", async || {
             is_revoked(&service, key, revoked, bound).await.then_some(())
         })
         .await;

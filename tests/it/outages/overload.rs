@@ -25,10 +25,10 @@ use crate::harness::{
 const WAY: Duration = Duration::from_millis(40);
 
 /// Places at the store, which asks about one key a query.
-const PLACES: u32 = 2;
+const PERMITS: u32 = 2;
 
 /// What the store can answer a second, at best.
-const CAPACITY: u32 = 1000 * PLACES / 80;
+const CAPACITY: u32 = 1000 * PERMITS / 80;
 
 /// How long it is asked for three times as much.
 const OVERLOAD: Duration = Duration::from_secs(30);
@@ -70,8 +70,8 @@ impl Callers {
     }
 }
 
-/// Comes back when it is told to, up to [`ATTEMPTS`] times: what makes an overload
-/// feed itself.
+/// Retries after the delay it is given, up to [`ATTEMPTS`] times: what makes an
+/// overload feed itself.
 async fn insist(channel: Channel, key: Key, ends: Arc<watch::Sender<Vec<End>>>) {
     for _ in 0..ATTEMPTS {
         let at = Instant::now();
@@ -88,7 +88,7 @@ async fn insist(channel: Channel, key: Key, ends: Arc<watch::Sender<Vec<End>>>) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_ends_with_the_load_and_has_no_lasting_effect() {
     let mut site = Site::new(Duration::from_millis(400)).await;
-    site.config.store.guard.max_in_flight = NonZeroUsize::new(PLACES as usize).unwrap();
+    site.config.store.guard.max_in_flight = NonZeroUsize::new(PERMITS as usize).unwrap();
     site.config.fill.batch_max = NonZeroUsize::MIN;
     let overload = 3 * CAPACITY * u32::try_from(OVERLOAD.as_secs() + 1).unwrap();
     let usual = USUAL * u32::try_from(RECOVERY.as_secs() + 2).unwrap();

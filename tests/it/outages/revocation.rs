@@ -28,7 +28,7 @@ async fn key_that_was_revoked_during_an_outage_is_refused_soon_after_it() {
         let elsewhere = Keys::open(&site.server.config()).await;
         elsewhere.act(&keys[0], Action::Revoke).await;
         for key in &keys {
-            service.check_key(key).await.expect("nobody could have told the service");
+            service.check_key(key).await.expect("the service cannot know of the revocation yet");
         }
         fault.mend(&mut site).await;
         let mended = Instant::now();

@@ -210,7 +210,7 @@ async fn dropped_lookup_never_poisons_a_connection() {
     .await;
 }
 
-/// A store with a connection in each of its four places, whose backends are stopped: the
+/// A store with four permits and a connection for each; their backends are stopped, the
 /// server goes on taking connections.
 async fn with_stopped_backends(
     postgres: &Postgres,
@@ -219,7 +219,7 @@ async fn with_stopped_backends(
     let connect_timeout = Duration::from_millis(300);
     let config = impatient(&postgres.url());
     let store = store_with(&PostgresConfig { connect_timeout, tcp_user_timeout, ..config });
-    let backends = eventually("there is a connection in each place", async || {
+    let backends = eventually("there is a connection for each permit", async || {
         let _ = futures::future::join_all((0..8).map(|_| knows(&store, 1))).await;
         Some(postgres.backends().await).filter(|backends| backends.len() == 4)
     })

@@ -50,7 +50,7 @@ async fn connect(postgres: &Postgres, host: &str, options: &str) -> Result<bool,
     let url = format!("postgres://keystead:{PASSWORD}@{host}:{port}/keystead?{options}");
     let store = store(&url);
     let error = store.find(&[digest(1)]).await.unwrap_err();
-    // Nobody has migrated, and the server has told us so: we are connected.
+    // The server reports the missing migration: we are connected.
     if error.kind() != StoreErrorKind::Schema {
         return Err(error.kind());
     }

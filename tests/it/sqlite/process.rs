@@ -10,8 +10,8 @@ use std::{
 /// The user and group that own nothing, on every Linux and macOS of today.
 const PROBE_DIGEST: u32 = 65534;
 
-/// What a test was told to do when it was started by [`again`]; `None` in the
-/// test run itself.
+/// The file that [`again`] passed to this process; `None` in the test run
+/// itself.
 pub(super) fn told() -> Option<PathBuf> {
     env::args_os().skip(1).last().map(PathBuf::from).filter(|last| last.is_absolute())
 }

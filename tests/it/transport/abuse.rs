@@ -33,7 +33,7 @@ const ENVOY: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 const MB: u64 = 1024 * 1024;
 
-/// A service, a key that is in its memory, and somebody who asks for it all the time.
+/// A service, a cached key, and a client that checks it all the time.
 struct Site {
     server: Server,
     keys: Keys,
@@ -84,7 +84,7 @@ impl Site {
         tokio::join!(checks, done).0
     }
 
-    /// Holds that the most memory ever is below so many MB.
+    /// Asserts that peak memory stays below this number of MB.
     fn holds_below(&self, bound: u64) {
         let peak = self.server.peak_memory() / MB;
         println!("at most {peak} MB of memory, and {bound} MB is the bound");
@@ -92,7 +92,7 @@ impl Site {
     }
 }
 
-/// A connection that does what it is told to, with windows of so many bytes.
+/// A manually driven connection with flow-control windows of this number of bytes.
 async fn connect(address: SocketAddr, window: u32) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(address).await.unwrap();
     let mut builder = h2::client::Builder::new();
@@ -281,7 +281,7 @@ async fn one_client_cannot_take_every_connection_slot() {
         }
     }
     assert!(site.check().await, "who was there goes on");
-    // From another address there are places, also for those who probe.
+    // Another address still gets connections, and so do probes.
     for address in [site.server.grpc, site.server.admin] {
         let mut other = from_another(address).await;
         let question: &[u8] = if address == site.server.admin {
@@ -334,7 +334,7 @@ async fn clients_that_read_no_metrics_are_cut_off_and_a_revocation_takes_effect_
     for key in &all {
         site.keys.act(key, Action::Revoke).await;
         let began = Instant::now();
-        eventually("the revocation is felt", async || (!is_ok(key).await).then_some(())).await;
+        eventually("the revocation takes effect", async || (!is_ok(key).await).then_some(())).await;
         slowest = slowest.max(began.elapsed());
     }
     println!("revocations were felt after {slowest:?} at most");

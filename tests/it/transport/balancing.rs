@@ -64,18 +64,21 @@ async fn grpc_client_that_looks_at_health_leaves_an_instance_that_drains_without
         codes
     });
     for service in [&leaves, &stays] {
-        eventually("it asks both", async || (answered(service).await >= MANY).then_some(())).await;
+        eventually("the client calls both", async || {
+            (answered(service).await >= MANY).then_some(())
+        })
+        .await;
     }
 
     leaves.stop(Stop::AfterDelay);
-    eventually("it asks the other alone", async || {
+    eventually("the client calls the other alone", async || {
         let (before, since) = (answered(&leaves).await, answered(&stays).await);
         eventually("it goes on", async || (answered(&stays).await >= since + MANY).then_some(()))
             .await;
         (answered(&leaves).await < before + 0.5).then_some(())
     })
     .await;
-    leaves.check_key(&key).await.expect("it still answers whoever asks it");
+    leaves.check_key(&key).await.expect("it still answers direct calls");
     client.kill().await.unwrap();
     let codes = codes.await.unwrap();
     let failed: Vec<_> = codes.iter().filter(|code| *code != "OK").collect();

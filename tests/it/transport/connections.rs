@@ -65,7 +65,7 @@ async fn connection_over_the_limit_is_closed_at_once_and_counted_and_others_go_o
     let key = keys.create(of_acme()).await;
     service.check_key(&key).await.unwrap();
     let first = Wire::connect(service.grpc).await;
-    eventually("it has a place", async || {
+    eventually("it has a connection slot", async || {
         let mut third = TcpStream::connect(service.grpc).await.unwrap();
         // Closed, or reset.
         let closed = timeout(Duration::from_millis(50), third.read_u8()).await;
@@ -78,7 +78,7 @@ async fn connection_over_the_limit_is_closed_at_once_and_counted_and_others_go_o
     assert!(full + share > 0.5);
     service.check_key(&key).await.unwrap();
     drop(first);
-    eventually("its place is free", async || {
+    eventually("its connection slot is free", async || {
         let (channel, _) = channel_to(service.grpc).await;
         check_over(channel, presenting(&key.text)).await.ok()
     })
@@ -102,7 +102,7 @@ async fn connections_are_renewed_at_their_age_and_no_request_fails() {
     let failures: Vec<_> = sent.iter().filter_map(|sent| sent.failure.as_ref()).collect();
     assert!(failures.is_empty(), "{} of {}: {failures:?}", failures.len(), sent.len());
 
-    // Without requests it is told to go all the same.
+    // An idle connection is closed all the same.
     let idle = Wire::connect(service.grpc).await;
     idle.ended().await.unwrap();
     check_over(channel, presenting(&key.text)).await.unwrap();

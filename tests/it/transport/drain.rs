@@ -36,7 +36,7 @@ fn with_delay(config: &mut Config) {
 ///
 /// Held of every request of a client with one connection: it is answered OK if
 /// it was begun before the delay was over. One that was begun later is
-/// answered, or fails in the client, which was told to make a new connection
+/// answered, or fails in the client, which has to make a new connection
 /// and finds nobody listening; the service itself refuses none.
 #[tokio::test]
 async fn requests_are_answered_for_the_whole_delay_while_health_says_not_serving() {

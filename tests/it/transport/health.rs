@@ -1,4 +1,4 @@
-//! `grpc.health.v1`: what balancers and probes are told.
+//! `grpc.health.v1`: the statuses that balancers and probes receive.
 
 use futures::{FutureExt, StreamExt, future::ready};
 use keystead::app::Stop;
@@ -31,7 +31,7 @@ async fn is(service: &Service, name: &str, expected: ServingStatus) {
     .await;
 }
 
-/// What a watcher of a name is told, one after the other.
+/// The statuses that a watcher of a name receives, in order.
 async fn watch(
     service: &Service,
     name: &str,

@@ -1,4 +1,4 @@
-//! What an operator is told when the service cannot start.
+//! Error messages of a service that cannot start.
 
 use std::{fs, net::TcpListener};
 

@@ -14,8 +14,8 @@ use crate::harness::{
 /// How many requests are under way at once.
 const WORKERS: usize = 4;
 
-/// Requests one after the other, by several workers at once, until told to stop
-/// or until the server has gone.
+/// Sequential requests by several concurrent workers, until stopped or until the
+/// server has gone.
 pub(super) struct Traffic {
     stop: watch::Sender<bool>,
     answered: watch::Receiver<usize>,
@@ -73,7 +73,7 @@ impl Traffic {
         *self.answered.borrow()
     }
 
-    /// Waits until so many more have been answered.
+    /// Waits until this number of further requests have been answered.
     pub(super) async fn goes_on(&self, more: usize) {
         let goal = self.answered() + more;
         eventually("requests are answered", async || (self.answered() >= goal).then_some(())).await;

@@ -1,4 +1,4 @@
-//! What a client behind a proxy is told.
+//! Answers to a client of a proxy.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

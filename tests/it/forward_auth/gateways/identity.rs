@@ -1,4 +1,4 @@
-//! Who is calling, as the service behind a proxy is told.
+//! The caller's identity as the upstream of a proxy receives it.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ fn told(received: &Received) -> BTreeMap<String, Vec<String>> {
     told
 }
 
-/// What it may be told: no scopes are an empty header, or none.
+/// What it may receive: no scopes are an empty header, or none.
 fn is_identity_of(received: &Received, key: &Key, scopes: &str) {
     let mut told = told(received);
     if scopes.is_empty() {

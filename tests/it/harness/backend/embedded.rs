@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::{Backend, patient};
 
-/// The table under another name, while a view stands in its place.
+/// Name of the table while a view replaces it.
 const HIDDEN: &str = "hidden_keys";
 
 /// More steps than any test waits for.
@@ -32,8 +32,8 @@ impl Embedded {
         self.folder.path().join("aside.db")
     }
 
-    /// Puts a view in the place of the table, each reading of which counts up
-    /// to `steps` before it gives what is in the table.
+    /// Replaces the table by a view that counts up to `steps` on each read before it
+    /// returns the rows.
     async fn count_before_answering(&self, steps: u64) {
         self.sql(&format!(
             "ALTER TABLE api_keys RENAME TO {HIDDEN};

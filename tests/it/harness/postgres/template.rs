@@ -23,8 +23,8 @@ pub(super) fn path() -> PathBuf {
         let version = String::from_utf8(version).unwrap();
         let version = version.split_whitespace().nth(2).expect("postgres (PostgreSQL) VERSION …");
         // Not under target/: the user who runs the server may have no way to a
-        // checkout of ours, as below /root. Each user who tests has a place of
-        // its own.
+        // checkout of ours, as below /root. Each user has a
+        // separate directory.
         let user = fs::metadata(env!("CARGO_TARGET_TMPDIR")).unwrap().uid();
         let directory = env::temp_dir().join(format!("keystead-tests-{user}-postgres-{version}"));
         fs::create_dir_all(&directory).unwrap();
