@@ -17,7 +17,7 @@ use crate::harness::{
     refusal::{Refusal, code_name},
 };
 
-/// Asks, and holds that the refusal is the expected one, that it carries what
+/// Sends a check and asserts that the refusal is the expected one, carries what
 /// all of its kind carry, and that it was counted once and nothing else was.
 async fn refused(
     service: &Service,
@@ -41,7 +41,7 @@ fn is_row(refusal: &Refusal, (code, reason): (Code, &str), facts: &[(&str, &str)
     assert_eq!(refusal.facts, facts.collect::<BTreeMap<_, _>>(), "{refusal:?}");
 }
 
-/// Holds that of all checks this one alone was counted.
+/// Asserts that of all checks this one alone was counted.
 fn counted_once(before: &Scrape, after: &Scrape, (code, reason): (Code, &str)) {
     let counted = after.changes_since(before, "keystead_checks_total");
     let once = BTreeMap::from([(checks_total(code_name(code), reason), 1.0)]);

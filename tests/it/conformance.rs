@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use keystead::{key::Digest, store::Store};
 use serde_json::Value;
 
-/// An engine with a store of its own, empty at the start.
+/// An engine with its own store, empty at the start.
 pub(crate) trait Fixture: Sized {
     type Store: Store;
 
@@ -37,7 +37,7 @@ pub(crate) trait Fixture: Sized {
     /// A point in time in plain SQL.
     fn instant(&self, at: Timestamp) -> String;
 
-    /// Runs plain SQL behind the store's back. Panics when it fails.
+    /// Runs plain SQL past the store. Panics when it fails.
     async fn sql(&self, statement: &str);
 
     /// The whole audit log, oldest entry first.

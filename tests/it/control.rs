@@ -1,4 +1,4 @@
-//! The control listener: who may ask, and what `Explain` says.
+//! The control listener: which callers are authorized, and what `Explain` says.
 
 mod callers;
 mod conduct;

@@ -30,7 +30,7 @@ async fn refused(service: &Service, ask: &Ask, (code, reason): (Code, &str)) -> 
     refused
 }
 
-/// Holds that of all checks this one alone was counted.
+/// Asserts that of all checks this one alone was counted.
 fn counted_once(before: &Scrape, after: &Scrape, (code, reason): (Code, &str)) {
     let counted = after.changes_since(before, "keystead_checks_total");
     let once = BTreeMap::from([(checks_of("ext_authz", code_name(code), reason), 1.0)]);

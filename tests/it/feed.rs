@@ -1,4 +1,4 @@
-//! The feed as a service has it: how soon revocations are felt, and what it
+//! The feed as a service has it: how soon revocations take effect, and what it
 //! takes to keep one away.
 
 mod canary;

@@ -19,12 +19,12 @@ use crate::harness::{
     keys::of_acme,
 };
 
-/// Puts `/auth` on a listener of its own.
+/// Puts `/auth` on its own listener.
 fn on_its_own(config: &mut Config) {
     config.listen.forward_auth = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
 }
 
-/// Asks about a key, as a proxy does.
+/// Checks a key, as a proxy does.
 async fn ask(service: &Service, path: &str, key: &str) -> Answer {
     ask_with(service, path, &[("x-api-key", key)]).await
 }
@@ -33,7 +33,7 @@ async fn ask_with(service: &Service, path: &str, headers: &[(&str, &str)]) -> An
     send(service.auth, get(path, headers)).await
 }
 
-/// How a series of `keystead_checks_total` is written.
+/// Name of a `keystead_checks_total` series.
 fn counted(code: &str, reason: &str) -> String {
     checks_of("forward_auth", code, reason)
 }

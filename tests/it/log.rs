@@ -99,7 +99,7 @@ impl Site {
         let dropped = self.loses_lines().await;
         self.loses_its_store().await;
         self.answers(CHECKS).await;
-        // Connections are still taken, and what is lost goes on being counted.
+        // Connections are still accepted, and what is lost is still counted.
         let (channel, _) = channel_to(self.server.grpc).await;
         check_over(channel, presenting(&self.key)).await.unwrap();
         eventually("more is lost", async || {

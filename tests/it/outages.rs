@@ -23,5 +23,5 @@ use std::time::Duration;
 /// clients and the server under test share two cores with other tests.
 const ALLOWANCE: Duration = Duration::from_secs(2);
 
-/// How soon everything is as before once a fault has ended.
+/// Time limit for recovery after a fault has ended.
 const RECOVERY: Duration = Duration::from_secs(10);

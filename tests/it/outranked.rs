@@ -18,7 +18,7 @@ on_both_stores! {
     row_that_says_revoked_or_disabled_is_believed_though_its_number_is_lower,
 }
 
-/// How long an older dump is looked at.
+/// Observation time of an older dump.
 const HOLDS: Duration = Duration::from_secs(3);
 
 /// Plain SQL that goes past the triggers.
@@ -71,7 +71,7 @@ impl Restored for Embedded {
         DROP TRIGGER api_keys_deleted";
 }
 
-/// Records are asked for again all the time.
+/// Records are checked again all the time.
 fn short_lived(config: &mut Config) {
     config.cache.fresh_for = Duration::from_millis(100);
     config.cache.feed_fresh_for = Duration::from_millis(100);

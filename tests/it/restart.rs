@@ -30,7 +30,7 @@ const UNAVAILABLE: i32 = 12;
 /// Enough that a snapshot takes a while to write, and few enough to be made soon.
 const MANY: usize = 1_000;
 
-/// How often the program is killed over a snapshot.
+/// Number of kills during a snapshot.
 const KILLS: usize = 5;
 
 /// A program with a snapshot that it writes so often, and its keys.
@@ -40,7 +40,7 @@ struct Site {
 }
 
 impl Site {
-    /// On a store of its own.
+    /// On its own store.
     fn embedded(every: &str) -> Self {
         let keystead = Keystead::new();
         let mut config = Config::default();

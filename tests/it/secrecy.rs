@@ -114,7 +114,7 @@ async fn channel(server: &Server) -> Channel {
     Endpoint::from_shared(server.url()).unwrap().connect().await.unwrap()
 }
 
-/// Asks with the key where it belongs, and where a client may put it by mistake.
+/// Sends the key where it belongs, and where a client may put it by mistake.
 async fn ask(channel: &Channel, text: &str, secrets: &Secrets) -> Result<(), Status> {
     let mut request = Request::new(CheckRequest {
         api_key: text.to_owned(),
@@ -146,7 +146,7 @@ async fn ask(channel: &Channel, text: &str, secrets: &Secrets) -> Result<(), Sta
     }
 }
 
-/// Asks as a proxy does about a request with the key wherever one may be.
+/// Checks as a proxy a request with the key in every source.
 async fn ask_by_proxy(server: &Server, text: &str, secrets: &Secrets) -> u16 {
     let (bearer, target) = (format!("Bearer {text}"), format!("/x?api_key={text}"));
     let headers = [("authorization", bearer.as_str()), ("x-forwarded-uri", &target)];
@@ -173,7 +173,7 @@ async fn explain(server: &Server, caller: &str, texts: &[&str], secrets: &Secret
     }
 }
 
-/// Asks with every kind of key, and reads all that an operator can.
+/// Checks every kind of key, and reads all that an operator can.
 async fn use_all(server: &Server, keys: &Keys, secrets: &mut Secrets) {
     let mut rights = of_acme();
     rights.scopes = vec!["read".to_owned()];

@@ -1,5 +1,5 @@
 //! The right witness: a standby that lags, and a name that leads to another server,
-//! while callers ask all the time. A revocation ends a key that is called fresh within
+//! while callers check continuously. A revocation ends a key that is called fresh within
 //! `store.max_lag` and a second, and no key that exists is ever unknown.
 
 mod age;
@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// `store.max_lag` and a second.
 const FRESH_NO_LONGER: Duration = Duration::from_secs(6);
 
-/// How often each caller asks.
+/// Interval between the checks of each caller.
 const REST: Duration = Duration::from_millis(5);
 
 /// A primary, its standby, and what writes to the primary.
@@ -91,7 +91,7 @@ impl Callers {
         this
     }
 
-    /// More keys are asked for from now on.
+    /// More keys are checked from now on.
     fn ask(&mut self, service: &Service, keys: &[Key]) {
         let (channel, keys, told) = (service.channel(), keys.to_vec(), Arc::clone(&self.told));
         self.callers.push(beside(async move {
@@ -300,7 +300,7 @@ async fn standby_whose_primary_is_dead_proves_no_absence() {
     assert_eq!(callers.wrongs(&site.warm[0], at).0, 0, "of {}", callers.count());
 }
 
-/// Makes the standby the primary. The old one goes on running.
+/// Makes the standby the primary. The old one keeps running.
 async fn take_over(site: &mut Site, fenced: bool) {
     let old = &site.server.postgres;
     if fenced {
@@ -389,7 +389,7 @@ async fn key_that_one_of_two_standbys_lacks_is_never_unknown() {
 }
 
 impl Site {
-    /// A key that nobody asks for.
+    /// A key that nobody checks.
     fn draw_nobody(&self) -> Key {
         let minted = self.keys.draw();
         Key { id: minted.id, text: String::new(), digest: minted.digest }

@@ -119,7 +119,7 @@ impl Usage for Buggy {
 struct Composed {
     channel: Channel,
     connects: Connects,
-    /// Where `/auth` is.
+    /// Address of `/auth`.
     auth: SocketAddr,
     exposition: Exposition,
     cut_off: CancellationToken,

@@ -1,4 +1,4 @@
-//! What holds for every command.
+//! Guarantees of every command.
 
 use crate::harness::keystead::Keystead;
 

@@ -1,4 +1,4 @@
-//! Commands that ask a running service, and changes that it learns of.
+//! Commands that query a running service, and changes that reach it.
 
 use std::{fs, net::TcpListener};
 
@@ -15,7 +15,7 @@ const UNAUTHENTICATED: i32 = 10;
 const PERMISSION_DENIED: i32 = 11;
 const UNAVAILABLE: i32 = 12;
 
-/// What the service says of a key.
+/// Checks a key with the service.
 async fn check(keystead: &Keystead, server: &Server, key: &str, more: &[&str]) -> Ran {
     let url = server.url();
     let args = ["check", key, "--json", "--server", &url];

@@ -105,7 +105,7 @@ async fn a_new_secret_is_64_hex_digits_and_needs_no_configuration() {
 #[tokio::test]
 async fn a_secret_on_a_terminal_comes_with_the_advice_to_write_it_to_a_file() {
     let keystead = Keystead::new();
-    // `script` of util-linux runs a command on a terminal of its own.
+    // `script` of util-linux runs a command on its own terminal.
     let program = env!("CARGO_BIN_EXE_keystead");
     let call = format!("'{program}' keys new-secret");
     let script = tokio::process::Command::new("script").args(["-qec", &call, "/dev/null"]).output();

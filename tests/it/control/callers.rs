@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Which callers are authorized.
 
 use keystead::key::Action;
 use tonic::Code::{self, PermissionDenied, Unauthenticated, Unavailable};
@@ -18,7 +18,7 @@ on_both_stores! {
     cached_administrator_is_admitted_during_an_outage_and_an_uncached_one_gets_unavailable,
 }
 
-/// Holds that a caller is refused, and that it was counted as one who explains.
+/// Asserts that a caller is refused, and that it was counted as one who explains.
 async fn is_refused<B: Backend>(
     control: &Control<B>,
     caller: Option<&str>,

@@ -1,4 +1,4 @@
-//! What asking does not do, and where it can be done.
+//! What `Explain` does not do, and where it is served.
 
 use std::{collections::BTreeMap, time::Duration};
 

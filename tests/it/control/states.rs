@@ -1,4 +1,4 @@
-//! What `Explain` says of keys in every state, held against what `Check` says.
+//! `Explain` agrees with `Check` on keys in every state.
 
 use std::time::Duration;
 

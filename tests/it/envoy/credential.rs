@@ -1,4 +1,4 @@
-//! Where the key is, how often, and that the service behind does not see it.
+//! Sources of the key, duplicates, and its removal before the upstream.
 
 use keystead::config::Config;
 

@@ -26,7 +26,7 @@ on_both_envoys! {
 /// checks in a row that fail, one a second, each after half a second.
 const LEFT_AFTER: Duration = Duration::from_secs(3);
 
-/// How long Envoy waits for a replica before it asks another.
+/// Time that Envoy waits for a replica before it tries another.
 const TRY: Duration = Duration::from_millis(180);
 
 /// What a busy machine adds.
@@ -95,7 +95,7 @@ async fn store_outage_fails_no_request_of_a_warm_key(version: Version) {
             .then_some(())
     })
     .await;
-    // Envoy goes on to hold them healthy, and they go on to answer.
+    // Envoy still considers them healthy, and they keep answering.
     traffic.goes_on().await;
     fleet.until_both_answer().await;
     fleet.envoy.until_healthy(2).await;

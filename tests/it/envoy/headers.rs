@@ -44,7 +44,7 @@ async fn headers_as_long_as_envoy_takes_are_answered_and_longer_ones_are_a_431(v
     assert_eq!(site.counted().await, [3, 1, 0, 0]);
 }
 
-/// Where Envoy is set to take more than by default.
+/// With a higher limit in Envoy than its default.
 async fn headers_of_96_kib_are_answered_without_a_setting_of_keystead(version: Version) {
     let site = Site::with(version, |_| (), wide).await;
     let key = site.fixture.keys.create(of_acme()).await;

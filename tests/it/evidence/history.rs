@@ -113,9 +113,9 @@ impl Stock {
         self.keeper.draw().key.expose().to_owned()
     }
 
-    /// Asks for all keys for a while: those of which `lost` says so are never refused,
+    /// Checks all keys for a while: those for which `lost` is true are never refused,
     /// the others are valid.
-    async fn stands(&self, running: &Running, lost: impl Fn(usize) -> bool) {
+    async fn refuses_no_lost_key(&self, running: &Running, lost: impl Fn(usize) -> bool) {
         let began = Instant::now();
         while began.elapsed() < HOLDS {
             for (number, key) in self.keys.iter().enumerate() {
@@ -159,7 +159,7 @@ async fn new_instance_on_an_emptied_store_refuses_no_key_and_heals_with_the_rows
     let keystead = on(&backend.url(), &backend.secret());
     let running = Running::start(&keystead).await;
     running.until_says(&stock.keys[0].text, "STORE_SUSPECT").await;
-    stock.stands(&running, |_| true).await;
+    stock.refuses_no_lost_key(&running, |_| true).await;
     running.until_noticed("suspect", GAUGE, WARNS).await;
     backend.give_back().await;
     stock.heals(&running).await;
@@ -174,7 +174,7 @@ async fn new_instance_on_a_store_that_lost_half_refuses_no_key_and_heals_with_th
     let keystead = on(&backend.url(), &backend.secret());
     let running = Running::start(&keystead).await;
     running.until_says(&stock.keys[0].text, "STORE_SUSPECT").await;
-    stock.stands(&running, lost).await;
+    stock.refuses_no_lost_key(&running, lost).await;
     running.until_noticed("suspect", GAUGE, WARNS).await;
     backend.give_back().await;
     stock.heals(&running).await;
@@ -239,7 +239,7 @@ async fn hidden(condition: &str, stock: &Stock, server: &Server, lost: fn(usize)
     let keystead = on(&server.url(), &server.secret());
     let running = Running::start(&keystead).await;
     running.until_says(&stock.keys[0].text, "STORE_SUSPECT").await;
-    stock.stands(&running, lost).await;
+    stock.refuses_no_lost_key(&running, lost).await;
     running.until_noticed("suspect", GAUGE, WARNS).await;
     server
         .sql(
@@ -274,7 +274,7 @@ async fn new_instance_on_a_truncated_table_refuses_no_key() {
     let keystead = on(&server.url(), &server.secret());
     let running = Running::start(&keystead).await;
     running.until_says(&stock.keys[0].text, "STORE_SUSPECT").await;
-    stock.stands(&running, |_| true).await;
+    stock.refuses_no_lost_key(&running, |_| true).await;
     running.until_noticed("suspect", GAUGE, WARNS).await;
     server.give_back().await;
     stock.heals(&running).await;

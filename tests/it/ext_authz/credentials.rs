@@ -20,7 +20,7 @@ async fn removing(remove: bool) -> Fixture<Embedded> {
     .await
 }
 
-fn asks(key: &str) -> [Ask; 6] {
+fn each_source(key: &str) -> [Ask; 6] {
     [
         Ask::bearer(key),
         Ask::new().header("x-api-key", key),
@@ -35,7 +35,7 @@ fn asks(key: &str) -> [Ask; 6] {
 async fn key_is_found_in_each_kind_of_source_in_either_encoding() {
     let fixture = removing(false).await;
     let key = fixture.keys.create(of_acme()).await;
-    for ask in asks(&key.text) {
+    for ask in each_source(&key.text) {
         for ask in [ask.clone(), ask.raw()] {
             let allowed = ask.allowed(fixture.service.channel()).await;
             let (headers, path) = allowed.upstream(&ask);
@@ -55,7 +55,7 @@ async fn key_that_is_removed_is_nowhere_in_what_the_upstream_sees() {
         .header("x-api-key", &key.text)
         .path(format!("/orders?key={0}&page=1&key={0}&k%65y={0}", key.text))
         .header("cookie", format!("key={}; theme=dark; old={}", key.text, key.text));
-    for ask in asks(&key.text).into_iter().chain([everywhere]) {
+    for ask in each_source(&key.text).into_iter().chain([everywhere]) {
         for ask in [ask.clone(), ask.raw()] {
             let allowed = ask.allowed(fixture.service.channel()).await;
             let (headers, path) = allowed.upstream(&ask);

@@ -21,7 +21,7 @@ fn of_globex() -> Rights {
     }
 }
 
-/// What an upstream sees of whose key it is.
+/// The key's identity as the upstream sees it.
 fn identity(headers: &std::collections::BTreeMap<String, Vec<String>>) -> [Option<&str>; 3] {
     IDENTITY.map(|name| match headers.get(name)?.as_slice() {
         [one] => Some(one.as_str()),

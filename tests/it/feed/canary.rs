@@ -1,4 +1,4 @@
-//! The measure of how soon a revocation is felt.
+//! The measure of how soon a revocation takes effect.
 
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ const ALLOWANCE: Duration = Duration::from_secs(1);
 const REVOCATIONS: usize = 3;
 
 /// Of two instances one may no longer read the changes. The other one shows that
-/// a revocation is felt at once where the feed works.
+/// a revocation takes effect at once where the feed works.
 #[tokio::test]
 async fn instance_whose_feed_is_cut_refuses_a_revoked_key_that_is_in_use_within_fresh_for() {
     let server = Server::start().await;

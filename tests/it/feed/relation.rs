@@ -22,7 +22,7 @@ async fn relation_of_somebody_else_is_served_without_a_feed_and_says_so() {
     let scrape = service.admin.scrape().await;
     assert_eq!(scrape.get("keystead_feed_connected").to_bits(), 0);
     assert!(!scrape.names().any(|name| name.starts_with("keystead_feed_lag")), "{scrape:?}");
-    // A listener of its own would be a second application of that name.
+    // Its own listener would be a second application of that name.
     let listens = "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'LISTEN|key_changes' \
         AND application_name = 'keystead'";
     assert_eq!(server.postgres.value(listens).await, "0");

@@ -17,7 +17,7 @@ use crate::harness::{
 
 const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
-/// Holds that an answer is an honest outage.
+/// Asserts that an answer is an honest outage.
 fn is_outage(answer: &Answer, reason: &str) {
     assert_eq!((answer.status, answer.reason().as_str()), (503, reason), "{answer:?}");
     let error = &answer.json()["error"];

@@ -1,4 +1,4 @@
-//! What an operator sees: the admin listener, asked over HTTP/1.1.
+//! What an operator sees: the admin listener, queried over HTTP/1.1.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -14,7 +14,7 @@ use super::eventually;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Admin(pub(crate) SocketAddr);
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -125,7 +125,7 @@ fn same(a: f64, b: f64) -> bool {
     (a - b).abs() < 0.5
 }
 
-/// How a series of `keystead_checks_total` is written.
+/// Name of a `keystead_checks_total` series.
 pub(crate) fn checks_of(surface: &str, code: &str, reason: &str) -> String {
     format!(r#"keystead_checks_total{{code="{code}",reason="{reason}",surface="{surface}"}}"#)
 }

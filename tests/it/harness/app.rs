@@ -32,16 +32,16 @@ use super::{DEADLINE, admin::Admin, beside, keys::Key};
 pub(crate) struct Service {
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: Admin,
-    /// Where the control listener listens, if there is one.
+    /// Address of the control listener, if there is one.
     pub(crate) control: Option<SocketAddr>,
-    /// Where `/auth` is: on a listener of its own, or on the admin listener.
+    /// Address of `/auth`: on its own listener, or on the admin listener.
     pub(crate) auth: SocketAddr,
     channel: Channel,
     stop: Option<oneshot::Sender<Stop>>,
     running: Tasks,
 }
 
-/// How many connections a channel has made.
+/// Number of connections a channel has made.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Connects(Arc<AtomicUsize>);
 
@@ -91,7 +91,7 @@ impl Service {
         check_over(self.channel(), request).await
     }
 
-    /// Asks about a key and nothing more.
+    /// Checks a key and nothing more.
     pub(crate) async fn check_key(&self, key: &Key) -> Result<CheckResponse, Status> {
         self.check(presenting(&key.text)).await
     }
@@ -103,7 +103,7 @@ impl Service {
         self.admin.until_metric("keystead_store_in_flight", 1.0).await;
     }
 
-    /// What the health service says of a name.
+    /// Health status of a name.
     pub(crate) async fn health(&self, name: &str) -> Result<ServingStatus, Status> {
         let request = HealthCheckRequest { service: name.to_owned() };
         let answer = HealthClient::new(self.channel()).check(request).await?;

@@ -22,7 +22,7 @@ pub(crate) trait Backend: Sized {
     /// machine keeps.
     fn config(&self) -> Config;
 
-    /// Runs plain SQL behind the store's back.
+    /// Runs plain SQL past the store.
     async fn sql(&self, statements: &str);
 
     /// A digest in plain SQL.

@@ -7,7 +7,7 @@ use keystead::{
     store::{Change, ChangePage, Follower, Store},
 };
 
-/// A follower of its own.
+/// A separate follower.
 pub(crate) async fn follower<S: Store>(store: &S) -> S::Follower {
     store.follow().await.unwrap().expect("the store has changes")
 }

@@ -59,7 +59,7 @@ impl Deaf {
         self.hears.store(true, Ordering::SeqCst);
     }
 
-    /// How many were lost.
+    /// Number of lost ones.
     pub(crate) fn lost(&self) -> usize {
         self.lost.load(Ordering::SeqCst)
     }

@@ -35,7 +35,7 @@ pub(crate) struct EnvoyConfig(String);
 pub(crate) struct Envoy {
     _child: Child,
     folder: TempDir,
-    /// Where its clients come in.
+    /// Address for its clients.
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
 }
@@ -185,7 +185,7 @@ impl Stats {
     }
 }
 
-/// Where the one listener has been bound.
+/// Bound address of the one listener.
 async fn listener(admin: SocketAddr) -> Option<SocketAddr> {
     let listeners = send(admin, get("/listeners?format=json", &[])).await.json();
     let address = &listeners["listener_statuses"][0]["local_address"]["socket_address"];

@@ -40,7 +40,7 @@ pub(crate) struct Ask {
     raw: bool,
 }
 
-/// What becomes of it.
+/// The verdict on a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// It goes on to the upstream, changed.
@@ -49,7 +49,7 @@ pub(crate) enum Verdict {
     Refused(Refused),
 }
 
-/// How the request goes on.
+/// The request as it continues.
 #[derive(Debug)]
 pub(crate) struct Allowed {
     pub(crate) response: OkHttpResponse,
@@ -172,7 +172,7 @@ impl Ask {
         Ok(Verdict::of(call(channel, self.message()).await?))
     }
 
-    /// Holds that it is let through, and says how.
+    /// Asserts that it is let through, and says how.
     pub(crate) async fn allowed(&self, channel: Channel) -> Allowed {
         match self.send(channel).await.unwrap() {
             Verdict::Allowed(allowed) => allowed,
@@ -191,7 +191,7 @@ fn peer(address: &str, port: u32) -> Peer {
     Peer { address: Some(address), ..Default::default() }
 }
 
-/// Asks, and reads the answer in a way of the caller's.
+/// Sends a check and decodes the answer as `R`.
 pub(crate) async fn call<R>(channel: Channel, request: CheckRequest) -> Result<R, Status>
 where
     R: Message + Default + Send + Sync + 'static,
@@ -337,7 +337,7 @@ impl Refused {
         assert_eq!(told, challenge, "{self:?}");
     }
 
-    /// Holds that the body is that of a row, as JSON.
+    /// Asserts that the body is that of a row, as JSON.
     pub(crate) fn is_json(&self) {
         assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
         let body: Value = serde_json::from_str(&self.body).unwrap();
@@ -348,7 +348,7 @@ impl Refused {
         assert_eq!(body, expected);
     }
 
-    /// What a gRPC client behind Envoy reads.
+    /// The status that a gRPC client behind Envoy reads.
     pub(crate) fn as_grpc(&self) -> Refusal {
         let mut headers = http::HeaderMap::new();
         for (name, value) in &self.headers {

@@ -23,7 +23,7 @@ impl<B: Backend> Fixture<B> {
         Self::with(backend, |_| ()).await
     }
 
-    /// With settings of its own. The service is ready.
+    /// With its own settings. The service is ready.
     pub(crate) async fn with(backend: B, tune: impl FnOnce(&mut Config)) -> Self {
         let mut config = backend.config();
         tune(&mut config);

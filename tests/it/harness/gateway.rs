@@ -31,7 +31,7 @@ pub(crate) struct Gateway {
     folder: TempDir,
 }
 
-/// What a proxy is started with.
+/// Start command of a proxy.
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
@@ -83,7 +83,7 @@ impl Gateway {
         accepts.await.then_some(Self { address, _server: server, folder })
     }
 
-    /// What it has written to a file in its folder.
+    /// Content of a file in its folder.
     pub(crate) fn written(&self, file: &str) -> String {
         fs::read_to_string(self.folder.path().join(file)).unwrap()
     }

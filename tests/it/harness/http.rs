@@ -19,7 +19,7 @@ pub(crate) struct Connection {
     running: JoinHandle<hyper::Result<()>>,
 }
 
-/// What was answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -27,7 +27,7 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Sends one request over a connection of its own.
+/// Sends one request over its own connection.
 pub(crate) async fn send(address: SocketAddr, request: Request<Body>) -> Answer {
     Connection::open(address).await.send(request).await.unwrap()
 }

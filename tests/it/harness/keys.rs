@@ -9,7 +9,7 @@ use keystead::{
     time::Clock,
 };
 
-/// A handle of its own on the store, and the secret that mints.
+/// A separate handle on the store, and the secret that mints.
 #[derive(Debug)]
 pub(crate) struct Keys(Opened);
 

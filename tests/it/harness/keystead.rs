@@ -1,4 +1,4 @@
-//! The program itself, as a user runs it: in a folder of its own, with nothing
+//! The program itself, as a user runs it: in its own folder, with nothing
 //! in its environment.
 
 use std::{
@@ -43,7 +43,7 @@ pub(crate) struct Keystead {
 /// A user who owns nothing.
 const PROBE_DIGEST: u32 = 65534;
 
-/// What a command did.
+/// Outcome of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ran {
     /// The exit code; `None` when a signal ended it.
@@ -56,9 +56,9 @@ pub(crate) struct Ran {
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
-    /// Where the data listener listens.
+    /// Address of the data listener.
     pub(crate) grpc: SocketAddr,
-    /// Where the admin listener listens.
+    /// Address of the admin listener.
     pub(crate) admin: SocketAddr,
     stdout: PathBuf,
     stderr: PathBuf,
@@ -126,7 +126,7 @@ impl Keystead {
         Ran::of(self.command(args), stdin).await
     }
 
-    /// Starts the service on ports of its own, and returns when it serves.
+    /// Starts the service on its own ports, and returns when it serves.
     pub(crate) async fn serve(&self, args: &[&str]) -> Server {
         self.serve_on("127.0.0.1:0", args).await
     }
@@ -152,7 +152,7 @@ impl Keystead {
         Server::start(self.limited(limit), self.folder.path()).await
     }
 
-    /// The service on ports of its own, after `limit`, a command of the shell.
+    /// The service on its own ports, after `limit`, a command of the shell.
     pub(crate) fn limited(&self, limit: &str) -> Command {
         let program = env!("CARGO_BIN_EXE_keystead");
         let limited = format!("{limit}; exec {program} \"$@\"");
@@ -212,21 +212,21 @@ impl Ran {
         ended.unwrap().into()
     }
 
-    /// What it printed. Panics unless it succeeded.
+    /// Its stdout. Panics unless it succeeded.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self}");
         self.stdout
     }
 
-    /// What it printed, which is one JSON value. Panics unless it succeeded.
+    /// Its stdout as one JSON value. Panics unless it succeeded.
     #[track_caller]
     pub(crate) fn json(self) -> Value {
         let stdout = self.ok();
         serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"))
     }
 
-    /// What it said on stderr. Panics unless it ended with `code`, with nothing
+    /// Its stderr. Panics unless it ended with `code`, with nothing
     /// on stdout.
     #[track_caller]
     pub(crate) fn failed(self, code: i32) -> String {
@@ -267,7 +267,7 @@ impl Server {
         Self { child, grpc, admin, stdout, stderr }
     }
 
-    /// What `--server` takes.
+    /// The value for `--server`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.grpc)
     }
@@ -277,12 +277,12 @@ impl Server {
         self.child.id().expect("it has not been waited for")
     }
 
-    /// What it has printed so far.
+    /// Its stdout so far.
     pub(crate) fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).unwrap()
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.stderr).unwrap()
     }

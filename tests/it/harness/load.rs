@@ -1,4 +1,4 @@
-//! Callers that ask all the time, and what became of them.
+//! Callers that check continuously, and their outcomes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,28 +20,28 @@ use super::{
     refusal::Refusal,
 };
 
-/// Which keys a caller asks about.
+/// The keys that a caller checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyClass {
     /// Those that the service has seen, in turn.
     Warm,
-    /// Those that it has not. One that was answered is not asked about again;
+    /// Those that it has not. One that was answered is not checked again;
     /// one that was not goes to the end of the queue.
     Unseen,
 }
 
-/// What to ask about, and how fast.
+/// What to check, and how fast.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) warm: Vec<Key>,
     pub(crate) unseen: Vec<Key>,
-    /// How many callers there are of each kind.
+    /// Number of callers of each kind.
     pub(crate) callers: usize,
-    /// How long a caller rests after an answer.
+    /// Pause of a caller after an answer.
     pub(crate) rest: Duration,
 }
 
-/// Callers that ask until they are stopped, or their test ends.
+/// Callers that check until they are stopped, or their test ends.
 #[derive(Debug)]
 pub(crate) struct Load {
     shared: Arc<Shared>,
@@ -71,10 +71,10 @@ struct Sample {
     end: End,
 }
 
-/// How a check ended: the code, and the reason unless it is OK.
+/// Outcome of a check: the code, and the reason unless it is OK.
 type End = (i32, String);
 
-/// What became of all callers.
+/// Outcomes of all callers.
 #[derive(Debug)]
 pub(crate) struct Record {
     phases: Vec<(&'static str, Instant)>,
@@ -82,7 +82,7 @@ pub(crate) struct Record {
     samples: Vec<Sample>,
 }
 
-/// What became of the callers of one kind in one phase.
+/// Outcomes of the callers of one kind in one phase.
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub(crate) tally: Tally,
@@ -92,7 +92,7 @@ pub(crate) struct Slice {
     times: Vec<Duration>,
 }
 
-/// How many checks came to which end.
+/// Number of checks by outcome.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Tally(pub(crate) BTreeMap<End, usize>);
 
@@ -118,12 +118,12 @@ impl Load {
         self.phases.push((name, Instant::now()));
     }
 
-    /// How many checks have ended so far.
+    /// Number of checks that have ended so far.
     pub(crate) fn count(&self) -> usize {
         self.shared.samples.lock().unwrap().len()
     }
 
-    /// How many of this phase have ended so.
+    /// Number of this phase that have ended so.
     pub(crate) fn count_now(&self, asked: KeyClass, code: Code) -> usize {
         let since = self.phases.last().expect("there is a first phase").1;
         let samples = self.shared.samples.lock().unwrap();
@@ -209,13 +209,13 @@ fn end_of(outcome: &Result<CheckResponse, Status>) -> End {
 }
 
 impl Record {
-    /// What became of those who asked in a phase, whenever they were answered.
+    /// Outcomes of those sent in a phase, whenever they were answered.
     pub(crate) fn during(&self, phase: &str, asked: KeyClass) -> Slice {
         let (from, until) = self.times_of(phase);
         self.between(from, until, asked)
     }
 
-    /// What became of all of one kind.
+    /// Outcomes of all of one kind.
     pub(crate) fn all(&self, asked: KeyClass) -> Slice {
         self.between(self.phases[0].1, self.ended, asked)
     }

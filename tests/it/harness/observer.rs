@@ -1,4 +1,4 @@
-//! What the server itself sees of a service, and what is done to it there.
+//! Observes a service from the server side, and terminates its connections there.
 
 use std::{
     sync::{
@@ -20,10 +20,10 @@ use super::{
     postgres::{Connecting, Postgres, Setup},
 };
 
-/// How often the server is asked what it is doing.
+/// Polling interval for the server's activity.
 const EVERY: Duration = Duration::from_millis(1);
 
-/// How soon a server is tried again that cannot be reached.
+/// Delay before retrying an unreachable server.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// The backends of all services.
@@ -38,7 +38,7 @@ pub(crate) fn counting() -> Setup {
     Setup { settings, ..Setup::default() }
 }
 
-/// How many lookups the server has carried out to their end, by its own count,
+/// Number of lookups that the server has completed, by its own count,
 /// which a killed server forgets. It was set up as [`counting`].
 pub(crate) async fn lookups_carried_out(postgres: &Postgres) -> u64 {
     let count = format!(
@@ -48,8 +48,8 @@ pub(crate) async fn lookups_carried_out(postgres: &Postgres) -> u64 {
     postgres.value(&count).await.parse().unwrap()
 }
 
-/// Looks at what the server is doing, again and again until it is dropped. Goes
-/// on by itself when the server comes back. Has a thread of its own, so that it
+/// Looks at what the server is doing, repeatedly until it is dropped. Goes
+/// on by itself when the server comes back. Has its own thread, so that it
 /// looks as often while its test is busy.
 #[derive(Debug)]
 pub(crate) struct Observer(Arc<Seen>);
@@ -66,7 +66,7 @@ struct Seen {
 /// The most that an [`Observer`] has seen at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Most {
-    /// How often it has looked.
+    /// Number of polls.
     pub(crate) looks: usize,
     /// Connections of services.
     pub(crate) connections: usize,
@@ -125,7 +125,7 @@ async fn look(connecting: Connecting, seen: Arc<Seen>) {
     }
 }
 
-/// Ends all connections of services at the server, again and again.
+/// Ends all connections of services at the server, repeatedly.
 #[derive(Debug)]
 pub(crate) struct Terminator {
     stop: Arc<AtomicBool>,

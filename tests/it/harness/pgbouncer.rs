@@ -78,7 +78,7 @@ impl PgBouncer {
         accepts.await.then_some(Self { _server: server, port })
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

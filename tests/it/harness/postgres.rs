@@ -23,7 +23,7 @@ use super::{
 /// The password of every role that a test logs in with. No error may show it.
 pub(crate) const PASSWORD: &str = "correct-horse-battery";
 
-/// What a server is started with besides the usual.
+/// Extra settings of a server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Setup {
     /// Lines of `postgresql.conf`.
@@ -32,7 +32,7 @@ pub(crate) struct Setup {
     pub(crate) files: Vec<(&'static str, String)>,
 }
 
-/// A server of its own for one test: its own data, its own port on 127.0.0.1,
+/// Its own server for one test: its own data, its own port on 127.0.0.1,
 /// its own processes. The database is `keystead`, owned by the role `keystead`.
 #[derive(Debug)]
 pub(crate) struct Postgres {
@@ -48,7 +48,7 @@ impl Postgres {
         Self::with(Setup::default()).await
     }
 
-    /// A running server with settings of its own.
+    /// A running server with its own settings.
     pub(crate) async fn with(setup: Setup) -> Self {
         let home = new_home();
         let data = home.path().join("data");
@@ -159,7 +159,7 @@ impl Postgres {
     }
 
     /// Stops some of its [backends](Postgres::backends), or lets them go on: the
-    /// server itself goes on taking connections.
+    /// server itself keeps accepting connections.
     pub(crate) fn signal(&self, name: &str, backends: &[String]) {
         assert!(self.server.is_some(), "it is not running");
         signal(name, backends);

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::beside;
 
-/// What the network does to connections, those that are there and new ones.
+/// Effect of the network on existing and new connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conduct {
     /// Carries everything.
@@ -34,7 +34,7 @@ pub(crate) enum Conduct {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
-    /// Where new connections lead.
+    /// Destination of new connections.
     target: watch::Sender<SocketAddr>,
     conduct: watch::Sender<Conduct>,
 }
@@ -50,7 +50,7 @@ impl Proxy {
         Self { address, target, conduct }
     }
 
-    /// Where it listens.
+    /// Its own address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -65,7 +65,7 @@ impl Received {
         (!values.is_empty()).then(|| values.join(", "))
     }
 
-    fn told(&self) -> Value {
+    fn to_json(&self) -> Value {
         let names = self.headers.keys().map(|name| {
             let values: Vec<_> = self.headers.get_all(name).iter().map(text).collect();
             (name.to_string(), json!(values))
@@ -87,7 +87,7 @@ async fn answer(State(record): State<Record>, request: Request<Body>) -> Respons
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(body, MAX_BODY).await.unwrap_or_default();
     let received = Received { method: head.method, uri: head.uri, headers: head.headers, body };
-    let told = received.told();
+    let told = received.to_json();
     let status = wished(received.uri.path());
     record.lock().unwrap_or_else(PoisonError::into_inner).push(received);
     (status, Json(told)).into_response()

@@ -148,7 +148,7 @@ pub(crate) fn endless() -> Body {
     Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>())
 }
 
-/// How a caller tells its patience.
+/// The `grpc-timeout` header for a deadline.
 pub(crate) fn grpc_timeout(patience: Duration) -> String {
     format!("{}m", patience.as_millis())
 }

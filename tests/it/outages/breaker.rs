@@ -1,4 +1,4 @@
-//! A store that fails under load is left alone, and tried again without help.
+//! A store that fails under load opens the breaker, which closes again without help.
 
 use std::{num::NonZeroUsize, time::Instant};
 

@@ -36,7 +36,7 @@ const CONFIRM_FOR: Duration = Duration::from_secs(1);
 
 const FRESH_FOR: Duration = Duration::from_millis(200);
 
-/// Seen keys are asked for again all the time.
+/// Seen keys are checked again all the time.
 async fn site() -> Site {
     let mut site = Site::new(Duration::from_secs(5)).await;
     site.config.cache.fresh_for = FRESH_FOR;

@@ -21,7 +21,7 @@ pub(super) enum Broken {
     Terminator(Terminator),
 }
 
-/// How often connections are ended that are ended again and again.
+/// Interval between terminations of connections.
 const TERMINATED_EVERY: Duration = Duration::from_millis(50);
 
 /// A fault that lasts until it is mended.
@@ -41,7 +41,7 @@ pub(super) enum Fault {
     Crowded,
     /// The database is not there under its name.
     DatabaseRenamed,
-    /// The server ends all connections of the service, again and again.
+    /// The server ends all connections of the service, repeatedly.
     Terminated,
     /// Its owner has truncated the table, which no change says. Mended, the keys
     /// are back, as from a backup, which no change says either.

@@ -28,20 +28,20 @@ use crate::harness::{
 /// How long a flood lasts.
 const LASTS: Duration = Duration::from_secs(2);
 
-/// How many clients it comes from, each with a connection of its own.
+/// How many clients it comes from, each with its own connection.
 const CLIENTS: usize = 4;
 
 /// How many checks of each of them are under way at once.
 const AT_ONCE: usize = 50;
 
-/// Places at the store, of which keys that nobody has seen may take a quarter.
+/// Permits, of which keys that nobody has seen may take a quarter.
 const PERMITS: usize = 8;
 const QUARTER: usize = 2;
 
 /// How long a query takes at least.
 const NAP: Duration = Duration::from_millis(20);
 
-/// Keys that are known, and how many of them are asked about at once.
+/// Keys that are known, and how many of them are checked at once.
 const KNOWN: usize = 40;
 const KNOWN_AT_ONCE: usize = 10;
 
@@ -50,7 +50,7 @@ const KNOWN_AT_ONCE: usize = 10;
 /// `scripts/soak` runs an optimised one with nothing beside it.
 const COMPARED: bool = !cfg!(debug_assertions);
 
-/// How much longer the slowest hundredth of those who ask about known keys may
+/// How much longer the slowest hundredth of those who check known keys may
 /// wait while there is a flood of never-seen ones.
 const FACTOR: u32 = 2;
 
@@ -62,7 +62,7 @@ const WAIT: Duration = Duration::from_secs(5);
 
 const CHECKS: &str = "keystead_checks_total";
 
-/// A flood of credentials, each asked about once, until it is stopped.
+/// A flood of credentials, each checked once, until it is stopped.
 struct Flood {
     stop: Arc<AtomicBool>,
     flowing: Vec<JoinHandle<usize>>,

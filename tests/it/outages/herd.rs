@@ -14,7 +14,7 @@ use crate::harness::{
     refusal::Refusal,
 };
 
-/// Distinct keys, all asked for at once.
+/// Distinct keys, all checked at once.
 const HERD: usize = 10_000;
 
 /// Connections that they come over.

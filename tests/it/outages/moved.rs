@@ -1,5 +1,5 @@
 //! A move to another server: a logical copy is kept, everything that the docs show
-//! is run on both, and the name is switched while callers ask all the time.
+//! is run on both, and the name is switched while callers check continuously.
 
 use std::{
     fs,

@@ -24,22 +24,22 @@ use crate::harness::{
 /// Each way takes so long, so that a query takes twice that.
 const WAY: Duration = Duration::from_millis(40);
 
-/// Places at the store, which asks about one key a query.
+/// Permits of the store, which looks up one key a query.
 const PERMITS: u32 = 2;
 
 /// What the store can answer a second, at best.
 const CAPACITY: u32 = 1000 * PERMITS / 80;
 
-/// How long it is asked for three times as much.
+/// Duration of the load at three times the capacity.
 const OVERLOAD: Duration = Duration::from_secs(30);
 
-/// What is asked for a second afterwards.
+/// Load per second afterwards.
 const USUAL: u32 = CAPACITY / 2;
 
-/// How often a caller asks who is refused.
+/// Attempts of a refused caller.
 const ATTEMPTS: usize = 3;
 
-/// A check of a key that nobody has asked about: when, and how it ended.
+/// A check of a key that nobody has checked: when, and how it ended.
 type End = (Instant, Code);
 
 /// Asks about one new key after the other, whether the last was answered or not.

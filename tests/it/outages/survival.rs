@@ -1,4 +1,4 @@
-//! Every fault, its whole way: it strikes while callers ask all the time, holds,
+//! Every fault, its whole way: it strikes while callers check continuously, holds,
 //! and ends.
 //!
 //! What is in memory has short windows, so that all parts of the life of an entry

@@ -1,4 +1,4 @@
-//! What the slowest hundredth of those who ask about warm keys notices of a
+//! What the slowest hundredth of those who check warm keys notices of a
 //! fault: ratios of times, which mean something in an optimised build with
 //! nothing beside it, and are tested in such a build alone (`scripts/soak`).
 

@@ -1,4 +1,4 @@
-//! The engine for the conformance suite: a server of its own for each case.
+//! The engine for the conformance suite: its own server for each case.
 
 use jiff::Timestamp;
 use keystead::{key::Digest, store::postgres::PostgresStore};

@@ -1,4 +1,4 @@
-//! What is said when the server does not answer, and how it ends.
+//! Errors while the server is silent or unreachable, and recovery.
 
 use std::{pin::pin, time::Duration};
 
@@ -22,7 +22,7 @@ async fn failure(store: &PostgresStore) -> StoreErrorKind {
     error.kind()
 }
 
-/// Waits until the store answers again; nobody helps it.
+/// Waits until the store answers again; nothing else helps it.
 async fn recovers(store: &PostgresStore) {
     eventually("the store answers again", async || knows(store, 1).await.ok().filter(|k| *k)).await;
 }
@@ -211,7 +211,7 @@ async fn dropped_lookup_never_poisons_a_connection() {
 }
 
 /// A store with four permits and a connection for each; their backends are stopped, the
-/// server goes on taking connections.
+/// server keeps accepting connections.
 async fn with_stopped_backends(
     postgres: &Postgres,
     tcp_user_timeout: Duration,

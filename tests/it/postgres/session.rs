@@ -1,4 +1,4 @@
-//! What a connection is made with.
+//! Settings of a connection.
 
 use std::{num::NonZeroUsize, time::Duration};
 

@@ -1,4 +1,4 @@
-//! TLS, with what `sslmode` asks for.
+//! TLS, as `sslmode` requires.
 
 use keystead::store::{Lookups, StoreErrorKind};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

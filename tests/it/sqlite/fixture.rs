@@ -1,4 +1,4 @@
-//! A store in a directory of its own.
+//! A store in its own directory.
 
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 

@@ -83,7 +83,7 @@ fn processes_that_open_a_new_file_at_once_all_succeed() {
     const TEST: &str = "sqlite::opening::processes_that_open_a_new_file_at_once_all_succeed";
     const PROCESSES: usize = 4;
 
-    if let Some(path) = process::told() {
+    if let Some(path) = process::passed_path() {
         // Until all are there, so that they do open it at once.
         let arrived = path.with_extension("arrived");
         fs::create_dir_all(&arrived).unwrap();
@@ -204,7 +204,7 @@ fn is_forbidden(directory: &Path) {
 fn a_file_or_directory_that_may_not_be_written_is_forbidden() {
     const TEST: &str = "sqlite::opening::a_file_or_directory_that_may_not_be_written_is_forbidden";
 
-    if let Some(directory) = process::told() {
+    if let Some(directory) = process::passed_path() {
         assert!(!process::is_root());
         return is_forbidden(&directory);
     }

@@ -12,11 +12,11 @@ const PROBE_DIGEST: u32 = 65534;
 
 /// The file that [`again`] passed to this process; `None` in the test run
 /// itself.
-pub(super) fn told() -> Option<PathBuf> {
+pub(super) fn passed_path() -> Option<PathBuf> {
     env::args_os().skip(1).last().map(PathBuf::from).filter(|last| last.is_absolute())
 }
 
-/// A command that runs one test again, in a process of its own, and tells it a
+/// A command that reruns one test in its own process and passes it a
 /// path. The test harness takes the path for the name of another test, of which
 /// there is none.
 fn again(program: &Path, test: &str, path: &Path) -> Command {

@@ -35,7 +35,7 @@ const LINES: u32 = 20_000;
 const MANY: u32 = if cfg!(debug_assertions) { LINES } else { 1_000_000 };
 const EVERY: Duration = Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 1_000 });
 
-/// How long a revocation may take, and be felt after its return.
+/// Time limit for a revocation, and for its effect after the return.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The store of a configuration as `--store` takes it.

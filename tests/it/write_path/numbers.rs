@@ -18,7 +18,7 @@ use crate::{
 /// A number far above all that were given out.
 const FAR: i64 = 5_000;
 
-/// Revokes all keys, with `spoil` before each. Each must be felt, and be numbered
+/// Revokes all keys, with `spoil` before each. Each must take effect, and be numbered
 /// above all that was there.
 async fn each_revocation_takes_effect<B: Backend>(backend: B, spoil: impl AsyncFn(&B, &Key)) {
     let fixture = Fixture::with(backend, for_ever).await;

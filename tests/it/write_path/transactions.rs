@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// How long a revocation may take.
+/// Time limit for a revocation.
 const SOON: Duration = Duration::from_secs(1);
 
 #[tokio::test]

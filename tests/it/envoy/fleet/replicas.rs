@@ -12,7 +12,7 @@ use crate::harness::{
     upstream::Upstream,
 };
 
-/// Keys that are asked about in turn.
+/// Keys that are checked in turn.
 const KEYS: u8 = 20;
 
 /// The counter that tells that a replica has answered Envoy.

@@ -1,4 +1,4 @@
-//! Callers that ask the service through Envoy all the time.
+//! Callers that call the service through Envoy continuously.
 
 use std::{
     net::SocketAddr,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// How many ask at once, each over a connection of its own.
+/// Number of concurrent callers, each over its own connection.
 pub(super) const CALLERS: usize = 8;
 
 /// How long each rests after an answer.
@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_millis(10);
 /// How many requests are enough to have met both replicas.
 const ENOUGH: usize = 200;
 
-/// Callers that ask until they are stopped, or their test ends.
+/// Callers that check until they are stopped, or their test ends.
 pub(super) struct Traffic {
     shared: Arc<Shared>,
     callers: Vec<JoinHandle<()>>,

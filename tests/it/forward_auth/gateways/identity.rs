@@ -24,7 +24,7 @@ through_both! {
 
 /// What a service could take for a word of Keystead: many cannot tell `_` from
 /// `-`.
-fn told(received: &Received) -> BTreeMap<String, Vec<String>> {
+fn identity_headers(received: &Received) -> BTreeMap<String, Vec<String>> {
     let mut told = BTreeMap::<_, Vec<_>>::new();
     for (name, value) in &received.headers {
         let name = name.as_str().replace('_', "-");
@@ -37,7 +37,7 @@ fn told(received: &Received) -> BTreeMap<String, Vec<String>> {
 
 /// What it may receive: no scopes are an empty header, or none.
 fn is_identity_of(received: &Received, key: &Key, scopes: &str) {
-    let mut told = told(received);
+    let mut told = identity_headers(received);
     if scopes.is_empty() {
         assert!(told.remove("x-keystead-scopes").is_none_or(|scopes| scopes == [""]), "{told:?}");
     }

@@ -17,7 +17,7 @@ const FOR_EVER: u64 = u64::MAX / 4;
 /// Some tenths of a second.
 const A_WHILE: u64 = 2_000_000;
 
-/// An SQLite file in a folder of its own, with its secret beside it.
+/// An SQLite file in its own folder, with its secret beside it.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     folder: TempDir,

@@ -21,7 +21,7 @@ impl Postgres {
     /// what is written there from now on, until [`Postgres::cut_over`].
     pub(crate) async fn logical_copy(&self) -> Self {
         let home = new_home();
-        // A cluster that was made by itself has an identity of its own.
+        // A cluster that was made by itself has its own identity.
         template::make(&home.path().join("unfinished"), &home.path().join("data"));
         let copy = Self::on(home, self.settings.clone()).await;
         self.copy_schema_to(&copy);
