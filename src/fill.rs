@@ -147,7 +147,7 @@ impl<S: Lookups> Fill<S> {
     /// `docs/adr/2026-11-22-queue-discipline.md`.
     #[must_use]
     pub fn capacity(&self) -> f64 {
-        let places = u32::try_from(self.0.parts.store.places()).unwrap_or(u32::MAX);
+        let places = u32::try_from(self.0.parts.store.max_in_flight()).unwrap_or(u32::MAX);
         let batch = u32::try_from(self.0.pace.batch()).unwrap_or(u32::MAX);
         let time = self.0.pace.expected(self.0.parts.clock.monotonic()) + TIME_PER_KEY * batch;
         f64::from(places) * f64::from(batch) / time.as_secs_f64()
@@ -286,7 +286,7 @@ impl<S: Lookups> Shared<S> {
     /// How many queries of a lane may be at the store at once: those of known
     /// keys may take all places, those of never-seen ones a quarter.
     fn workers(&self, lane: Lane) -> usize {
-        let places = self.parts.store.places();
+        let places = self.parts.store.max_in_flight();
         match lane {
             Lane::Known => places,
             Lane::NeverSeen => places.div_ceil(4),

@@ -1,5 +1,5 @@
-//! The only way to a store: a breaker, and behind it a bounded number of calls
-//! at once, each with a time-out.
+//! Protects a store with a circuit breaker, a bulkhead (a bounded number of
+//! concurrent calls), and a time-out for each call. Every call passes through it.
 
 mod breaker;
 mod config;
@@ -8,7 +8,7 @@ mod outcome;
 mod ramp;
 mod window;
 
-/// The locks and atomics of [`gate`], which its tests replace.
+/// Locks and atomics of [`gate`]. Its tests replace them.
 mod sync {
     pub(super) use std::sync::{
         Mutex, MutexGuard, PoisonError,
@@ -40,55 +40,55 @@ use crate::{
     time::{Clock, jittered, rounded},
 };
 
-/// The name of the tier that checks use, in metrics and in the log.
+/// Tier name of the store that checks use, in metrics and logs.
 const TIER: &str = "store";
 
-/// By how much the time varies for which the breaker is open, so that instances
-/// that lost the store together do not come back to it together.
+/// Relative jitter of the open time (±20 %). Instances that lost the store together
+/// must not all probe it at the same moment.
 const PAUSE_JITTER: f64 = 0.2;
 
 /// A store behind its guard.
 ///
-/// A call first meets the breaker, then waits in turn for a permit. While the
-/// breaker is open, nobody waits: who came before it opened is sent away.
+/// A call passes the breaker, then waits for a permit in FIFO order. When the
+/// breaker opens, it rejects all waiting calls at once.
 #[derive(Debug)]
 pub struct Guarded<S> {
     tier: &'static str,
     store: S,
     gate: Arc<Gate>,
-    /// Held by the first of those who wait for a permit; the others queue for it.
+    /// Held by the first waiter for a permit; the other waiters queue for this lock.
     queue_head: Mutex<()>,
-    /// A place was given back, or there may be more of them: for the first.
+    /// Wakes the first waiter when a permit is released.
     freed: Notify,
-    /// The breaker has opened: for all who wait.
+    /// Wakes all waiters when the breaker opens.
     opened: Notify,
-    places: usize,
+    max_in_flight: usize,
     query_timeout: Duration,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
 
-/// A place at the store, given back when dropped. What was done with it is told
-/// to the breaker; nothing, if it was dropped before the store answered.
+/// Permission for one call to the store. Dropping it releases the permit and
+/// reports the outcome of the call to the breaker, unless the call did not finish.
 #[derive(Debug)]
 pub struct Permit<'a, S> {
     guarded: &'a Guarded<S>,
-    /// `None` once the place is given back.
+    /// `None` once the permit is released.
     ticket: Option<Ticket>,
     outcome: Outcome,
 }
 
-/// Shows the state of a breaker.
+/// A read-only view of a breaker's state.
 #[derive(Debug, Clone)]
 pub struct BreakerView(Arc<Gate>);
 
-/// Why there is no place at the store. Says nothing about the store beyond what
-/// is known already, and does not count against it.
+/// Why no permit was granted. The breaker does not count it, as it is not evidence
+/// about the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// No place was free until the deadline.
+    /// No permit was free before the deadline.
     Saturated,
-    /// The breaker lets no call through.
+    /// The breaker rejects calls.
     Open,
 }
 
@@ -102,8 +102,8 @@ impl From<Refused> for Unavailable {
 }
 
 impl BreakerView {
-    /// The state, as of the last call: a breaker whose time has passed is open
-    /// until somebody asks for a permit.
+    /// The state, as of the last call: a breaker whose open time has passed stays
+    /// open until the next call requests a permit.
     #[must_use]
     pub fn state(&self) -> BreakerState {
         self.0.state()
@@ -111,14 +111,13 @@ impl BreakerView {
 }
 
 impl<S> Guarded<S> {
-    /// Puts a guard before the store that checks use, and its breaker into the
-    /// metrics.
+    /// Guards the store that checks use and registers the metrics of its breaker.
     pub fn new(store: S, config: GuardConfig, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self::of_tier(TIER, store, config, metrics, clock)
     }
 
-    /// Puts a guard before a store, and its breaker into the metrics under the
-    /// name of its tier, which must be no other guard's.
+    /// Guards a store and registers the metrics of its breaker under `tier`, which
+    /// must be unique among guards.
     pub fn of_tier(
         tier: &'static str,
         store: S,
@@ -128,9 +127,9 @@ impl<S> Guarded<S> {
     ) -> Self {
         let spread = |pause| jittered(pause, PAUSE_JITTER);
         let gate = Arc::new(Gate::new(&config, spread, clock.monotonic()));
-        let shown = BreakerView(Arc::clone(&gate));
+        let view = BreakerView(Arc::clone(&gate));
         let states = BreakerState::ALL.map(BreakerState::as_str);
-        metrics.observe_breaker(tier, states, move || shown.state().as_str());
+        metrics.observe_breaker(tier, states, move || view.state().as_str());
         Self {
             tier,
             store,
@@ -138,44 +137,44 @@ impl<S> Guarded<S> {
             queue_head: Mutex::default(),
             freed: Notify::new(),
             opened: Notify::new(),
-            places: config.max_in_flight.get(),
+            max_in_flight: config.max_in_flight.get(),
             query_timeout: config.query_timeout,
             metrics,
             clock,
         }
     }
 
-    /// How long one call may take once it has a permit.
+    /// Time-out of one call, from when it has a permit.
     pub const fn query_timeout(&self) -> Duration {
         self.query_timeout
     }
 
-    /// How many places there are.
-    pub const fn places(&self) -> usize {
-        self.places
+    /// Number of permits.
+    pub const fn max_in_flight(&self) -> usize {
+        self.max_in_flight
     }
 
-    /// Shows the state of the breaker.
+    /// Returns a view of the breaker's state.
     pub fn breaker(&self) -> BreakerView {
         BreakerView(Arc::clone(&self.gate))
     }
 
-    /// Whether the breaker would admit a call now: not while it is open, nor
-    /// while as many try the store as may. Nothing should queue for the store
+    /// Whether the breaker would admit a call now. False while it is open, or
+    /// half-open with all its probes in flight; nothing should queue for the store
     /// then. Takes no lock while the breaker is closed.
     pub fn admits(&self) -> bool {
         self.gate.admits(|| self.clock.monotonic())
     }
 
-    /// Whether the last call failed, of those that say something about the store,
-    /// or the breaker is not closed. One atomic read. A store that was never
-    /// asked is not in doubt.
+    /// Whether the breaker is not closed, or the last call failed (calls without
+    /// evidence about the store excepted). False before the first call. One atomic
+    /// read.
     pub fn in_doubt(&self) -> bool {
         self.gate.in_doubt()
     }
 
-    /// Why waiting for the store is probably in vain: its last call failed, or it
-    /// is not to be asked now. `None` while it is well.
+    /// Why a call would probably fail: the last call failed, or the breaker rejects
+    /// calls. `None` while the store is healthy.
     pub fn doubt(&self) -> Option<Unavailable> {
         if !self.in_doubt() {
             return None;
@@ -184,27 +183,26 @@ impl<S> Guarded<S> {
         Some(failure.as_ref().map_or(Unavailable::BreakerOpen, Unavailable::from))
     }
 
-    /// How long until the store may be tried, zero while it is being tried.
-    /// `None` while the breaker is closed.
+    /// Time until the next probe, zero while the breaker is half-open. `None` while
+    /// it is closed.
     pub fn tries_in(&self) -> Option<Duration> {
         self.gate.tries_in(self.clock.monotonic())
     }
 
-    /// How the store failed last, if it did. When the breaker opened because calls
-    /// were slow, that is a time-out.
+    /// The last failure of the store, if any. A time-out if the breaker opened
+    /// because calls were slow.
     pub fn last_failure(&self) -> Option<StoreError> {
         self.gate.last_failure()
     }
 
-    /// Waits for a permit, first come, first served.
+    /// Waits for a permit in FIFO order.
     ///
-    /// [`Refused::Open`] at once while the breaker admits no call, and as soon as
-    /// it does not, also for those who wait already. [`Refused::Saturated`] when
-    /// there was no place until `deadline`. After an outage there are fewer
-    /// places for a while, for which one waits in the same way. May be cancelled;
-    /// the turn is lost then.
+    /// Fails with [`Refused::Open`] at once if the breaker admits no call, or when it
+    /// opens during the wait, and with [`Refused::Saturated`] if no permit is free
+    /// before `deadline`. Fewer permits exist for a while after an outage; callers
+    /// wait for them in the same way. Cancel safe, but loses its position in the queue.
     pub async fn acquire(&self, deadline: Instant) -> Result<Permit<'_, S>, Refused> {
-        // Before the question, so that no opening is missed after it.
+        // Registered before the check, so that no opening after it is missed.
         let opened = self.opened.notified();
         if !self.admits() {
             return Err(Refused::Open);
@@ -213,30 +211,30 @@ impl<S> Guarded<S> {
             tokio::select! {
                 biased;
                 () = opened => Err(Refused::Open),
-                permit = self.wait_at_the_door() => permit,
+                permit = self.wait_in_queue() => permit,
             }
         };
         timeout_at(deadline, waiting).await.unwrap_or(Err(Refused::Saturated))
     }
 
-    /// A place if one is free and nobody waits for it: for work that comes last.
-    /// None while the breaker is not closed: such work tries no store.
+    /// Returns a permit if one is free and no call waits, for background work.
+    /// `None` while the breaker is not closed: background work never probes a store.
     pub fn try_acquire(&self) -> Option<Permit<'_, S>> {
         if self.gate.state() != BreakerState::Closed {
             return None;
         }
         let _queue_head = self.queue_head.try_lock().ok()?;
         match self.admit() {
-            Admission::Place(ticket) => Some(self.permit(ticket)),
+            Admission::Granted(ticket) => Some(self.permit(ticket)),
             Admission::Full { .. } | Admission::Refused => None,
         }
     }
 
-    async fn wait_at_the_door(&self) -> Result<Permit<'_, S>, Refused> {
+    async fn wait_in_queue(&self) -> Result<Permit<'_, S>, Refused> {
         let _queue_head = self.queue_head.lock().await;
         loop {
             match self.admit() {
-                Admission::Place(ticket) => return Ok(self.permit(ticket)),
+                Admission::Granted(ticket) => return Ok(self.permit(ticket)),
                 Admission::Refused => return Err(Refused::Open),
                 Admission::Full { until: None } => self.freed.notified().await,
                 Admission::Full { until: Some(until) } => {
@@ -251,7 +249,7 @@ impl<S> Guarded<S> {
 
     fn admit(&self) -> Admission {
         let (admission, transition) = self.gate.admit(self.clock.monotonic());
-        self.tell(transition);
+        self.report(transition);
         admission
     }
 
@@ -259,9 +257,8 @@ impl<S> Guarded<S> {
         Permit { guarded: self, ticket: Some(ticket), outcome: Outcome::Nothing }
     }
 
-    /// Counts a change of the breaker, says it once, and sends those away who
-    /// wait if it has opened.
-    fn tell(&self, transition: Option<Transition>) {
+    /// Counts and logs a state change once. Rejects all waiters if the breaker opened.
+    fn report(&self, transition: Option<Transition>) {
         let Some(transition) = transition else { return };
         self.metrics.breaker_changed(self.tier, transition.to().as_str());
         log(self.tier, transition);
@@ -283,16 +280,15 @@ impl<S> Guarded<S> {
 }
 
 impl<S: Changes> Guarded<S> {
-    /// Begins to follow the changes of the store: over the one connection that
-    /// passes the guard by, so that misses never keep the feed from learning of
-    /// a revocation.
+    /// Subscribes to the changes of the store. Uses the one connection that bypasses
+    /// the guard, so that cache misses never delay a revocation in the feed.
     pub async fn follow(&self) -> Result<Option<S::Follower>, StoreError> {
         self.store.follow().await
     }
 }
 
 impl<S: Lookups> Permit<'_, S> {
-    /// Asks the store about all digests in one query.
+    /// Looks all digests up in one query.
     pub async fn find(mut self, digests: &[Digest]) -> Result<Lookup, StoreError> {
         let Guarded { store, metrics, .. } = self.guarded;
         let in_flight = metrics.store_query_began();
@@ -304,8 +300,7 @@ impl<S: Lookups> Permit<'_, S> {
 }
 
 impl<S> Permit<'_, S> {
-    /// Runs any other call to the store, which is not a lookup and is not
-    /// counted as one.
+    /// Runs a call that is not a lookup and is not counted as one.
     pub async fn run<T>(
         mut self,
         call: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
@@ -314,8 +309,8 @@ impl<S> Permit<'_, S> {
         self.judged(call(store)).await
     }
 
-    /// Runs a call whose outcome says nothing about lookups, so that the breaker
-    /// is not told of it.
+    /// Runs a call that the breaker ignores, as its outcome is not evidence about
+    /// lookups.
     pub async fn aside<T, E: From<StoreError>>(
         self,
         call: impl AsyncFnOnce(&S) -> Result<T, E>,
@@ -323,7 +318,7 @@ impl<S> Permit<'_, S> {
         self.guarded.within_timeout(call(&self.guarded.store)).await
     }
 
-    /// Makes a call within its time, and notes how it ended for the breaker.
+    /// Runs a call with the time-out and records its outcome for the breaker.
     async fn judged<T>(
         &mut self,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -336,7 +331,7 @@ impl<S> Permit<'_, S> {
     }
 }
 
-/// Counts what the store said about each key of a query.
+/// Counts the result of each key of a query.
 fn count(
     asked: &[Digest],
     answer: &Result<Lookup, StoreError>,
@@ -356,14 +351,14 @@ impl<S> Drop for Permit<'_, S> {
         let Some(ticket) = self.ticket.take() else { return };
         let outcome = mem::replace(&mut self.outcome, Outcome::Nothing);
         let guarded = self.guarded;
-        let transition = guarded.gate.give_back(ticket, outcome, guarded.clock.monotonic());
-        guarded.tell(transition);
+        let transition = guarded.gate.release(ticket, outcome, guarded.clock.monotonic());
+        guarded.report(transition);
         guarded.freed.notify_one();
     }
 }
 
-/// A first opening and a closing are what an operator wants to know; what lies
-/// between them repeats itself for as long as an outage lasts.
+/// Logs the first opening at WARN and the closing at INFO. The transitions between
+/// them repeat throughout an outage: DEBUG.
 fn log(tier: &'static str, transition: Transition) {
     match transition {
         Transition::Opened { why, pause, again: false } => {
@@ -376,23 +371,25 @@ fn log(tier: &'static str, transition: Transition) {
                 failed,
                 slow,
                 ?pause,
-                "the breaker opens: the store is left alone, and then tried from time to time"
+                "circuit breaker opened; store calls are rejected until the next probe"
             );
         }
         Transition::Opened { why, pause, again: true } => {
             let (cause, _) = why.parts();
-            tracing::debug!(tier, cause, ?pause, "the breaker opens again");
+            tracing::debug!(tier, cause, ?pause, "circuit breaker opened again");
         }
-        Transition::HalfOpened => tracing::debug!(tier, "the breaker tries the store"),
+        Transition::HalfOpened => {
+            tracing::debug!(tier, "circuit breaker half-open; probing the store")
+        }
         Transition::Closed { after } => {
             let open_for = rounded(after);
-            tracing::info!(tier, %open_for, "the breaker closes: the store answers again");
+            tracing::info!(tier, %open_for, "circuit breaker closed; store calls pass again");
         }
     }
 }
 
 impl Why {
-    /// The cause as the log has it, and what was counted.
+    /// The cause as it is logged, and the counted calls.
     const fn parts(&self) -> (&'static str, Count) {
         match self {
             Self::Failures(kind, count) => (kind.as_str(), *count),

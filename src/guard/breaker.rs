@@ -1,6 +1,5 @@
-//! When a store that fails is left alone, and how it is tried again: a state
-//! machine without clock, chance or locks. What time it is and how a pause is
-//! spread is handed in.
+//! The circuit breaker: a state machine without clock, randomness or locks. The
+//! caller passes the time and the jitter.
 //!
 //! ```text
 //!             too many of the calls fail or are slow
@@ -10,32 +9,28 @@
 //!      └──────────────── half-open: a counted few ◀─────┘──────┘
 //! ```
 //!
-//! **Closed**, every call is admitted. When a call fails or is slow, those that
-//! ended within the window are judged, if there are at least `min_calls`: the
-//! breaker opens when `failure_ratio` of them failed or `slow_ratio` of them were
-//! slow. A call that went well never opens it.
+//! **Closed** admits every call. When a call fails or is slow and at least
+//! `min_calls` ended within the window, the breaker opens if `failure_ratio` of
+//! them failed (and this call did), or `slow_ratio` of them were slow (and this
+//! call was). A successful call never opens it.
 //!
-//! **Open**, no call is admitted until its time has passed: `open_for`, spread by
-//! the jitter. The first call after that is a probe: the breaker is half-open.
+//! **Open** admits no call for `open_for`, spread by the jitter. The first call
+//! after that is a probe and makes the breaker half-open.
 //!
-//! **Half-open**, `half_open_calls` probes are admitted, counted when they are
-//! admitted and not when they end. One that fails or is slow opens the breaker
-//! again, for twice as long as before, up to `max_open_for`. When all are
-//! answered in time, it closes.
+//! **Half-open** admits `half_open_calls` probes, counted at admission and not at
+//! the end. A probe that fails or is slow opens the breaker again, for twice as
+//! long as before, up to `max_open_for`. When all are answered in time, it closes.
 //!
-//! **After closing** the places at the store are given out little by little: as
-//! many as there were probes at first, growing evenly to all of them over
-//! `ramp_up_for`. Calls begin to be counted anew. When the breaker opens during
-//! that time, it is open for twice as long as the last time; afterwards it begins
-//! with `open_for` again.
+//! **After closing** the number of permits grows linearly over `ramp_up_for`, from
+//! the number of probes to all. The window starts empty. If the breaker opens
+//! during the ramp-up, it stays open for twice as long as the last time; afterwards
+//! it begins with `open_for` again.
 //!
-//! **What counts.** A call that was answered, if only with something unreadable,
-//! went well; slow is one that took `slow_call` or longer, whatever its end. A
-//! call that found the store saturated, was dropped, or ended in a panic says
-//! nothing: it does not count, and a probe of which that is true is given back,
-//! so that another may be admitted for it. A call that was admitted before the
-//! breaker last changed its state does not count either, as it tells of a time
-//! that is over.
+//! **What counts.** An answered call is a success, even if the answer is
+//! unreadable. A call is slow if it took `slow_call` or longer, whatever its
+//! outcome. A call that found the store saturated, was dropped, or panicked does
+//! not count; if it was a probe, another is admitted in its stead. A call admitted
+//! before the last state change does not count either: its evidence is out of date.
 
 use std::time::Duration;
 
@@ -54,11 +49,11 @@ use crate::store::StoreErrorKind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
-    /// Calls pass: all of them, or a growing number after an outage.
+    /// Calls pass: all, or a growing number after an outage.
     Closed,
-    /// Calls are refused.
+    /// Calls are rejected.
     Open,
-    /// A counted few calls pass.
+    /// A limited number of probes pass.
     HalfOpen,
 }
 
@@ -66,7 +61,7 @@ impl BreakerState {
     /// Every state, for metrics that must exist from the start.
     pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
-    /// The word for it.
+    /// The name in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -77,19 +72,19 @@ impl BreakerState {
     }
 }
 
-/// A breaker before a number of places.
+/// A circuit breaker that also limits the number of permits after an outage.
 #[derive(Debug)]
 pub(super) struct Breaker {
     config: BreakerConfig,
     slow_call: Duration,
-    places: usize,
+    max_in_flight: usize,
     jitter: fn(Duration) -> Duration,
     state: State,
-    /// How often it has opened since it last let everything through.
+    /// Number of openings since all permits were last available.
     openings: u32,
-    /// When it last opened without having been half-open.
+    /// When it last opened from the closed state.
     broken_since: Instant,
-    /// The number of the state, so that calls are told from those before it.
+    /// Number of state changes; identifies calls admitted before the last one.
     epoch: u64,
 }
 
@@ -101,8 +96,8 @@ enum State {
     HalfOpen { admitted: usize, answered: usize },
 }
 
-/// That a call was admitted, and when. To be given to [`Breaker::ended`] exactly
-/// once.
+/// Proof that a call was admitted, and in which epoch. Passed to [`Breaker::ended`]
+/// exactly once.
 #[derive(Debug)]
 pub(super) struct Ticket {
     epoch: u64,
@@ -111,20 +106,20 @@ pub(super) struct Ticket {
 /// A change of the state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Transition {
-    /// It opened.
+    /// The breaker opened.
     Opened {
-        /// Why.
+        /// The cause.
         why: Why,
-        /// For how long.
+        /// How long it stays open.
         pause: Duration,
-        /// Whether it had only tried the store since it opened last.
+        /// Whether it opened from the half-open state.
         again: bool,
     },
-    /// It tries the store.
+    /// The breaker admits probes.
     HalfOpened,
-    /// It lets calls through again.
+    /// The breaker closed.
     Closed {
-        /// How long it did not.
+        /// Time since it last opened from the closed state.
         after: Duration,
     },
 }
@@ -132,7 +127,7 @@ pub(super) enum Transition {
 /// Why a breaker opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Why {
-    /// Calls failed, the last of them in this way.
+    /// Calls failed, the last with this kind of error.
     Failures(StoreErrorKind, Count),
     /// Calls were slow.
     Slowness(Count),
@@ -150,7 +145,7 @@ impl Transition {
 }
 
 impl Breaker {
-    /// A breaker that is closed. `jitter` spreads the time for which it is open.
+    /// Creates a closed breaker. `jitter` spreads the open time.
     pub(super) fn new(
         config: &GuardConfig,
         jitter: fn(Duration) -> Duration,
@@ -159,7 +154,7 @@ impl Breaker {
         Self {
             config: config.breaker,
             slow_call: config.slow_call(),
-            places: config.max_in_flight.get(),
+            max_in_flight: config.max_in_flight.get(),
             jitter,
             state: State::Closed { window: Window::new(config.breaker.window, now), ramp: None },
             openings: 0,
@@ -186,8 +181,7 @@ impl Breaker {
         }
     }
 
-    /// How long until the store may be tried; zero while it is being tried.
-    /// `None` while the breaker is closed.
+    /// Time until the next probe; zero while half-open, `None` while closed.
     pub(super) fn tries_in(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Closed { .. } => None,
@@ -196,18 +190,18 @@ impl Breaker {
         }
     }
 
-    /// How many places at the store are given out now.
-    pub(super) fn places(&self, now: Instant) -> usize {
-        self.ramp().map_or(self.places, |ramp| ramp.places(now))
+    /// Number of permits at `now`.
+    pub(super) fn permits(&self, now: Instant) -> usize {
+        self.ramp().map_or(self.max_in_flight, |ramp| ramp.permits(now))
     }
 
-    /// When more than `taken` places are given out, if that is only a matter of
-    /// time.
-    pub(super) fn more_than(&self, taken: usize) -> Option<Instant> {
-        self.ramp().filter(|ramp| taken < ramp.to).map(|ramp| ramp.more_than(taken))
+    /// When there are more than `in_flight` permits; `None` if there never will be
+    /// during this ramp-up.
+    pub(super) fn more_than(&self, in_flight: usize) -> Option<Instant> {
+        self.ramp().filter(|ramp| in_flight < ramp.to).map(|ramp| ramp.more_than(in_flight))
     }
 
-    /// Admits a call or refuses it, and says whether the state has changed.
+    /// Admits or rejects a call, and returns the state change, if any.
     pub(super) fn admit(&mut self, now: Instant) -> Option<(Ticket, Option<Transition>)> {
         if !self.admits(now) {
             return None;
@@ -223,9 +217,8 @@ impl Breaker {
         Some((Ticket { epoch: self.epoch }, transition))
     }
 
-    /// Takes in how an admitted call ended, and says whether the state has
-    /// changed.
-    #[expect(clippy::needless_pass_by_value, reason = "a ticket is good for one end")]
+    /// Records the outcome of an admitted call, and returns the state change, if any.
+    #[expect(clippy::needless_pass_by_value, reason = "a ticket is used once")]
     pub(super) fn ended(
         &mut self,
         ticket: Ticket,
@@ -241,7 +234,7 @@ impl Breaker {
                 *admitted -= 1;
                 None
             }
-            // While it is open, no call is admitted.
+            // An open breaker admits no call.
             (State::Closed { .. }, None) | (State::Open { .. }, _) => None,
             (State::HalfOpen { .. }, Some(slow)) => self.probe_ended(slow, outcome.failure(), now),
             (State::Closed { .. }, Some(slow)) => self.call_ended(slow, outcome.failure(), now),
@@ -302,25 +295,25 @@ impl Breaker {
         if !again {
             self.broken_since = now;
         }
-        self.acquire(State::Open { until: now + pause });
+        self.transition_to(State::Open { until: now + pause });
         Transition::Opened { why, pause, again }
     }
 
-    /// The call that finds the time passed is the first probe.
+    /// The call that triggers this is the first probe.
     fn half_open(&mut self) -> Transition {
-        self.acquire(State::HalfOpen { admitted: 1, answered: 0 });
+        self.transition_to(State::HalfOpen { admitted: 1, answered: 0 });
         Transition::HalfOpened
     }
 
     fn close(&mut self, now: Instant) -> Transition {
         let BreakerConfig { window, ramp_up_for, half_open_calls, .. } = self.config;
-        let from = half_open_calls.get().min(self.places);
-        let ramp = Ramp { began: now, lasts: ramp_up_for, from, to: self.places };
-        self.acquire(State::Closed { window: Window::new(window, now), ramp: Some(ramp) });
+        let from = half_open_calls.get().min(self.max_in_flight);
+        let ramp = Ramp { began: now, lasts: ramp_up_for, from, to: self.max_in_flight };
+        self.transition_to(State::Closed { window: Window::new(window, now), ramp: Some(ramp) });
         Transition::Closed { after: now.saturating_duration_since(self.broken_since) }
     }
 
-    fn acquire(&mut self, state: State) {
+    fn transition_to(&mut self, state: State) {
         self.state = state;
         self.epoch += 1;
     }

@@ -1,8 +1,8 @@
-//! The breaker and the count of places, shared between tasks.
+//! The breaker and the count of permits, shared between tasks.
 //!
-//! Nothing here waits but for a lock that is held for some tens of
-//! instructions. The tests compile this file a second time, on the locks and
-//! atomics of `loom`: see `race.rs`.
+//! Blocks on one lock only, which is held for some tens of instructions. The tests
+//! compile this file a second time with the locks and atomics of `loom`: see
+//! `race.rs`.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
-/// In [`Gate::doubt`]: the last call that counts failed.
+/// Bit of [`Gate::doubt`]: the last call with evidence about the store failed.
 const LAST_FAILED: u8 = 1;
 
-/// In [`Gate::doubt`]: the breaker is open.
+/// Bit of [`Gate::doubt`]: the breaker is open.
 const OPEN: u8 = 2;
 
-/// In [`Gate::doubt`]: the breaker is half-open.
+/// Bit of [`Gate::doubt`]: the breaker is half-open.
 const HALF_OPEN: u8 = 4;
 
-/// Who may go to the store.
+/// Decides which calls reach the store.
 #[derive(Debug)]
 pub(super) struct Gate {
-    /// What speaks against the store, 0 if nothing does. Written under the lock.
+    /// Evidence against the store, 0 if there is none. Written under the lock.
     doubt: AtomicU8,
     inner: Mutex<Inner>,
 }
@@ -38,21 +38,21 @@ pub(super) struct Gate {
 #[derive(Debug)]
 struct Inner {
     breaker: Breaker,
-    taken: usize,
+    in_flight: usize,
     last_failure: Option<StoreError>,
 }
 
-/// What is said to who wants a place now.
+/// The answer to a request for a permit.
 #[derive(Debug)]
 pub(super) enum Admission {
-    /// There is one. It is taken until the ticket comes back.
-    Place(Ticket),
-    /// There is none.
+    /// The permit is held until its ticket is released.
+    Granted(Ticket),
+    /// No permit is free.
     Full {
-        /// When there may be one even if none is given back.
+        /// When one becomes free even if none is released.
         until: Option<Instant>,
     },
-    /// The breaker refuses the call.
+    /// The breaker rejects the call.
     Refused,
 }
 
@@ -63,7 +63,7 @@ impl Gate {
         now: Instant,
     ) -> Self {
         let breaker = Breaker::new(config, jitter, now);
-        let inner = Inner { breaker, taken: 0, last_failure: None };
+        let inner = Inner { breaker, in_flight: 0, last_failure: None };
         Self { doubt: AtomicU8::new(0), inner: Mutex::new(inner) }
     }
 
@@ -81,68 +81,68 @@ impl Gate {
         }
     }
 
-    /// Whether anything speaks against the store.
+    /// Whether there is evidence against the store.
     pub(super) fn in_doubt(&self) -> bool {
         self.doubt.load(Ordering::Acquire) != 0
     }
 
-    /// How long until the store may be tried. `None` while the breaker is closed.
+    /// Time until the next probe. `None` while the breaker is closed.
     pub(super) fn tries_in(&self, now: Instant) -> Option<Duration> {
         self.lock().breaker.tries_in(now)
     }
 
-    /// How the store failed last, if it did. One that is too slow fails by
+    /// The last failure of the store, if any. A store that is too slow fails with a
     /// time-out.
     pub(super) fn last_failure(&self) -> Option<StoreError> {
         self.lock().last_failure.clone()
     }
 
-    /// Gives a place out, if the breaker admits the call and a place is free. The
-    /// breaker counts the call only then.
+    /// Grants a permit if the breaker admits the call and a permit is free. Only then
+    /// does the breaker count the call.
     pub(super) fn admit(&self, now: Instant) -> (Admission, Option<Transition>) {
         let mut inner = self.lock();
         if !inner.breaker.admits(now) {
             return (Admission::Refused, None);
         }
-        if inner.taken >= inner.breaker.places(now) {
-            return (Admission::Full { until: inner.breaker.more_than(inner.taken) }, None);
+        if inner.in_flight >= inner.breaker.permits(now) {
+            return (Admission::Full { until: inner.breaker.more_than(inner.in_flight) }, None);
         }
         let Some((ticket, transition)) = inner.breaker.admit(now) else {
             return (Admission::Refused, None);
         };
-        inner.taken += 1;
-        self.note(&inner, None);
-        (Admission::Place(ticket), transition)
+        inner.in_flight += 1;
+        self.publish(&inner, None);
+        (Admission::Granted(ticket), transition)
     }
 
-    /// Takes a place back, and in how the call ended.
-    pub(super) fn give_back(
+    /// Releases a permit and records the outcome of its call.
+    pub(super) fn release(
         &self,
         ticket: Ticket,
         outcome: Outcome,
         now: Instant,
     ) -> Option<Transition> {
         let mut inner = self.lock();
-        inner.taken -= 1;
+        inner.in_flight -= 1;
         let transition = inner.breaker.ended(ticket, &outcome, now);
         let failed = match outcome {
             Outcome::Nothing => None,
             Outcome::Answered { .. } => Some(false),
-            Outcome::Failed { error, .. } | Outcome::Crowded { error } => {
+            Outcome::Failed { error, .. } | Outcome::Saturated { error } => {
                 inner.last_failure = Some(error);
                 Some(true)
             }
         };
         if let Some(Transition::Opened { why: Why::Slowness(_), .. }) = transition {
             inner.last_failure =
-                Some(StoreError::new(StoreErrorKind::Timeout, "the calls before took too long"));
+                Some(StoreError::new(StoreErrorKind::Timeout, "preceding calls took too long"));
         }
-        self.note(&inner, failed);
+        self.publish(&inner, failed);
         transition
     }
 
-    /// Brings what can be read without the lock up to date.
-    fn note(&self, inner: &Inner, failed: Option<bool>) {
+    /// Updates the state that is read without the lock.
+    fn publish(&self, inner: &Inner, failed: Option<bool>) {
         let before = self.doubt.load(Ordering::Relaxed) & LAST_FAILED;
         let last = failed.map_or(before, |failed| if failed { LAST_FAILED } else { 0 });
         let state = match inner.breaker.state() {
@@ -153,8 +153,8 @@ impl Gate {
         self.doubt.store(last | state, Ordering::Release);
     }
 
-    /// Nothing panics while it holds this lock, so that what a poisoned lock
-    /// protects is whole.
+    /// Ignores poisoning: nothing panics while it holds this lock, so that the state
+    /// is always consistent.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,31 +1,31 @@
-//! What the end of a call says about the store.
+//! Classifies the outcome of a call for the breaker.
 
 use std::time::Duration;
 
 use crate::store::{StoreError, StoreErrorKind};
 
-/// How a call ended, as the breaker sees it.
+/// The outcome of a call as the breaker counts it.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    /// The store answered, if only with something that cannot be read.
+    /// The store answered, even with unreadable data.
     Answered {
-        /// How long it took.
+        /// Duration of the call.
         took: Duration,
     },
     /// The store failed.
     Failed {
-        /// How long it took.
+        /// Duration of the call.
         took: Duration,
-        /// How.
+        /// The failure.
         error: StoreError,
     },
-    /// The store has no room just now: a reason not to wait for it, but not to
-    /// leave it alone.
-    Crowded {
-        /// How it said so.
+    /// The store is saturated: a reason not to wait for it, but not to open the
+    /// breaker.
+    Saturated {
+        /// The error that said so.
         error: StoreError,
     },
-    /// The call says nothing about the store: it never ended.
+    /// No evidence about the store, for example as the call never ended.
     Nothing,
 }
 
@@ -40,25 +40,25 @@ impl Outcome {
             | StoreErrorKind::Forbidden
             | StoreErrorKind::Schema => Self::Failed { took, error: error.clone() },
             StoreErrorKind::Unreadable | StoreErrorKind::Lagging => Self::Answered { took },
-            StoreErrorKind::Saturated => Self::Crowded { error: error.clone() },
-            // Who waits for a lock says nothing about lookups.
+            StoreErrorKind::Saturated => Self::Saturated { error: error.clone() },
+            // Waiting for a lock is no evidence about lookups.
             StoreErrorKind::Blocked => Self::Nothing,
         }
     }
 
-    /// The kind of failure, if it was one.
+    /// The kind of failure, if the call failed.
     pub(super) const fn failure(&self) -> Option<StoreErrorKind> {
         match self {
             Self::Failed { error, .. } => Some(error.kind()),
-            Self::Answered { .. } | Self::Crowded { .. } | Self::Nothing => None,
+            Self::Answered { .. } | Self::Saturated { .. } | Self::Nothing => None,
         }
     }
 
-    /// How long the call took, if it counts.
+    /// The duration of the call, if the breaker counts it.
     pub(super) const fn took(&self) -> Option<Duration> {
         match self {
             Self::Answered { took } | Self::Failed { took, .. } => Some(*took),
-            Self::Crowded { .. } | Self::Nothing => None,
+            Self::Saturated { .. } | Self::Nothing => None,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The gate under every interleaving of a few threads.
+//! Model-checks the gate with a few threads.
 //!
-//! `loom` and not `shuttle`: there is one lock and one atomic, so that all
-//! interleavings can be tried instead of some.
+//! `loom` and not `shuttle`: with one lock and one atomic, all interleavings can be
+//! tried instead of some.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -9,7 +9,7 @@ use loom::{sync::Arc, thread};
 
 use super::*;
 
-/// What [`gate`] is compiled on here.
+/// The locks and atomics that [`gate`] is compiled with here.
 mod sync {
     pub(super) use std::sync::PoisonError;
 
@@ -21,14 +21,14 @@ mod sync {
 
 #[path = "gate.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same code on other locks is the point")]
-#[expect(dead_code, reason = "not all of it is raced")]
+#[expect(dead_code, reason = "the tests do not use all of it")]
 mod raced;
 
 use raced::{Admission, Gate};
 
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A gate that opens with the first failure and lets one probe through.
+/// A gate that opens at the first failure and admits one probe.
 fn gate(now: Instant) -> Arc<Gate> {
     let breaker = BreakerConfig {
         min_calls: NonZeroU32::MIN,
@@ -45,15 +45,15 @@ fn gate(now: Instant) -> Arc<Gate> {
     Arc::new(Gate::new(&config, |pause| pause, now))
 }
 
-fn place(gate: &Gate, now: Instant) -> Option<(Ticket, Option<Transition>)> {
+fn admit(gate: &Gate, now: Instant) -> Option<(Ticket, Option<Transition>)> {
     match gate.admit(now) {
-        (Admission::Place(ticket), transition) => Some((ticket, transition)),
+        (Admission::Granted(ticket), transition) => Some((ticket, transition)),
         (Admission::Full { .. } | Admission::Refused, _) => None,
     }
 }
 
 fn failed() -> Outcome {
-    let error = StoreError::new(StoreErrorKind::Unreachable, "as it was told");
+    let error = StoreError::new(StoreErrorKind::Unreachable, "injected");
     Outcome::of::<()>(&Err(error), Duration::ZERO)
 }
 
@@ -61,16 +61,16 @@ fn answered() -> Outcome {
     Outcome::of(&Ok(()), Duration::ZERO)
 }
 
-/// A gate that has opened, and when it may be tried.
+/// An open gate, and when it admits a probe.
 fn opened() -> (Arc<Gate>, Instant) {
     let now = Instant::now();
     let gate = gate(now);
-    let (ticket, _) = place(&gate, now).unwrap();
-    gate.give_back(ticket, failed(), now);
+    let (ticket, _) = admit(&gate, now).unwrap();
+    gate.release(ticket, failed(), now);
     (gate, now + PAUSE)
 }
 
-/// Runs the same in two threads and returns what both did.
+/// Runs a closure in two threads and returns both results.
 fn both<T: 'static>(gate: &Arc<Gate>, does: impl Fn(&Gate) -> T + Clone + 'static) -> [T; 2] {
     let threads = [(); 2].map(|()| {
         let (gate, does) = (Arc::clone(gate), does.clone());
@@ -80,44 +80,44 @@ fn both<T: 'static>(gate: &Arc<Gate>, does: impl Fn(&Gate) -> T + Clone + 'stati
 }
 
 #[test]
-fn no_more_probes_than_allowed_are_out_at_once_and_half_open_is_told_once() {
+fn probes_in_flight_are_bounded_and_half_open_is_reported_once() {
     loom::model(|| {
         let (gate, now) = opened();
-        let got: Vec<_> = both(&gate, move |gate| place(gate, now)).into_iter().flatten().collect();
+        let got: Vec<_> = both(&gate, move |gate| admit(gate, now)).into_iter().flatten().collect();
         let [(_, Some(Transition::HalfOpened))] = got.as_slice() else {
-            panic!("one probe, which is told of the change: {got:?}");
+            panic!("one probe, which reports the change: {got:?}");
         };
         assert!(!gate.admits(|| now));
     });
 }
 
 #[test]
-fn a_probe_that_is_dropped_while_others_come_is_never_lost() {
+fn probe_dropped_while_others_arrive_is_never_lost() {
     loom::model(|| {
         let (gate, now) = opened();
         let got = both(&gate, move |gate| {
-            let (ticket, transition) = place(gate, now)?;
-            assert_eq!(gate.give_back(ticket, Outcome::Nothing, now), None);
+            let (ticket, transition) = admit(gate, now)?;
+            assert_eq!(gate.release(ticket, Outcome::Nothing, now), None);
             Some(transition)
         });
-        let told = got.iter().flatten().filter(|transition| transition.is_some()).count();
-        assert_eq!(told, 1, "{got:?}");
-        // Whoever came first or second, the probe can be had again, and closes it.
+        let reported = got.iter().flatten().filter(|transition| transition.is_some()).count();
+        assert_eq!(reported, 1, "{got:?}");
+        // In either order, the probe is available again and closes the breaker.
         assert!(gate.admits(|| now));
-        let (ticket, _) = place(&gate, now).expect("the probe was given back");
-        let closed = gate.give_back(ticket, answered(), now);
+        let (ticket, _) = admit(&gate, now).expect("the probe was released");
+        let closed = gate.release(ticket, answered(), now);
         assert!(matches!(closed, Some(Transition::Closed { .. })), "{closed:?}");
     });
 }
 
 #[test]
-fn calls_that_fail_together_open_it_once() {
+fn concurrent_failures_open_the_breaker_once() {
     loom::model(|| {
         let now = Instant::now();
         let gate = gate(now);
         let got = both(&gate, move |gate| {
-            let (ticket, _) = place(gate, now)?;
-            gate.give_back(ticket, failed(), now)
+            let (ticket, _) = admit(gate, now)?;
+            gate.release(ticket, failed(), now)
         });
         assert_eq!(got.iter().flatten().count(), 1, "{got:?}");
         assert_eq!(gate.state(), BreakerState::Open);
@@ -126,36 +126,36 @@ fn calls_that_fail_together_open_it_once() {
 }
 
 #[test]
-fn places_are_neither_lost_nor_given_out_twice() {
+fn permits_are_neither_lost_nor_granted_twice() {
     loom::model(|| {
         let now = Instant::now();
         let gate = gate(now);
-        let held = place(&gate, now).unwrap().0;
+        let held = admit(&gate, now).unwrap().0;
         both(&gate, move |gate| {
-            if let Some((ticket, _)) = place(gate, now) {
-                gate.give_back(ticket, answered(), now);
+            if let Some((ticket, _)) = admit(gate, now) {
+                gate.release(ticket, answered(), now);
             }
         });
-        let other = place(&gate, now).expect("one of two is free").0;
+        let other = admit(&gate, now).expect("one of two permits is free").0;
         assert!(matches!(gate.admit(now), (Admission::Full { until: None }, None)));
-        gate.give_back(held, answered(), now);
-        gate.give_back(other, Outcome::Nothing, now);
+        gate.release(held, answered(), now);
+        gate.release(other, Outcome::Nothing, now);
         assert!(!gate.in_doubt());
     });
 }
 
 #[test]
-fn what_is_read_without_the_lock_is_what_was_written_under_it() {
+fn lock_free_reads_see_the_state_written_under_the_lock() {
     loom::model(|| {
         let (gate, now) = opened();
         let closing = {
             let gate = Arc::clone(&gate);
             thread::spawn(move || {
-                let (ticket, _) = place(&gate, now).expect("nobody else wants the probe");
-                gate.give_back(ticket, answered(), now);
+                let (ticket, _) = admit(&gate, now).expect("no other call requests the probe");
+                gate.release(ticket, answered(), now);
             })
         };
-        // From open to closed by way of half-open, and never back.
+        // Open, half-open, closed, and never back.
         let order = |state| match state {
             BreakerState::Open => 0,
             BreakerState::HalfOpen => 1,

@@ -1,28 +1,28 @@
-//! How many places are given out after the breaker has closed.
+//! Ramp-up of the number of permits after the breaker has closed.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Grows evenly from a few places to all of them.
+/// Grows linearly from a few permits to all of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ramp {
     pub(super) began: Instant,
     pub(super) lasts: Duration,
-    /// How many places there are at once.
+    /// Number of permits at the beginning.
     pub(super) from: usize,
-    /// How many there are at the end; not fewer.
+    /// Number of permits at the end, at least `from`.
     pub(super) to: usize,
 }
 
 impl Ramp {
-    /// Whether all places are given out again.
+    /// Whether all permits are available again.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.began) >= self.lasts
     }
 
-    /// How many places are given out now.
-    pub(super) fn places(&self, now: Instant) -> usize {
+    /// Number of permits at `now`.
+    pub(super) fn permits(&self, now: Instant) -> usize {
         if self.is_over(now) {
             return self.to;
         }
@@ -31,9 +31,9 @@ impl Ramp {
         self.from + usize::try_from(grown).unwrap_or_default()
     }
 
-    /// When more than `taken` places are given out, which are fewer than all.
-    pub(super) fn more_than(&self, taken: usize) -> Instant {
-        let missing = (taken + 1).saturating_sub(self.from) as u128;
+    /// When there are more than `in_flight` permits. `in_flight` must be less than `to`.
+    pub(super) fn more_than(&self, in_flight: usize) -> Instant {
+        let missing = (in_flight + 1).saturating_sub(self.from) as u128;
         let all = (self.to - self.from).max(1) as u128;
         let wait = (self.lasts.as_nanos() * missing).div_ceil(all).min(self.lasts.as_nanos());
         self.began + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))

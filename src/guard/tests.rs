@@ -25,7 +25,7 @@ fn soon() -> Instant {
 #[tokio::test(start_paused = true)]
 async fn there_are_as_many_places_as_were_set_and_no_more() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 2);
-    assert_eq!((guarded.places(), guarded.query_timeout()), (2, QUERY_TIMEOUT));
+    assert_eq!((guarded.max_in_flight(), guarded.query_timeout()), (2, QUERY_TIMEOUT));
     let (first, second) = (guarded.acquire(soon()).await, guarded.acquire(soon()).await);
     assert!(first.is_ok() && second.is_ok());
     assert!(guarded.try_acquire().is_none());
@@ -272,7 +272,7 @@ async fn while_places_grow_again_who_wants_more_waits_and_is_not_refused() {
     let patient = closed + Duration::from_mins(1);
     let mut held = Vec::new();
     let mut given_out = Vec::new();
-    for _ in 0..guarded.places() {
+    for _ in 0..guarded.max_in_flight() {
         held.push(guarded.acquire(patient).await.unwrap());
         given_out.push(closed.elapsed().as_millis());
     }

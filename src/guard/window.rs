@@ -1,35 +1,35 @@
-//! How the calls of the last while ended, in a constant amount of memory.
+//! Sliding-window count of call outcomes, in constant memory.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// In how many parts the window moves on.
+/// Number of slots of the window.
 pub(super) const SLOTS: usize = 10;
 
-/// The calls that ended within a span of time that moves on in [`SLOTS`] steps.
+/// Counts the calls that ended within a window that slides in [`SLOTS`] steps.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
     began: Instant,
     slot_lasts: Duration,
     slots: [Count; SLOTS],
-    /// The number of the newest slot that was used, counted from `began`.
+    /// Number of the newest slot in use, counted from `began`.
     newest: u128,
 }
 
-/// How many calls there were.
+/// Numbers of calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Count {
-    /// All that count.
+    /// All counted calls.
     pub(super) calls: u32,
-    /// Those of them that failed.
+    /// Failed calls.
     pub(super) failed: u32,
-    /// Those of them that were slow, failed or not.
+    /// Slow calls, failed or not.
     pub(super) slow: u32,
 }
 
 impl Window {
-    /// An empty window, which begins now.
+    /// Creates an empty window that begins at `now`.
     pub(super) fn new(length: Duration, now: Instant) -> Self {
         let slots = u32::try_from(SLOTS).unwrap_or(u32::MAX);
         let slot_lasts = (length / slots).max(Duration::from_nanos(1));
@@ -40,7 +40,7 @@ impl Window {
     pub(super) fn add(&mut self, failed: bool, slow: bool, now: Instant) {
         let number =
             now.saturating_duration_since(self.began).as_nanos() / self.slot_lasts.as_nanos();
-        // Those that were passed over since, each once at most.
+        // Clears the slots skipped since the newest one, each at most once.
         let stale = number.saturating_sub(self.newest).min(SLOTS as u128);
         for back in 0..stale {
             self.slots[position(number - back)] = Count::default();
@@ -52,7 +52,7 @@ impl Window {
         count.slow = count.slow.saturating_add(u32::from(slow));
     }
 
-    /// All calls in the window, as of the last that was added.
+    /// Sums the window, as of the last added call.
     pub(super) fn count(&self) -> Count {
         self.slots.iter().fold(Count::default(), |sum, slot| Count {
             calls: sum.calls.saturating_add(slot.calls),
@@ -63,13 +63,13 @@ impl Window {
 }
 
 impl Count {
-    /// Which share of the calls failed. There must be calls. A quotient, so that 7
-    /// of 100 are what somebody means who writes 0.07.
+    /// Ratio of failed calls. `calls` must not be 0. A quotient, so that 7 of 100
+    /// equals a configured 0.07 exactly.
     pub(super) fn failure_ratio(&self) -> f64 {
         f64::from(self.failed) / f64::from(self.calls)
     }
 
-    /// Which share of the calls was slow. There must be calls.
+    /// Ratio of slow calls. `calls` must not be 0.
     pub(super) fn slow_ratio(&self) -> f64 {
         f64::from(self.slow) / f64::from(self.calls)
     }

@@ -152,7 +152,7 @@ async fn store_that_takes_no_changes_fails_with_its_cause() {
 async fn canary_waits_for_a_permit_at_a_busy_store() {
     let fixture = fixture_with(with_canaries).await;
     let mut places = Vec::new();
-    for _ in 0..fixture.guarded.places() {
+    for _ in 0..fixture.guarded.max_in_flight() {
         places.push(fixture.guarded.acquire(Instant::now()).await.unwrap());
     }
     sleep(Duration::from_secs(12)).await;

@@ -281,7 +281,7 @@ proptest! {
             prop_assert_eq!(transition.is_some(), model.number != before);
             prop_assert!(transition.is_none_or(|change| change.to() == model.state()));
             prop_assert_eq!(breaker.state(), model.state());
-            prop_assert_eq!(breaker.places(now), model.places());
+            prop_assert_eq!(breaker.permits(now), model.places());
             if let Mode::Open { until } = model.mode {
                 let left = Duration::from_millis(until.saturating_sub(model.now));
                 prop_assert_eq!(breaker.tries_in(now), Some(left));

@@ -84,13 +84,13 @@ fn a_closing_after_many_attempts_counts_from_the_first_opening() {
 fn after_closing_places_grow_evenly_from_as_many_as_there_were_probes_to_all() {
     let mut fixture = Fixture::closed_again();
     let began = fixture.now;
-    let places = |after| fixture.breaker.places(began + Duration::from_millis(after));
+    let places = |after| fixture.breaker.permits(began + Duration::from_millis(after));
     let grown = [0, 399, 400, 800, 1200, 1600, 1999, 2000, 60_000].map(places);
     assert_eq!(grown, [3, 3, 4, 5, 6, 7, 7, 8, 8]);
     for taken in 3..PLACES {
         let more = fixture.breaker.more_than(taken).unwrap();
-        assert_eq!(fixture.breaker.places(more), taken + 1);
-        assert_eq!(fixture.breaker.places(more - Duration::from_nanos(1)), taken);
+        assert_eq!(fixture.breaker.permits(more), taken + 1);
+        assert_eq!(fixture.breaker.permits(more - Duration::from_nanos(1)), taken);
     }
     assert_eq!(fixture.breaker.more_than(PLACES), None, "there will never be more");
     fixture.pass(2000);
@@ -100,7 +100,7 @@ fn after_closing_places_grow_evenly_from_as_many_as_there_were_probes_to_all() {
 #[test]
 fn before_the_first_outage_all_places_are_given_out() {
     let fixture = Fixture::new();
-    assert_eq!(fixture.breaker.places(fixture.now), PLACES);
+    assert_eq!(fixture.breaker.permits(fixture.now), PLACES);
     assert_eq!(fixture.breaker.more_than(PLACES), None);
 }
 
@@ -115,7 +115,7 @@ fn no_time_to_ramp_up_and_more_probes_than_places_are_settings_like_others() {
     fixture.pass(500);
     fixture.calls(PLACES + 2, &answered(FAST));
     assert_eq!(fixture.state(), BreakerState::Closed);
-    assert_eq!(fixture.breaker.places(fixture.now), PLACES);
+    assert_eq!(fixture.breaker.permits(fixture.now), PLACES);
 }
 
 #[test]
