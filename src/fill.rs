@@ -1,10 +1,10 @@
-//! What happens on a miss: one lookup for each key, one query for many keys.
+//! Handles cache misses with coalescing and batching.
 //!
-//! Callers that want the same key share one lookup (coalescing); lookups that
-//! wait share one query (batching). They wait in two lanes, known keys and keys
-//! that nobody has seen, so that a flood of the latter cannot starve the former.
-//! A single miss goes at once; what waits is taken, oldest first, when there is a
-//! place at the store, and refused when it could no longer be answered in time.
+//! Callers of the same key share one lookup (coalescing); queued lookups share one
+//! query (batching). Two lanes, one for known and one for never-seen keys, keep a
+//! flood of unknown keys from starving known ones. A single miss starts at once.
+//! Queued lookups are taken in FIFO order when a permit is free, and rejected when
+//! they could no longer be answered in time.
 
 mod config;
 #[cfg(test)]
@@ -45,26 +45,26 @@ use crate::{
     time::Clock,
 };
 
-/// A digest that no key has: no preimage of it is known.
+/// A digest of no key: it has no known preimage.
 pub(crate) const PROBE_DIGEST: Digest = Digest::from_bytes([0; Digest::LEN]);
 
-/// What a key more in a query costs when all places are busy.
+/// Query time per additional key while all permits are in use.
 const TIME_PER_KEY: Duration = Duration::from_micros(40);
 
-/// How many known keys a probe asks for besides: more than it takes by default to
-/// tell an emptied store at once, and to outweigh ten keys that are gone.
+/// Number of known keys in a probe: more than the default threshold for detecting an
+/// emptied store at once, and enough to outweigh ten missing keys.
 const PROBE_WITNESSES: usize = 16;
 
-/// How many missing keys a probe asks for: a usual batch, so that all are found
-/// within seconds when they are back.
+/// Number of missing keys in a probe: a usual batch, so that all are found within
+/// seconds after they return.
 const PROBE_MISSING: usize = 250;
 
-/// Looks keys up in the store and puts what it says into the memory.
+/// Looks keys up in the store and caches the answers.
 ///
-/// Each caller keeps its own deadline; callers come and go without disturbing
-/// the lookup. When the last one has gone before the lookup has reached the
-/// store, the store is not asked. Once it is at the store it is finished, as the
-/// next caller will want the answer. Clones share the lookups.
+/// Each caller has its own deadline and may cancel without affecting the lookup. If
+/// all callers cancel before the query starts, the lookup is dropped. A query that
+/// has started is finished, as the next caller will want the answer. Clones share
+/// the lookups.
 #[derive(Debug)]
 pub struct Fill<S>(Arc<Shared<S>>);
 
@@ -76,22 +76,22 @@ struct Shared<S> {
     timeout: Duration,
 }
 
-/// What the fill works with.
+/// Dependencies of [`Fill`].
 #[derive(Debug)]
 pub struct Parts<S> {
-    /// Where answers go.
+    /// Caches the answers.
     pub memory: Arc<Memory>,
-    /// Where changes and ends of keys outlive the process.
+    /// Persists changes and ends of keys.
     pub journal: Journal,
-    /// Whether an absence is believed.
+    /// Decides whether an absence is believed.
     pub suspicion: Arc<Suspicion>,
-    /// Where they come from.
+    /// Answers the lookups.
     pub store: Arc<Guarded<S>>,
-    /// Where lookups run.
+    /// Runs the workers.
     pub tasks: Tasks,
-    /// Where they are counted.
+    /// Counts batches and masked failures.
     pub metrics: Arc<Metrics>,
-    /// By what their age is measured.
+    /// Measures deadlines and ages.
     pub clock: Clock,
 }
 
@@ -102,8 +102,8 @@ impl<S> Clone for Fill<S> {
 }
 
 impl<S: Lookups> Fill<S> {
-    /// A fill whose lookups are worth `timeout`, their waiting and the query
-    /// together, where no caller says otherwise.
+    /// Creates a fill. `timeout` bounds queueing and query together for lookups
+    /// without a caller's deadline.
     #[must_use]
     pub fn new(config: FillConfig, timeout: Duration, parts: Parts<S>) -> Self {
         let queue = Mutex::new(Queue::new(config.max_queued.get()));
@@ -111,12 +111,12 @@ impl<S: Lookups> Fill<S> {
         Self(Arc::new(Shared { queue, pace, parts, timeout }))
     }
 
-    /// Takes in numbered changes, in their order. A record that is outdated is
-    /// dropped, and asked for again at once.
+    /// Applies numbered changes in sequence. Drops outdated records and refreshes them
+    /// at once.
     ///
-    /// A lookup that began before cannot bring the old answer back: what it reads
-    /// is remembered only if it is as new as the change, and later callers start
-    /// a new one.
+    /// A lookup that began before a change cannot restore the old answer: its result
+    /// is cached only if it is as new as the change, and later callers start a new
+    /// lookup.
     pub fn apply(&self, changes: &[Change]) {
         for change in changes {
             let mut queue = self.0.queue();
@@ -124,49 +124,49 @@ impl<S: Lookups> Fill<S> {
             let dropped = self.0.parts.memory.change(change);
             drop(queue);
             if dropped && change.kind != ChangeKind::Deleted {
-                // When it is not taken, the next check asks.
+                // If the refresh is rejected, the next check looks the key up.
                 let _ = self.refresh(change.digest);
             }
         }
         self.0.parts.journal.note(changes);
     }
 
-    /// Asks the store for a key that does not exist, with the query that checks
-    /// use, and for some that it should have: a server that is down, a table
-    /// that is gone and a table that was emptied are all found. Waits for a
-    /// place until `deadline`; fails when there is none. Returns how old the data are.
+    /// Probes the store with the query of checks, for a key that does not exist and
+    /// for some that should. Detects a server that is down, a missing table and an
+    /// emptied table. Waits for a permit until `deadline` and fails without one.
+    /// Returns the age of the data.
     pub async fn probe(&self, deadline: Instant) -> Result<Result<DataAge, StoreError>, Refused> {
         worker::probe(&self.0, deadline).await
     }
 
-    /// How many keys a second the store could look up if all places asked for
-    /// full batches: `places × batch_max ÷ (recent query time + batch_max × 40 µs)`.
+    /// Lookups per second that the store could serve with all permits on full
+    /// batches: `max_in_flight × batch_max ÷ (recent query time + batch_max × 40 µs)`.
     ///
-    /// What queries take of late is mostly that of small ones; a key more costs
-    /// 40 µs when all places are busy, as measured in
+    /// The recent query time is mostly that of small batches; an additional key costs
+    /// 40 µs while all permits are in use, as measured in
     /// `docs/adr/2026-11-22-queue-discipline.md`.
     #[must_use]
     pub fn capacity(&self) -> f64 {
-        let places = u32::try_from(self.0.parts.store.max_in_flight()).unwrap_or(u32::MAX);
+        let permits = u32::try_from(self.0.parts.store.max_in_flight()).unwrap_or(u32::MAX);
         let batch = u32::try_from(self.0.pace.batch()).unwrap_or(u32::MAX);
         let time = self.0.pace.expected(self.0.parts.clock.monotonic()) + TIME_PER_KEY * batch;
-        f64::from(places) * f64::from(batch) / time.as_secs_f64()
+        f64::from(permits) * f64::from(batch) / time.as_secs_f64()
     }
 
-    /// Asks the store for its history if that is due, for a place until `deadline`.
-    /// Fails when there is none.
+    /// Queries the history of the store if that is due. Waits for a permit until
+    /// `deadline` and fails without one.
     pub async fn recall(&self, deadline: Instant) -> Result<Result<(), StoreError>, Refused> {
         worker::recall(&self.0, deadline).await
     }
 
-    /// The store that is asked.
+    /// The guarded store.
     #[must_use]
     pub fn store(&self) -> &Guarded<S> {
         &self.0.parts.store
     }
 
-    /// Shows how many lookups wait and how much headroom there is, for as long as somebody
-    /// else holds the fill.
+    /// Registers metrics of queued lookups and headroom. Holds only weak references to
+    /// the fill.
     pub fn observe(&self, metrics: &Metrics) {
         let (waiting, capacity) = (Arc::downgrade(&self.0), Arc::downgrade(&self.0));
         metrics.observe_by_label(
@@ -188,32 +188,32 @@ impl<S: Lookups> Fill<S> {
         metrics.announce_causes("store", causes.map(Unavailable::as_str));
     }
 
-    /// Whether the store is not believed about what it lacks.
+    /// Whether absences that the store reports are not believed.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.0.parts.suspicion.is_suspect()
     }
 
-    /// Joins the lookup of a key, or starts one.
-    fn join(&self, order: &LookupRequest) -> Result<watch::Receiver<Stage>, Unavailable> {
+    /// Joins the pending lookup of a key, or starts one.
+    fn join(&self, request: &LookupRequest) -> Result<watch::Receiver<Stage>, Unavailable> {
         let now = self.0.parts.clock.monotonic();
         let mut queue = self.0.queue();
-        if let Some(caller) = queue.join(order, now) {
+        if let Some(caller) = queue.join(request, now) {
             return Ok(caller);
         }
         if !self.0.parts.store.admits() {
             return Err(Unavailable::BreakerOpen);
         }
-        let caller = queue.push(order, now)?;
-        let hired = queue.add_worker(order.lane, self.0.workers(order.lane));
+        let caller = queue.push(request, now)?;
+        let added = queue.add_worker(request.lane, self.0.workers(request.lane));
         drop(queue);
-        if hired {
-            Worker::start(&self.0, order.lane);
+        if added {
+            Worker::start(&self.0, request.lane);
         }
         Ok(caller)
     }
 
-    /// Keys that are ours and keys that are in memory before all others.
+    /// The known lane for keys with our tag and cached keys, the other for the rest.
     fn lane(&self, credential: Credential) -> Lane {
         match credential {
             Credential::Ours(_) => Lane::Known,
@@ -231,20 +231,20 @@ impl<S: Lookups> Tier for Fill<S> {
     ) -> Result<Observation, Unavailable> {
         let (digest, lane) = (credential.digest(), self.lane(credential));
         let ours = matches!(credential, Credential::Ours(_));
-        let order = LookupRequest { digest, lane, ours, answer_by: deadline, background: false };
-        let caller = self.join(&order)?;
+        let request = LookupRequest { digest, lane, ours, answer_by: deadline, background: false };
+        let caller = self.join(&request)?;
         let done = timeout_at(deadline, outcome(caller.clone())).await;
-        done.unwrap_or_else(|_| Err(caller.borrow().when_given_up()))
+        done.unwrap_or_else(|_| Err(caller.borrow().timeout_error()))
     }
 }
 
 impl<S: Lookups> Refresh for Fill<S> {
     fn refresh(&self, digest: Digest) -> Result<(), Unavailable> {
         let answer_by = self.0.parts.clock.monotonic() + self.0.timeout;
-        // Of a key that was known, it is not said how its credential was read.
-        let order =
+        // `ours` is unknown here, and not needed for a key that is cached.
+        let request =
             LookupRequest { digest, lane: Lane::Known, ours: false, answer_by, background: true };
-        self.join(&order).map(drop)
+        self.join(&request).map(drop)
     }
 
     fn in_doubt(&self) -> bool {
@@ -256,40 +256,40 @@ impl<S: Lookups> Refresh for Fill<S> {
     }
 }
 
-/// Waits until a lookup is done.
+/// Waits for the outcome of a lookup.
 async fn outcome(mut caller: watch::Receiver<Stage>) -> Result<Observation, Unavailable> {
     let done = caller.wait_for(|stage| matches!(stage, Stage::Done(_))).await;
     match done.as_deref() {
         Ok(Stage::Done(outcome)) => outcome.clone(),
         // The lookup ended without an outcome: its worker panicked.
-        Ok(Stage::Queued | Stage::AtTheStore) | Err(_) => Err(Unavailable::Internal),
+        Ok(Stage::Queued | Stage::InFlight) | Err(_) => Err(Unavailable::Internal),
     }
 }
 
 impl Stage {
-    /// What a caller is told who cannot wait any longer.
-    const fn when_given_up(&self) -> Unavailable {
+    /// The error for a caller whose deadline passes in this stage.
+    const fn timeout_error(&self) -> Unavailable {
         match self {
             Self::Queued => Unavailable::Store(StoreErrorKind::Saturated),
-            Self::AtTheStore | Self::Done(_) => Unavailable::Store(StoreErrorKind::Timeout),
+            Self::InFlight | Self::Done(_) => Unavailable::Store(StoreErrorKind::Timeout),
         }
     }
 }
 
 impl<S: Lookups> Shared<S> {
-    /// Nothing panics while it holds this lock, so that what a poisoned lock
-    /// protects is whole.
+    /// Ignores poisoning: nothing panics while it holds this lock, so that the queue
+    /// is always consistent.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many queries of a lane may be at the store at once: those of known
-    /// keys may take all places, those of never-seen ones a quarter.
+    /// Maximum number of concurrent queries of a lane: all permits for known keys, a
+    /// quarter of them (rounded up) for never-seen keys.
     fn workers(&self, lane: Lane) -> usize {
-        let places = self.parts.store.max_in_flight();
+        let permits = self.parts.store.max_in_flight();
         match lane {
-            Lane::Known => places,
-            Lane::NeverSeen => places.div_ceil(4),
+            Lane::Known => permits,
+            Lane::NeverSeen => permits.div_ceil(4),
         }
     }
 }

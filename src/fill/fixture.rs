@@ -1,4 +1,4 @@
-//! A fill on a store that does as it is told, for tests.
+//! A fill with a fake store, for tests.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     time::Clock,
 };
 
-/// What a check may take.
+/// Time-out of a check.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(150);
 
 /// The settings of a fixture.
@@ -43,7 +43,7 @@ impl Settings {
     }
 }
 
-/// The tiers from the memory to the store.
+/// The tiers from the cache to the store.
 pub(crate) struct Fixture {
     pub(crate) store: FakeStore,
     pub(crate) guarded: Arc<Guarded<FakeStore>>,
@@ -88,8 +88,8 @@ impl Fixture {
     }
 }
 
-/// Lets tasks run until `done`, without any time passing. With paused time a
-/// yield runs every task that is ready.
+/// Runs tasks until `done` without advancing time. With paused time, a yield runs
+/// every task that is ready.
 pub(crate) async fn until(done: impl Fn() -> bool) {
     for _ in 0..1000 {
         if done() {
@@ -97,5 +97,5 @@ pub(crate) async fn until(done: impl Fn() -> bool) {
         }
         tokio::task::yield_now().await;
     }
-    panic!("it never came to that");
+    panic!("the condition was never met");
 }

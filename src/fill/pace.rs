@@ -1,4 +1,4 @@
-//! How long queries take just now, and how many keys one should ask for.
+//! Estimates the query time and adapts the batch size.
 
 use std::{
     num::NonZeroUsize,
@@ -8,19 +8,19 @@ use std::{
 
 use tokio::time::Instant;
 
-/// By how much a longer query raises what is expected: a quarter of the
-/// difference, so that a store that has become slow is noticed within a few
-/// queries. As in the simulation of `docs/adr/2026-11-22-queue-discipline.md`.
+/// Divisor of the difference by which a longer query raises the estimate: a quarter,
+/// so that a slow store is noticed within a few queries. As in
+/// the simulation of `docs/adr/2026-11-22-queue-discipline.md`.
 const RISE: u32 = 4;
 
-/// By how much a shorter query lowers it: a 64th of the difference, so that it
-/// stays on the high side.
+/// Divisor of the difference by which a shorter query lowers the estimate: a 64th, so
+/// that it stays on the high side.
 const FALL: u32 = 64;
 
-/// How many keys more a query may ask for after one that was quick.
+/// Number of keys by which the batch size grows after a fast query.
 const GROWTH: usize = 16;
 
-/// Follows how long queries take.
+/// Tracks the duration of queries.
 #[derive(Debug)]
 pub(super) struct Pace {
     state: Mutex<State>,
@@ -31,25 +31,24 @@ pub(super) struct Pace {
 #[derive(Debug)]
 struct State {
     expected: Duration,
-    /// When the last query ended.
+    /// End of the last query.
     as_of: Option<Instant>,
     batch: usize,
 }
 
 impl Pace {
-    /// Nothing is known yet. No query asks for more than `batch_max` keys or
-    /// takes longer than `query_timeout`.
+    /// Starts with an estimate of zero and batches of `batch_max` keys, the maximum.
+    /// No query takes longer than `query_timeout`.
     pub(super) const fn new(batch_max: NonZeroUsize, query_timeout: Duration) -> Self {
         let batch_max = batch_max.get();
         let state = Mutex::new(State { expected: Duration::ZERO, as_of: None, batch: batch_max });
         Self { state, batch_max, query_timeout }
     }
 
-    /// Takes in how long a query about `keys` took, however it ended.
+    /// Records the duration of a query for `keys` keys, whatever its outcome.
     ///
-    /// A batch that is too large for the store is halved when its query took over
-    /// half of the time that it may take, and grows again when queries take less
-    /// than a quarter.
+    /// The batch size is halved when a full batch took over half of the query
+    /// time-out, and grows again when queries take less than a quarter of it.
     pub(super) fn took(&self, time: Duration, keys: usize, now: Instant) {
         let mut state = self.state();
         let expected = state.expected_at(now);
@@ -63,15 +62,15 @@ impl Pace {
         }
     }
 
-    /// How long the next query should take: what queries took of late, on the
-    /// high side. Nothing before the first; without queries it halves every
-    /// second, so that callers who have less time than that are not refused for
-    /// ever: only a query can tell that the store is quick again.
+    /// Estimated duration of the next query, on the high side. Zero before the first
+    /// query. Without queries it halves every second, so that callers with shorter
+    /// deadlines are not rejected for ever: only a query can show that the store is
+    /// fast again.
     pub(super) fn expected(&self, now: Instant) -> Duration {
         self.state().expected_at(now)
     }
 
-    /// How many keys the next query should ask for at most.
+    /// Maximum number of keys of the next query.
     pub(super) fn batch(&self) -> usize {
         self.state().batch
     }
@@ -96,7 +95,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A pace, at an instant at which all its queries end.
+    /// A pace, and the instant at which all its queries end.
     struct Fixture(Pace, Instant);
 
     fn pace() -> Fixture {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_rises_fast_and_falls_slowly() {
+    fn estimate_rises_fast_and_falls_slowly() {
         let pace = pace();
         assert_eq!(pace.expected(), Duration::ZERO);
         pace.took(8 * MS, 1);
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn without_queries_what_is_expected_halves_every_second() {
+    fn estimate_halves_every_second_without_queries() {
         let Fixture(pace, now) = pace();
         for _ in 0..40 {
             pace.took(100 * MS, 1, now);
@@ -142,14 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_batch_that_took_over_half_of_its_time_is_halved_down_to_one_key() {
+    fn full_batch_over_half_of_its_time_out_is_halved_down_to_one_key() {
         let pace = pace();
         pace.took(50 * MS, 256);
         assert_eq!(pace.batch(), 256, "half of its time is not over half of it");
         pace.took(51 * MS, 256);
         assert_eq!(pace.batch(), 128);
         pace.took(51 * MS, 100);
-        assert_eq!(pace.batch(), 128, "it was not the size of the batch");
+        assert_eq!(pace.batch(), 128, "the batch was not full");
         for _ in 0..10 {
             pace.took(100 * MS, pace.batch());
         }
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_grow_again_with_queries_that_take_less_than_a_quarter() {
+    fn batches_grow_after_queries_under_a_quarter_of_the_time_out() {
         let pace = pace();
         pace.took(51 * MS, 256);
         pace.took(25 * MS, 128);

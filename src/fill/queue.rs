@@ -1,5 +1,5 @@
-//! The lookups that wait or are under way: a data structure without time of its
-//! own, without I/O, and bounded.
+//! Pending lookups, queued or in flight: a bounded data structure without a clock or
+//! I/O.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,16 +18,16 @@ use crate::{
     tier::Observation,
 };
 
-/// For how long a lane is never empty before it counts as overloaded: an
-/// interval of `CoDel` (RFC 8289), in which a burst is gone.
+/// How long a lane must be non-empty to count as overloaded: one interval of `CoDel`
+/// (RFC 8289), within which a burst drains.
 const STANDING_AFTER: Duration = Duration::from_millis(100);
 
-/// Which keys are looked up together. A lane cannot keep another one waiting.
+/// A class of keys with its own queue, so that no lane delays the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Keys that are ours by their tag or are in memory.
+    /// Keys that carry our tag or are cached.
     Known,
-    /// Keys that nobody here has seen: they may have been imported, or made up.
+    /// Keys that this instance has not seen: imported, or made up.
     NeverSeen,
 }
 
@@ -35,7 +35,7 @@ impl Lane {
     /// Both lanes.
     pub const ALL: [Self; 2] = [Self::Known, Self::NeverSeen];
 
-    /// The word for it.
+    /// The name in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -45,16 +45,15 @@ impl Lane {
     }
 }
 
-/// How far a lookup has come, as its callers see it.
+/// The stage of a lookup, as its callers observe it.
 #[derive(Debug, Clone)]
 pub(super) enum Stage {
     Queued,
-    AtTheStore,
+    InFlight,
     Done(Result<Observation, Unavailable>),
 }
 
-/// Stands for one lookup, so that a later one of the same key is not mistaken
-/// for it.
+/// Identifies one lookup, and tells it from later ones of the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket(u64);
 
@@ -63,15 +62,15 @@ struct Lookup {
     ticket: Ticket,
     stage: Sender<Stage>,
     ours: bool,
-    /// Until when an answer is worth something to anybody.
+    /// The latest deadline of its callers.
     answer_by: Instant,
-    /// Whether it is wanted even without callers.
+    /// Whether it runs even without callers.
     kept: bool,
     /// Whether it ever had a caller.
-    called: bool,
+    had_caller: bool,
 }
 
-/// A lookup that was taken off its lane to be carried out.
+/// A lookup taken from its lane to be queried.
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) digest: Digest,
@@ -79,26 +78,26 @@ pub(super) struct Taken {
     /// See [`LookupRequest::ours`].
     pub(super) ours: bool,
     pub(super) stage: Sender<Stage>,
-    /// Whether a caller is told, or was until it gave up, how it ended.
-    pub(super) called: bool,
+    /// Whether it ever had a caller.
+    pub(super) had_caller: bool,
 }
 
-/// What of a lane is to be asked for now.
+/// The lookups of the next query of a lane.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) taken: Vec<Taken>,
-    /// Waited for so long that they could not be answered in time.
+    /// Lookups that could no longer be answered in time.
     pub(super) late: Vec<Sender<Stage>>,
 }
 
-/// Who waits in one lane, and how many workers serve it.
+/// The queued lookups of one lane and the number of its workers.
 #[derive(Debug, Default)]
-struct Waiting {
-    /// Those that a caller waits for, and of late perhaps nobody any more.
-    digests: VecDeque<(Digest, Ticket)>,
-    /// Those that nobody waits for: asked for when there is room in a query.
+struct LaneQueue {
+    /// Lookups with callers, some of which may have cancelled.
+    foreground: VecDeque<(Digest, Ticket)>,
+    /// Lookups without callers: queried when a batch has room left.
     background: VecDeque<(Digest, Ticket)>,
-    /// Since when it has not been empty.
+    /// Since when `foreground` has not been empty.
     standing_since: Option<Instant>,
     workers: usize,
 }
@@ -106,24 +105,23 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Queue {
     under_way: HashMap<Digest, Lookup>,
-    /// Keys that have changed while lookups of them are at the store that began
-    /// before: how many, and the last change.
+    /// Keys that changed while older lookups of them are in flight: the number of
+    /// those lookups, and the last change.
     fences: HashMap<Digest, (usize, Revision)>,
-    lanes: [Waiting; 2],
+    lanes: [LaneQueue; 2],
     next: u64,
     max_queued: usize,
 }
 
-/// What a lookup is asked for with.
+/// A request to look a key up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupRequest {
     pub(super) digest: Digest,
     pub(super) lane: Lane,
-    /// Whether its tag was made with one of our secrets, as far as that is known.
+    /// Whether its tag was made with one of our secrets; false if unknown.
     pub(super) ours: bool,
     pub(super) answer_by: Instant,
-    /// Nobody waits: it is carried out without callers too, after those that
-    /// somebody waits for.
+    /// Background refresh: runs without callers, after foreground lookups.
     pub(super) background: bool,
 }
 
@@ -137,22 +135,22 @@ impl Lookup {
     }
 }
 
-impl Waiting {
+impl LaneQueue {
     fn is_empty(&self) -> bool {
-        self.digests.is_empty() && self.background.is_empty()
+        self.foreground.is_empty() && self.background.is_empty()
     }
 
-    fn push(&mut self, order: &LookupRequest, ticket: Ticket, now: Instant) {
-        if order.background {
-            self.background.push_back((order.digest, ticket));
+    fn push(&mut self, request: &LookupRequest, ticket: Ticket, now: Instant) {
+        if request.background {
+            self.background.push_back((request.digest, ticket));
         } else {
-            self.digests.push_back((order.digest, ticket));
+            self.foreground.push_back((request.digest, ticket));
             self.standing_since.get_or_insert(now);
         }
     }
 
     fn pop(&mut self) -> Option<(Digest, Ticket)> {
-        self.digests.pop_front().or_else(|| self.background.pop_front())
+        self.foreground.pop_front().or_else(|| self.background.pop_front())
     }
 }
 
@@ -169,51 +167,57 @@ impl Queue {
 
     pub(super) fn waiting(&self, lane: Lane) -> usize {
         let lane = &self.lanes[lane as usize];
-        lane.digests.len() + lane.background.len()
+        lane.foreground.len() + lane.background.len()
     }
 
-    /// Joins the lookup of a key, or `None` if there is none. Who joins one that
-    /// nobody waited for puts it in line with those that somebody does.
-    pub(super) fn join(&mut self, order: &LookupRequest, now: Instant) -> Option<Receiver<Stage>> {
-        let lookup = self.under_way.get_mut(&order.digest)?;
-        lookup.answer_by = lookup.answer_by.max(order.answer_by);
-        lookup.kept |= order.background;
-        lookup.ours |= order.ours;
-        if !order.background && !mem::replace(&mut lookup.called, true) {
-            self.lanes[order.lane as usize].push(order, lookup.ticket, now);
+    /// Joins the pending lookup of a key; `None` if there is none. The first caller of
+    /// a background lookup also queues it in the foreground.
+    pub(super) fn join(
+        &mut self,
+        request: &LookupRequest,
+        now: Instant,
+    ) -> Option<Receiver<Stage>> {
+        let lookup = self.under_way.get_mut(&request.digest)?;
+        lookup.answer_by = lookup.answer_by.max(request.answer_by);
+        lookup.kept |= request.background;
+        lookup.ours |= request.ours;
+        if !request.background && !mem::replace(&mut lookup.had_caller, true) {
+            self.lanes[request.lane as usize].push(request, lookup.ticket, now);
         }
         Some(lookup.stage.subscribe())
     }
 
-    /// Puts the lookup of a key in line that has none yet. Fails when the lane is
-    /// full: of those that somebody waits for, or of those that nobody does.
+    /// Queues a lookup of a key that has none pending. Fails if the lane is full;
+    /// foreground and background lookups are counted separately.
     pub(super) fn push(
         &mut self,
-        order: &LookupRequest,
+        request: &LookupRequest,
         now: Instant,
     ) -> Result<Receiver<Stage>, Unavailable> {
-        if !order.background && self.lanes[order.lane as usize].digests.len() >= self.max_queued {
-            self.forget_unwanted(order.lane);
+        if !request.background
+            && self.lanes[request.lane as usize].foreground.len() >= self.max_queued
+        {
+            self.remove_abandoned(request.lane);
         }
-        let lane = &mut self.lanes[order.lane as usize];
-        let room = if order.background { &lane.background } else { &lane.digests };
+        let lane = &mut self.lanes[request.lane as usize];
+        let room = if request.background { &lane.background } else { &lane.foreground };
         if room.len() >= self.max_queued {
             return Err(Unavailable::Overloaded);
         }
         let ticket = Ticket(self.next);
         self.next += 1;
         let (stage, caller) = channel(Stage::Queued);
-        lane.push(order, ticket, now);
-        let LookupRequest { digest, ours, answer_by, background: kept, .. } = *order;
-        let lookup = Lookup { ticket, stage, ours, answer_by, kept, called: !kept };
+        lane.push(request, ticket, now);
+        let LookupRequest { digest, ours, answer_by, background: kept, .. } = *request;
+        let lookup = Lookup { ticket, stage, ours, answer_by, kept, had_caller: !kept };
         self.under_way.insert(digest, lookup);
         Ok(caller)
     }
 
-    /// Those who have gone make room.
-    fn forget_unwanted(&mut self, lane: Lane) {
+    /// Removes queued lookups whose callers have all cancelled.
+    fn remove_abandoned(&mut self, lane: Lane) {
         let under_way = &mut self.under_way;
-        self.lanes[lane as usize].digests.retain(|(digest, ticket)| {
+        self.lanes[lane as usize].foreground.retain(|(digest, ticket)| {
             let current = |lookup: &&Lookup| lookup.ticket == *ticket && lookup.is_queued();
             match under_way.get(digest).filter(current).map(Lookup::is_wanted) {
                 Some(true) => true,
@@ -226,8 +230,7 @@ impl Queue {
         });
     }
 
-    /// Takes on a worker for a lane in which somebody waits, if it has fewer than
-    /// `most`.
+    /// Adds a worker to a non-empty lane if it has fewer than `most`.
     pub(super) fn add_worker(&mut self, lane: Lane, most: usize) -> bool {
         let lane = &mut self.lanes[lane as usize];
         let added = lane.workers < most && !lane.is_empty();
@@ -235,7 +238,7 @@ impl Queue {
         added
     }
 
-    /// Lets a worker go if nobody waits.
+    /// Removes a worker if the lane is empty.
     pub(super) fn dismiss_if_idle(&mut self, lane: Lane) -> bool {
         let lane = &mut self.lanes[lane as usize];
         let idle = lane.is_empty();
@@ -243,14 +246,13 @@ impl Queue {
         idle
     }
 
-    /// Takes the first `max` of a lane that are still wanted, and all before them
-    /// that nobody wants any more or that could not be answered in time.
+    /// Takes the first `max` lookups of a lane that are still wanted, and removes all
+    /// before them that are abandoned or late.
     ///
-    /// In time is who can wait for a query as they are `expected` to take. A lane
-    /// that has not been empty for a while is overloaded: waiting there answers
-    /// nobody more and only makes every answer late, so that in time is only who
-    /// can wait for the longest query there may be (`at_most`). See
-    /// `docs/adr/2026-11-22-queue-discipline.md`.
+    /// A lookup is late if a query of the `expected` duration would miss its deadline.
+    /// A lane that has not been empty for [`STANDING_AFTER`] is overloaded: queueing
+    /// there only delays every answer, so that the longest query (`at_most`) counts
+    /// instead. See `docs/adr/2026-11-22-queue-discipline.md`.
     pub(super) fn take(
         &mut self,
         lane: Lane,
@@ -265,7 +267,7 @@ impl Queue {
         while batch.taken.len() < max
             && let Some((digest, ticket)) = self.lanes[lane as usize].pop()
         {
-            // One that somebody has joined stands in both lines.
+            // A background lookup with a caller is in both queues.
             let queued = |l: &&Lookup| l.ticket == ticket && l.is_queued();
             let Some(lookup) = self.under_way.get(&digest).filter(queued) else {
                 continue;
@@ -274,9 +276,9 @@ impl Queue {
             let in_time = answered_at <= lookup.answer_by;
             if wanted && in_time {
                 let stage = lookup.stage.clone();
-                stage.send_replace(Stage::AtTheStore);
-                let Lookup { ours, called, .. } = *lookup;
-                batch.taken.push(Taken { digest, ticket, ours, stage, called });
+                stage.send_replace(Stage::InFlight);
+                let Lookup { ours, had_caller, .. } = *lookup;
+                batch.taken.push(Taken { digest, ticket, ours, stage, had_caller });
             } else if let Some(lookup) = self.under_way.remove(&digest)
                 && wanted
             {
@@ -284,14 +286,14 @@ impl Queue {
             }
         }
         let lane = &mut self.lanes[lane as usize];
-        if lane.digests.is_empty() {
+        if lane.foreground.is_empty() {
             lane.standing_since = None;
         }
         batch
     }
 
-    /// Takes a lookup off the list. `Some` if its key was changed meanwhile, with
-    /// the number of the last change: what it brings may be from before.
+    /// Removes a lookup. Returns the revision of the last change if its key changed
+    /// meanwhile: the answer may predate the change.
     pub(super) fn finish(&mut self, digest: &Digest, ticket: Ticket) -> Option<Revision> {
         if self.under_way.get(digest).is_some_and(|lookup| lookup.ticket == ticket) {
             self.under_way.remove(digest);
@@ -306,16 +308,15 @@ impl Queue {
         Some(revision)
     }
 
-    /// The key was changed. A lookup of it that has reached the store goes on for
-    /// its callers alone; whoever comes later asks anew.
+    /// Records a change of a key. A lookup of it in flight continues for its present
+    /// callers only; later callers start a new one.
     pub(super) fn fence(&mut self, digest: &Digest, revision: Revision) {
-        let asked = self.under_way.get(digest).is_some_and(|lookup| !lookup.is_queued());
-        if asked {
+        let in_flight = self.under_way.get(digest).is_some_and(|lookup| !lookup.is_queued());
+        if in_flight {
             self.under_way.remove(digest);
             self.fences.entry(*digest).or_insert((0, revision)).0 += 1;
         }
-        // Those that were parted from the key earlier may bring what is older
-        // than this change, too.
+        // Lookups detached by earlier changes may also predate this one.
         if let Some((_, last)) = self.fences.get_mut(digest) {
             *last = revision;
         }

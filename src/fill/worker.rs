@@ -1,5 +1,5 @@
-//! A worker asks the store for one lane: a permit, what waits, one query, its
-//! answers, and again, until nobody waits.
+//! A worker serves one lane: it acquires a permit, takes a batch, runs one query,
+//! publishes the answers, and repeats until the lane is empty.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -19,14 +19,14 @@ use crate::{
     tier::{Freshness, Observation},
 };
 
-/// Counted in the queue until nobody waits in its lane.
+/// Counted in the queue until its lane is empty.
 pub(super) struct Worker<S: Lookups> {
     shared: Arc<Shared<S>>,
     lane: Lane,
 }
 
 impl<S: Lookups> Worker<S> {
-    /// Starts a worker that the queue has hired.
+    /// Starts a worker that was added to the queue.
     pub(super) fn start(shared: &Arc<Shared<S>>, lane: Lane) {
         let worker = Self { shared: Arc::clone(shared), lane };
         shared.parts.tasks.spawn("fill", worker.run());
@@ -34,7 +34,7 @@ impl<S: Lookups> Worker<S> {
 
     async fn run(self) {
         loop {
-            // A panic fails the lookups of its query, and nothing else.
+            // A panic fails only the lookups of its own query.
             let _ = AssertUnwindSafe(self.work()).catch_unwind().await;
             if self.shared.queue().dismiss_if_idle(self.lane) {
                 return;
@@ -46,18 +46,18 @@ impl<S: Lookups> Worker<S> {
         let now = self.shared.parts.clock.monotonic();
         match self.shared.parts.store.acquire(now + self.shared.timeout).await {
             Ok(permit) => self.ask(permit).await,
-            // Who waits has a deadline and goes by himself; what is left is told
-            // so when its turn comes.
+            // Callers time out on their own; late lookups are rejected when they are
+            // taken.
             Err(Refused::Saturated) => {}
-            Err(Refused::Open) => self.refuse_all(),
+            Err(Refused::Open) => self.reject_all(),
         }
     }
 
-    /// Asks for what waits now. What arrives meanwhile is for the next query.
+    /// Queries the queued lookups. Later arrivals go into the next query.
     async fn ask(&self, permit: Permit<'_, S>) {
         let batch = self.take(self.shared.pace.batch());
         let taken = Unfinished { shared: &self.shared, taken: batch.taken };
-        tell_late(batch.late);
+        reject_late(batch.late);
         if !taken.taken.is_empty() {
             taken.ask(permit).await;
         }
@@ -69,17 +69,17 @@ impl<S: Lookups> Worker<S> {
         self.shared.queue().take(self.lane, max, now, time)
     }
 
-    /// The store is not to be asked: nobody should wait for it.
-    fn refuse_all(&self) {
+    /// Rejects all queued lookups, as the breaker is open.
+    fn reject_all(&self) {
         let batch = self.take(usize::MAX);
-        tell_late(batch.late);
-        let refused = Unfinished { shared: &self.shared, taken: batch.taken };
-        refused.finish(|_, _| Err(Unavailable::BreakerOpen));
+        reject_late(batch.late);
+        let rejected = Unfinished { shared: &self.shared, taken: batch.taken };
+        rejected.finish(|_, _| Err(Unavailable::BreakerOpen));
     }
 }
 
-/// Lookups that were taken and have no outcome yet. Takes them off the list when
-/// dropped, so that a panic cannot leave one that is never done.
+/// Taken lookups without an outcome yet. Removes them from the queue when dropped, so
+/// that a panic cannot leave one pending for ever.
 struct Unfinished<'a, S: Lookups> {
     shared: &'a Shared<S>,
     taken: Vec<Taken>,
@@ -94,14 +94,14 @@ impl<S: Lookups> Unfinished<'_, S> {
         asked.extend(along);
         parts.metrics.fill_batch(self.taken.len());
 
-        // Taken before the store is asked: what it says was true then or later.
+        // Read before the query: the answer was true then or later.
         let asked_at = parts.clock.monotonic();
         let answer = permit.find(&asked).await;
         self.shared.pace.took(asked_at.elapsed(), self.taken.len(), parts.clock.monotonic());
         let lookup = match answer {
             Ok(lookup) => lookup,
             Err(error) => {
-                tracing::debug!(%error, "the store gave no answer");
+                tracing::debug!(%error, "store lookup failed");
                 return self.finish(|_, _| Err(Unavailable::from(&error)));
             }
         };
@@ -110,12 +110,12 @@ impl<S: Lookups> Unfinished<'_, S> {
         {
             parts.take_witness(&witness, answer, asked_at);
         }
-        // A store that has none of what it should have is not believed about
-        // what else it has not.
+        // Absences are not believed from a store that has none of the keys it should
+        // have.
         let present = |digest| matches!(lookup.get(digest), Some(Answer::Found(_)));
         let credible = witness.is_none() || asked.iter().any(present);
         self.finish(|digest, ours| {
-            // Of a key that is known, the memory judges itself.
+            // The cache itself judges absences of cached keys.
             let believed = !ours
                 || parts.memory.knows(digest)
                 || !matches!(lookup.get(digest), Some(Answer::Absent(_)))
@@ -125,8 +125,8 @@ impl<S: Lookups> Unfinished<'_, S> {
         });
     }
 
-    /// A key that the store should have, when the batch asks for one of which
-    /// nobody knows whether it has it. It may be in the batch itself.
+    /// A key that the store should have, if the batch contains a key that is not
+    /// cached. It may be in the batch itself.
     fn witness(&self) -> Option<Digest> {
         let knows = |taken: &Taken| self.shared.parts.memory.knows(&taken.digest);
         if self.taken.iter().all(knows) {
@@ -135,19 +135,19 @@ impl<S: Lookups> Unfinished<'_, S> {
         self.shared.parts.suspicion.witnesses(1).pop()
     }
 
-    /// Puts the outcomes into the memory and tells the callers.
+    /// Caches the answers and sends the outcomes to the callers.
     fn finish(mut self, outcome: impl Fn(&Digest, bool) -> Result<Observation, Unavailable>) {
-        let mut told = Vec::with_capacity(self.taken.len());
+        let mut finished = Vec::with_capacity(self.taken.len());
         let mut news = Vec::new();
         let mut queue = self.shared.queue();
-        // One by one, so that a panic cannot leave others unfinished.
-        while let Some(Taken { digest, ticket, ours, stage, called }) = self.taken.pop() {
+        // One at a time: on a panic, `drop` removes the others.
+        while let Some(Taken { digest, ticket, ours, stage, had_caller }) = self.taken.pop() {
             let changed = queue.finish(&digest, ticket);
             let mut outcome = outcome(&digest, ours);
             if let Ok(observation) = outcome {
                 let Observation { answer, validated_at, .. } = &observation;
                 let memory = &self.shared.parts.memory;
-                // The memory takes nothing that was read before a change.
+                // An answer read before a change is not cached.
                 let current =
                     changed.is_none_or(|last| memory.includes(answer, *validated_at, last));
                 let new = memory.news(digest, answer);
@@ -160,13 +160,13 @@ impl<S: Lookups> Unfinished<'_, S> {
                 news.extend(new.filter(|_| counts.is_ok()));
                 outcome = counts.map(|answer| Observation { answer, ..observation });
             }
-            told.push((stage, outcome, called));
+            finished.push((stage, outcome, had_caller));
         }
         drop(queue);
         self.shared.parts.journal.note(&news);
-        for (stage, outcome, called) in told {
-            // Where nobody ever waited, the record was served meanwhile.
-            if let (Err(cause), false) = (&outcome, called) {
+        for (stage, outcome, had_caller) in finished {
+            // Without callers, the cached record was served meanwhile.
+            if let (Err(cause), false) = (&outcome, had_caller) {
                 self.shared.parts.metrics.masked_failure("store", cause.as_str());
             }
             stage.send_replace(Stage::Done(outcome));
@@ -193,7 +193,7 @@ impl<S> Parts<S> {
     }
 }
 
-/// What the store said about one key.
+/// The outcome for one key of a query.
 fn outcome(
     memory: &Memory,
     lookup: &Lookup,
@@ -216,7 +216,7 @@ fn outcome(
         None => Err(match lookup.unreadable(digest) {
             Some(error) if error.kind() == StoreErrorKind::Lagging => Unavailable::from(error),
             Some(error) => {
-                tracing::warn!(%error, "a key cannot be read; correct its row");
+                tracing::warn!(%error, "unreadable key; correct its row");
                 Unavailable::from(error)
             }
             None => Unavailable::Internal,
@@ -224,7 +224,7 @@ fn outcome(
     }
 }
 
-fn tell_late(late: Vec<tokio::sync::watch::Sender<Stage>>) {
+fn reject_late(late: Vec<tokio::sync::watch::Sender<Stage>>) {
     for stage in late {
         stage.send_replace(Stage::Done(Err(Unavailable::Store(StoreErrorKind::Saturated))));
     }
@@ -267,9 +267,9 @@ pub(super) async fn recall<S: Lookups>(
     let history = permit.run(async |store: &S| store.history().await).await;
     match history {
         Ok(history) => parts.suspicion.hear(history, asked_at),
-        // Before it was heard once, no absence is evidence: the store is no use.
+        // Until the first history, no absence is evidence, so that the store is unusable.
         Err(error) if parts.suspicion.awaits_history() => return Ok(Err(error)),
-        Err(error) => tracing::debug!(%error, "the store does not tell its history"),
+        Err(error) => tracing::debug!(%error, "store history query failed"),
     }
     Ok(Ok(()))
 }

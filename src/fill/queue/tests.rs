@@ -114,7 +114,7 @@ fn what_is_asked_for_behind_is_taken_although_nobody_waits() {
     let order = LookupRequest { background: true, ..fixture.order(1, 150) };
     drop(fixture.queue.join(&order, fixture.start).unwrap());
     let batch = fixture.queue.take(Lane::Known, 9, fixture.start, TIME);
-    let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.called)).collect();
+    let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.had_caller)).collect();
     assert_eq!(called, [(nth(1), true), (nth(0), false)]);
 }
 
@@ -144,7 +144,7 @@ fn who_joins_takes_no_place_in_line() {
     drop(fixture.queue.join(&background, fixture.start).unwrap());
     assert_eq!(fixture.queue.waiting(Lane::Known), 2);
     let batch = fixture.queue.take(Lane::Known, 9, fixture.start, TIME);
-    let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.called)).collect();
+    let called: Vec<_> = batch.taken.iter().map(|taken| (taken.digest, taken.had_caller)).collect();
     assert_eq!(called, [(nth(0), true), (nth(1), false)]);
 }
 
