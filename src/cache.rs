@@ -1,8 +1,8 @@
-//! Memory: what the store said, for as long as it may be served.
+//! The in-memory cache of the store's answers.
 //!
-//! A record is served as it is while it is fresh or revalidating, whatever the
-//! store behind it does. Past that the store is asked first, and the record is
-//! served if there is no answer in time (stale-if-error), up to a bound.
+//! A fresh or revalidating record is served at once, whatever the state of the
+//! store. After that, a lookup queries the store first and serves the record if no
+//! answer arrives in time (stale-if-error), up to a bound.
 
 mod config;
 mod coverage;
@@ -32,13 +32,13 @@ use crate::{
     time::Clock,
 };
 
-/// Answers from memory, or asks the next tier, which fills the memory.
+/// Answers from the cache, or queries the next tier, which fills the cache.
 #[derive(Debug)]
 pub struct Cached<T> {
     memory: Arc<Memory>,
     config: CacheConfig,
     metrics: Arc<Metrics>,
-    /// Told what becomes of known keys while the store is in doubt.
+    /// Records hits and misses of known keys while the store is in doubt.
     warmth: Arc<Warmth>,
     clock: Clock,
     next: T,
@@ -57,16 +57,16 @@ impl<T: Refresh> Cached<T> {
         Self { memory, config, metrics, warmth, clock, next }
     }
 
-    /// Asks the store about a record that is served meanwhile.
-    fn refresh_behind(&self, digest: Digest) {
+    /// Refreshes a record in the background.
+    fn refresh_in_background(&self, digest: Digest) {
         if let Err(cause) = self.next.refresh(digest) {
             self.metrics.refresh_dropped(cause.as_str());
         }
     }
 
-    /// Asks the store first, for as long as that is worth it. The lookup goes on
-    /// when nobody waits any more, so that an answer that comes late is taken.
-    async fn ask_first(
+    /// Queries the store and waits for at most `revalidate_wait`. The lookup continues
+    /// without callers, so that a late answer is cached.
+    async fn revalidate(
         &self,
         credential: Credential,
         deadline: Instant,
@@ -98,8 +98,8 @@ impl<T: Refresh> Tier for Cached<T> {
         let found = match self.memory.look(&credential.digest(), now) {
             Some(Hit { observation, serve: Serve::IfError }) => {
                 self.metrics.cache_lookup(result_of(&observation));
-                let asked = self.ask_first(credential, deadline).await;
-                Ok(asked.unwrap_or_else(|cause| {
+                let revalidated = self.revalidate(credential, deadline).await;
+                Ok(revalidated.unwrap_or_else(|cause| {
                     self.metrics.masked_failure("store", cause.as_str());
                     observation
                 }))
@@ -118,26 +118,26 @@ impl<T: Refresh> Tier for Cached<T> {
 }
 
 impl<T: Refresh> Cached<T> {
-    /// Serves what may be served at once.
+    /// Serves a hit without waiting for the store.
     fn serve(&self, credential: Credential, held: Hit, now: Instant) -> Observation {
         let Hit { observation, serve } = held;
         if serve == Serve::AndRefresh {
-            self.refresh_behind(credential.digest());
+            self.refresh_in_background(credential.digest());
         }
         self.metrics.cache_lookup(result_of(&observation));
         self.note(credential, true, now);
         observation
     }
 
-    /// Notes what becomes of a known key while the store is in doubt.
+    /// Records whether a known key was served while the store is in doubt.
     fn note(&self, credential: Credential, is_served: bool, now: Instant) {
         if self.next.in_doubt() && self.is_known(credential) {
             self.warmth.note(&credential.digest(), is_served, now);
         }
     }
 
-    /// Whether a key is ours, or was. What becomes of others says nothing of how
-    /// warm the memory is: anybody can make them up.
+    /// Whether a key carries our tag or is cached. Other keys are no evidence of how
+    /// warm the cache is: anybody can make them up.
     fn is_known(&self, credential: Credential) -> bool {
         match credential {
             Credential::Ours(_) => true,
@@ -146,7 +146,7 @@ impl<T: Refresh> Cached<T> {
     }
 }
 
-/// Under what a lookup that found something is counted.
+/// The metric label of a hit.
 const fn result_of(observation: &Observation) -> CacheResult {
     match (&observation.answer, observation.freshness) {
         (Answer::Absent(_), _) => CacheResult::Absent,

@@ -1,4 +1,4 @@
-//! How far the changes of the store have reached the memory.
+//! Tracks the time span whose changes the feed has applied to the cache.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -9,33 +9,32 @@ use tokio::time::Instant;
 
 use crate::time::{AtomicInstant, ShortInstant, nanos};
 
-/// The span of time whose changes have all been brought to the memory: what the
-/// store said within it is as good as what it would say at its end.
+/// The time span whose changes have all been applied to the cache: an answer read
+/// within it is as good as one read at its end.
 ///
-/// Written by the feed alone, read by every hit. Reading takes no lock.
+/// Only the feed writes it; every hit reads it without a lock.
 #[derive(Debug)]
 pub struct Coverage {
-    /// Since when no change has been missed.
+    /// Start of the span: no later change was missed.
     since: AtomicInstant,
-    /// As of when all changes had been brought.
+    /// End of the span: all earlier changes have been applied.
     until: AtomicInstant,
-    /// What was validated before was read from a snapshot, and is not fresh: the
-    /// changes since then have not been replayed.
+    /// Records validated before this came from a snapshot whose later changes have not
+    /// been replayed; they are not fresh.
     unreplayed: AtomicInstant,
-    /// Whether they still can be.
+    /// Whether those changes can still be replayed.
     replaying: AtomicBool,
-    /// What was read before was read from another server than the changes now.
+    /// Answers read before this came from another server than the present changes.
     history: AtomicInstant,
-    /// Whether the data that the store answers with are older than `store.max_lag`.
+    /// Whether the data of the store are older than `store.max_lag`.
     lagging: AtomicBool,
-    /// How long the feed may be silent before its word is no longer good, in
-    /// nanoseconds.
+    /// How long the feed may be silent before coverage ends, in nanoseconds.
     grace: i64,
 }
 
 impl Coverage {
-    /// Covers nothing yet. When the feed was last up to date longer than `grace`
-    /// ago, its word is no longer good.
+    /// Creates an empty coverage. Coverage ends when the feed was last up to date more
+    /// than `grace` ago.
     #[must_use]
     pub fn new(grace: Duration) -> Self {
         let [since, until, unreplayed, history] = Default::default();
@@ -43,8 +42,8 @@ impl Coverage {
         Self { since, until, unreplayed, replaying, history, lagging, grace: nanos(grace) }
     }
 
-    /// Every change that was made before `as_of` has been brought. The first
-    /// call begins the span; later ones prolong it.
+    /// Records that every change made before `as_of` has been applied. The first call
+    /// begins the span; later calls extend it.
     pub fn confirm(&self, as_of: Instant) {
         self.since.get_or_set(as_of);
         self.until.set(Some(as_of));
@@ -53,7 +52,7 @@ impl Coverage {
         }
     }
 
-    /// Changes were missed that were made before `now`: the span begins anew.
+    /// Starts a new span at `now`, as earlier changes were missed.
     pub fn begin_anew(&self, now: Instant) {
         self.replaying.store(false, Ordering::Relaxed);
         // In this order: a reader that sees the new end sees the new beginning.
@@ -61,20 +60,20 @@ impl Coverage {
         self.until.set(Some(now));
     }
 
-    /// From `now` on another server answers: numbers of what was read before say
-    /// nothing beside its changes.
+    /// Records that another server answers from `now` on: revisions read before cannot
+    /// be compared with its changes.
     pub fn new_history(&self, now: Instant) {
         self.history.set(Some(now));
     }
 
-    /// Since when numbers can be compared with those of changes; `None` when all can.
+    /// Since when revisions are comparable with those of changes; `None` if all are.
     #[must_use]
     pub fn history(&self) -> Option<Instant> {
         self.history.get()
     }
 
-    /// Whether the data that the store answers with are too old now for anything to
-    /// be fresh, or for a key to be absent.
+    /// Sets whether the data of the store are too old for any answer to be fresh or
+    /// any absence to be believed.
     pub fn lags(&self, lagging: bool) {
         self.lagging.store(lagging, Ordering::Relaxed);
     }
@@ -85,39 +84,36 @@ impl Coverage {
         self.lagging.load(Ordering::Relaxed)
     }
 
-    /// The memory was filled from a snapshot at `now`, which missed no change
-    /// since `since`; none of it is fresh until the changes have been replayed.
+    /// Records that the cache was filled at `now` from a snapshot that missed no change
+    /// since `since`. None of it is fresh until the changes have been replayed.
     pub fn resume(&self, since: Instant, now: Instant) {
         self.unreplayed.set(Some(now));
         self.replaying.store(true, Ordering::Relaxed);
         self.since.set(Some(since));
     }
 
-    /// Until when what was validated then is good by the word of the feed; `None`
-    /// when it is not covered.
+    /// Until when the feed vouches for a record validated at that time; `None` if it is
+    /// not covered.
     #[must_use]
     pub fn good_until(&self, validated_at: ShortInstant) -> Option<ShortInstant> {
         let until = self.until.short()?;
         (self.since.short()? <= validated_at).then(|| until.later_by(self.grace))
     }
 
-    /// Whether what was validated then may count as fresh at all: it was
-    /// validated by this process, or all changes since the snapshot have been
-    /// replayed.
+    /// Whether a record validated at that time may be fresh at all: this process
+    /// validated it, or all changes since the snapshot have been replayed.
     #[must_use]
     pub fn is_replayed(&self, validated_at: ShortInstant) -> bool {
         self.unreplayed.short().is_none_or(|restored| validated_at >= restored)
     }
 
-    /// Since when no change has been missed; `None` before the first word of the
-    /// feed.
+    /// Since when no change has been missed; `None` before the feed first reports.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.since.get()
     }
 
-    /// As of when all changes had been brought; `None` before the first word of
-    /// the feed.
+    /// As of when all changes have been applied; `None` before the feed first reports.
     #[must_use]
     pub fn until(&self) -> Option<Instant> {
         self.until.get()
@@ -139,10 +135,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_validated_within_the_span_is_good_until_the_feed_has_been_silent_for_the_grace() {
+    fn record_validated_within_the_span_is_covered_until_the_grace_period_ends() {
         let start = Instant::now();
         let coverage = Coverage::new(3 * SECOND);
-        assert_eq!(good_until(&coverage, start), None, "the feed has not spoken");
+        assert_eq!(good_until(&coverage, start), None, "the feed has not reported");
         coverage.confirm(start + SECOND);
         assert_eq!(good_until(&coverage, start), None, "it was validated before the span");
         coverage.confirm(start + 5 * SECOND);
@@ -151,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_ends_the_cover_of_all_that_was_validated_before_it() {
+    fn gap_ends_the_coverage_of_records_validated_before_it() {
         let start = Instant::now();
         let coverage = Coverage::new(SECOND);
         coverage.confirm(start);
@@ -177,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_from_a_snapshot_never_counts_when_the_changes_since_cannot_be_replayed() {
+    fn snapshot_records_are_never_fresh_if_their_changes_cannot_be_replayed() {
         let start = Instant::now();
         let before = start.checked_sub(SECOND).unwrap();
         let coverage = Coverage::new(SECOND);

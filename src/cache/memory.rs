@@ -1,4 +1,4 @@
-//! The two bounded maps of the cache: records, and absences.
+//! The two bounded maps of the cache: records and absences (negative cache).
 
 mod ends;
 mod export;
@@ -28,57 +28,57 @@ use crate::{
     time::{Clock, ShortInstant, jittered},
 };
 
-/// How far the windows of absences are spread, so that those that were filled
-/// together do not end together.
+/// Relative jitter of the windows of absences, so that those filled together do not
+/// end together.
 const WINDOW_JITTER: f64 = 0.1;
 
-/// How many changes are remembered, about 1 MB: a standby that lags behind by
-/// seconds does so by fewer.
+/// Number of recent changes kept, about 1 MB: more than a standby misses that lags by
+/// seconds.
 const MAX_CHANGES: usize = 10_000;
 
-/// For how many records place is set aside at the start: growing copies what is
-/// there while hits wait. It takes about 10 MB, and three times that where the
-/// system hands out memory in huge pages, until records come; and more would be in
-/// the way of who sets a bound to be far from it.
-const SET_ASIDE: usize = 1_000_000;
+/// Maximum number of records that memory is reserved for at the start: growing copies
+/// the map while hits wait. Takes about 10 MB before records arrive, three times that
+/// with huge pages. A larger reserve would waste memory where `max_entries` is set far
+/// above the need.
+const RESERVED: usize = 1_000_000;
 
-/// What is remembered of what the store said. Absences have a map of their own,
-/// so that a flood of unknown keys cannot push out known ones.
+/// The cached answers of the store. Absences have a separate map, so that a flood of
+/// unknown keys cannot evict known ones.
 #[derive(Debug)]
 pub struct Memory {
     records: Cache<Digest, Entry, BySize>,
     profiles: Profiles,
     absences: Cache<Digest, Missing>,
-    /// The last change of a key, and when the feed told of it: those of late.
+    /// The last change of each recently changed key, and when the feed applied it.
     changes: Cache<Digest, (Revision, Instant)>,
-    /// What outranks older rows.
+    /// Revoked and deleted keys, which outrank older rows.
     tombstones: Tombstones,
     config: CacheConfig,
     ttl: TtlPolicy,
     coverage: Arc<Coverage>,
     suspicion: Arc<Suspicion>,
-    /// Makes the windows of this process others than those of its siblings.
+    /// Varies the jitter of windows between instances.
     salt: u32,
     clock: Clock,
 }
 
-/// Something that is remembered, and what to do with it.
+/// A cached answer and how it may be served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
-    /// What is remembered.
+    /// The cached answer.
     pub observation: Observation,
     /// How it may be served.
     pub serve: Serve,
 }
 
-/// How something that is remembered may be served.
+/// How a cached answer may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serve {
     /// At once.
     AtOnce,
-    /// At once, and the store is to be asked behind it.
+    /// At once, with a refresh in the background.
     AndRefresh,
-    /// When the store, asked first, gives no answer.
+    /// Only if a query of the store gives no answer (stale-if-error).
     IfError,
 }
 
@@ -99,8 +99,8 @@ impl Weighter<Digest, Entry> for BySize {
 }
 
 impl Memory {
-    /// An empty memory, whose records are as good as `coverage` says, and which
-    /// takes no absence in that `suspicion` doubts.
+    /// Creates an empty cache. `coverage` decides how long records are fresh;
+    /// absences that `suspicion` doubts are not cached.
     #[must_use]
     pub fn new(
         config: CacheConfig,
@@ -111,7 +111,7 @@ impl Memory {
         let max_entries = config.max_entries.get();
         let weight = u64::try_from(max_entries).unwrap_or(u64::MAX);
         let records = Cache::with_weighter(max_entries, weight, BySize);
-        records.reserve(max_entries.min(SET_ASIDE));
+        records.reserve(max_entries.min(RESERVED));
         Self {
             records,
             profiles: Profiles::new(),
@@ -127,8 +127,8 @@ impl Memory {
         }
     }
 
-    /// What is remembered of a key and may be served at `now`. Synchronous, does
-    /// no I/O, and waits for nothing.
+    /// Looks up what may be served for a key at `now`. Synchronous, without I/O, and
+    /// never waits.
     #[must_use]
     pub fn look(&self, digest: &Digest, now: Instant) -> Option<Hit> {
         match self.records.get(digest) {
@@ -160,14 +160,14 @@ impl Memory {
         }
     }
 
-    /// Another number for each key and in each process, without asking for
-    /// randomness each time.
+    /// Jitter that differs for each key and each process, without a random number per
+    /// call.
     fn drawn(&self, digest: &Digest) -> u32 {
         let [a, b, c, d, ..] = *digest.as_bytes();
         u32::from_le_bytes([a, b, c, d]) ^ self.salt
     }
 
-    /// An absence that is still believed. None is while the store is suspect or lags.
+    /// A cached absence that is believed; none is while the store is suspect or lags.
     fn absent(&self, digest: &Digest, now: Instant) -> Option<Hit> {
         let missing = self.absences.get(digest)?;
         let Missing { absence, validated_at, .. } = missing;
@@ -181,9 +181,9 @@ impl Memory {
         now < missing.until && is_evidence && !self.coverage.is_lagging()
     }
 
-    /// An answer as it counts beside what is known: the row of a key that is known to
-    /// be revoked is revoked. Fails with [`Unavailable::Suspect`] for a row that is
-    /// older than the deletion of its key.
+    /// Applies tombstones to an answer: the row of a revoked key becomes revoked. Fails
+    /// with [`Unavailable::Suspect`] for an active row no newer than the deletion of its
+    /// key.
     pub fn judge(&self, digest: &Digest, answer: &Answer) -> Result<Answer, Unavailable> {
         match answer {
             Answer::Found(known) => {
@@ -193,15 +193,14 @@ impl Memory {
         }
     }
 
-    /// Takes in what the store said when it was asked at `asked_at`, and ends
-    /// what it contradicts. Returns the answer as it counts, see
+    /// Caches the answer to a query made at `asked_at` and removes what it
+    /// contradicts. Returns the answer with tombstones applied, see
     /// [`judge`](Self::judge).
     ///
     /// Fails with [`StoreErrorKind::Lagging`] for an absence while the data of the store
-    /// are too old, and with [`Unavailable::Suspect`] when the answer is not believed: an
-    /// absence that is doubted, or a record that is older than a change of which
-    /// the feed has told, as a standby has it that lags behind. What was remembered
-    /// then goes on.
+    /// are too old, and with [`Unavailable::Suspect`] if the answer is not believed: a
+    /// doubted absence, or an active record older than the cached one or an applied
+    /// change, as from a lagging standby. The cache is then left unchanged.
     pub fn take(
         &self,
         digest: Digest,
@@ -211,7 +210,7 @@ impl Memory {
         let answer = self.judge(&digest, answer)?;
         match &answer {
             Answer::Found(known) => {
-                // A row that says revoked or disabled is believed, whatever its number.
+                // Revoked and disabled rows are believed, whatever their revision.
                 if known.state() == State::Active
                     && (self.is_older_than_a_change(&digest, known)
                         || self.is_older_than_held(&digest, known, asked_at))
@@ -236,8 +235,8 @@ impl Memory {
         Ok(answer)
     }
 
-    /// How an answer is served that the store gives now, from data of that age. A
-    /// record that is too old to be served at all is none, unless it ends the key.
+    /// The freshness of a record that the store returned from data of that age. `None`
+    /// for an active record that is too old to be served.
     #[must_use]
     pub fn served(&self, known: &CompactKey, age: DataAge, asked_at: Instant) -> Option<Freshness> {
         let old = asked_at.saturating_duration_since(age.as_of(asked_at));
@@ -248,8 +247,8 @@ impl Memory {
         Some(if lagging { Freshness::StaleIfError } else { Freshness::Fresh })
     }
 
-    /// Whether a record is older than the one that is held, which was read later: a
-    /// standby that is behind has it.
+    /// Whether the cached record has a greater revision and was validated later, as
+    /// when a lagging standby answers.
     fn is_older_than_held(
         &self,
         digest: &Digest,
@@ -264,10 +263,10 @@ impl Memory {
 
     fn is_older_than_a_change(&self, digest: &Digest, known: &CompactKey) -> bool {
         let since = self.coverage.since();
-        self.changes.get(digest).is_some_and(|(revision, told_at)| {
-            // After a gap, the same numbers may be given out again.
-            let history = self.coverage.history().is_none_or(|since| since <= told_at);
-            known.revision() < revision && history && since.is_some_and(|since| since <= told_at)
+        self.changes.get(digest).is_some_and(|(revision, applied_at)| {
+            // After a gap, the store may reuse revisions.
+            let history = self.coverage.history().is_none_or(|since| since <= applied_at);
+            known.revision() < revision && history && since.is_some_and(|since| since <= applied_at)
         })
     }
 
@@ -286,8 +285,8 @@ impl Memory {
         self.absences.remove(&digest);
     }
 
-    /// Whether the store, asked at `asked_at`, is not believed that there is no
-    /// such key. A key that was known valid is marked as missing.
+    /// Whether an absence from a query made at `asked_at` is doubted. Marks a usable
+    /// cached key as missing.
     fn doubts(&self, digest: &Digest, asked_at: Instant) -> bool {
         let at = ShortInstant::from(asked_at);
         let held = self.records.peek(digest);
@@ -296,7 +295,7 @@ impl Memory {
             return !self.suspicion.believes_absence(digest, false);
         };
         if entry.validated_at > at {
-            // The store has said otherwise since.
+            // A later query found the key.
             return true;
         }
         let since = entry.is_missing(at);
@@ -306,16 +305,16 @@ impl Memory {
         }
     }
 
-    /// Whether a record stands for a key that the store should have: one that may
-    /// be used, and is remembered.
+    /// Whether the store should have the key of a record: it is usable, and the record
+    /// has not expired.
     fn would_be_missed(&self, digest: &Digest, entry: &Entry, now: ShortInstant) -> bool {
-        let remembered = self.life(digest, entry, now) != EntryState::Expired;
-        remembered && entry.is_usable(self.clock.wall())
+        let is_live = self.life(digest, entry, now) != EntryState::Expired;
+        is_live && entry.is_usable(self.clock.wall())
     }
 
-    /// Takes in whether the store, asked at `asked_at`, has a key that was asked
-    /// for as a witness. Nothing but that is taken from the answer, as it was not
-    /// fenced against changes, and that the key is revoked, which is final.
+    /// Records whether the store has a witness key in a query made at `asked_at`. Also
+    /// applies a revocation, which is final, but caches nothing else: the answer was
+    /// not fenced against changes.
     pub fn take_witness(&self, digest: &Digest, answer: &Answer, asked_at: Instant) {
         match answer {
             Answer::Found(known) => {
@@ -333,11 +332,10 @@ impl Memory {
         }
     }
 
-    /// Takes in a numbered change. True when a record was dropped because of it.
+    /// Applies a numbered change. Returns whether it dropped a record.
     ///
-    /// A record that is as new as the change stays: it was read after it. But
-    /// not across a gap of the feed, as a store that was restored may give out
-    /// the same numbers again.
+    /// A record as new as the change stays, as it was read after the change. This does
+    /// not hold across a gap of the feed: a restored store may reuse revisions.
     #[must_use]
     pub fn change(&self, change: &Change) -> bool {
         let digest = &change.digest;
@@ -355,8 +353,8 @@ impl Memory {
         self.records.remove_if(digest, outdated).is_some()
     }
 
-    /// Whether an answer to what was asked at `asked_at` is as new as a change. An
-    /// absence does not tell.
+    /// Whether the answer to a query made at `asked_at` is as new as a change. False for
+    /// an absence, which has no revision.
     #[must_use]
     pub fn includes(&self, answer: &Answer, asked_at: Instant, change: Revision) -> bool {
         match answer {
@@ -371,7 +369,7 @@ impl Memory {
         same_history && same_server && known.revision() >= change
     }
 
-    /// Whether a record of this key is held, in whatever part of its life.
+    /// Whether a record of this key is cached, in whatever state.
     #[must_use]
     pub fn knows(&self, digest: &Digest) -> bool {
         self.records.contains_key(digest)
@@ -382,19 +380,19 @@ impl Memory {
         self.records.iter().map(|(digest, _)| digest)
     }
 
-    /// How many rows of the store were outranked by what was known already.
+    /// Number of rows of the store that tombstones outranked.
     #[must_use]
     pub fn rows_outranked(&self) -> u64 {
         self.tombstones.outranked()
     }
 
-    /// How many records are kept.
+    /// Number of cached records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Whether no record is kept.
+    /// Whether no record is cached.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()

@@ -1,5 +1,5 @@
-//! In which part of its life an entry is: pure, from its age and the word of
-//! the feed.
+//! Computes the state of an entry from its age and the coverage of the feed, as pure
+//! functions.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::{
     time::{ShortInstant, nanos},
 };
 
-/// The part of its life that an entry is in.
+/// The state of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryState {
-    /// Served as it is.
+    /// Served at once.
     Fresh,
-    /// Served as it is, and the store is asked behind it.
+    /// Served at once and refreshed in the background (stale-while-revalidate).
     Revalidating,
-    /// The store is asked first; served if it gives no answer.
+    /// Served only if the store gives no answer (stale-if-error).
     Stale,
-    /// Not served any more.
+    /// Not served.
     Expired,
 }
 
 impl EntryState {
-    /// How an entry is served in this part of its life, if it is. `missing` says
-    /// that the store has no such row, which is not believed yet, and `lagging` that
-    /// what it says is too old for anything to be fresh.
+    /// How an entry in this state is served, if at all. `missing`: the store has no
+    /// such row, which is not believed yet. `lagging`: the data of the store are too
+    /// old for anything to be fresh.
     pub(super) const fn served(self, missing: bool, lagging: bool) -> Option<(Freshness, Serve)> {
         match self {
             Self::Expired => None,
@@ -43,7 +43,7 @@ impl EntryState {
     }
 }
 
-/// When the parts of the life of an entry end, in their order.
+/// When the states of an entry end, in sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
     /// Until then it is fresh.
@@ -54,7 +54,7 @@ pub struct Windows {
     pub stale_until: Instant,
 }
 
-/// [`Windows`] in eight bytes each, as hits compare them.
+/// [`Windows`] with eight bytes each, for comparison on a hit.
 #[derive(Debug, Clone, Copy)]
 struct Ends {
     fresh: ShortInstant,
@@ -62,7 +62,7 @@ struct Ends {
     stale: ShortInstant,
 }
 
-/// The windows of the configuration, counted in nanoseconds once for all hits.
+/// The configured windows, converted to nanoseconds once for all hits.
 #[derive(Debug)]
 pub(super) struct TtlPolicy {
     fresh: SpreadSpan,
@@ -71,24 +71,23 @@ pub(super) struct TtlPolicy {
     stale_if_error: i64,
 }
 
-/// A length of time that is another one for each entry, so that entries that were
-/// filled together do not end together: within ±10 % of what is configured.
+/// A duration with jitter of ±10 % per entry, so that entries filled together do not
+/// end together.
 #[derive(Debug)]
 struct SpreadSpan {
     least: i64,
     range: i64,
 }
 
-/// What the life of an entry depends on besides the time and the feed.
+/// What the state of an entry depends on besides the time and the feed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Validity {
     /// When the store vouched for it.
     pub(super) validated_at: ShortInstant,
-    /// Where in their range its windows lie, from the shortest to the longest; even
-    /// over all entries.
+    /// Jitter of its windows, from shortest to longest; uniform over all entries.
     pub(super) drawn: u32,
-    /// Whether the changes since have been replayed, for an entry that came
-    /// from a snapshot; true for all others.
+    /// Whether later changes have been replayed, for an entry from a snapshot; true for
+    /// all others.
     pub(super) replayed: bool,
 }
 
@@ -102,9 +101,9 @@ impl TtlPolicy {
         }
     }
 
-    /// In which part of its life an entry is at `now`. `good_until` says until when
-    /// the feed vouches that nothing has changed since it was validated, if it does;
-    /// it is not asked where that makes no difference.
+    /// The state of an entry at `now`. `good_until` returns until when the feed vouches
+    /// that the record has not changed since its validation, if it does; it is called
+    /// only if that makes a difference.
     pub(super) fn life(
         &self,
         validity: &Validity,
@@ -118,8 +117,8 @@ impl TtlPolicy {
         self.ends(validity, good_until()).life(now)
     }
 
-    /// When the parts of the life of an entry end, if the feed vouches for it until
-    /// `good_until`, and in which of them it is at `now`.
+    /// When the states of an entry end if the feed vouches for it until `good_until`,
+    /// and its state at `now`.
     pub(super) fn windows(
         &self,
         validity: &Validity,
@@ -135,10 +134,10 @@ impl TtlPolicy {
         (windows, ends.life(now))
     }
 
-    /// It is fresh for `fresh_for`, or for as long as the feed vouches for it
-    /// up to `feed_fresh_for`; then revalidating for `revalidate_for`; then
-    /// stale until its age is `stale_if_error_for`, which also ends the part
-    /// before: nothing that is not fresh is served past it.
+    /// An entry is fresh for `fresh_for`, or while the feed vouches for it up to
+    /// `feed_fresh_for`; then revalidating for `revalidate_for`; then stale until its
+    /// age is `stale_if_error_for`, which also bounds revalidating: only a fresh entry
+    /// is served past it.
     fn ends(&self, validity: &Validity, good_until: Option<ShortInstant>) -> Ends {
         let Validity { validated_at, drawn, replayed } = *validity;
         let after = |span: &SpreadSpan| validated_at.later_by(span.of(drawn));
@@ -169,7 +168,7 @@ impl Ends {
 
 impl SpreadSpan {
     fn around(span: Duration) -> Self {
-        // With room for what is added to the least of it.
+        // Leaves room to add `range` to `least`.
         let span = nanos(span).min(i64::MAX / 2);
         Self { least: span - span / 10, range: span / 5 }
     }
@@ -192,7 +191,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Of which windows are as they are configured.
+    /// The jitter that leaves windows as configured.
     const MIDDLE: u32 = 1 << 31;
 
     fn config() -> CacheConfig {
@@ -205,7 +204,7 @@ mod tests {
         }
     }
 
-    /// The life of an entry that was validated at 0, by seconds.
+    /// The states of an entry validated at second 0.
     struct Fixture {
         start: Instant,
         config: CacheConfig,
@@ -230,9 +229,9 @@ mod tests {
             let (ttl, now) = (TtlPolicy::of(&self.config), (self.start + second * SECOND).into());
             let good_until = self.good_until.map(ShortInstant::from);
             let life = ttl.life(&self.validity, || good_until, now);
-            // Who looks at when it ends is told the same.
-            let (windows, told) = ttl.windows(&self.validity, good_until, now);
-            assert_eq!(told, life);
+            // `windows` reports the same state.
+            let (windows, state) = ttl.windows(&self.validity, good_until, now);
+            assert_eq!(state, life);
             let ends = [windows.fresh_until, windows.revalidating_until, windows.stale_until];
             let passed = ends.iter().take_while(|end| ShortInstant::from(**end) <= now).count();
             assert_eq!([Fresh, Revalidating, Stale, Expired][passed], life, "{windows:?}");
@@ -247,26 +246,26 @@ mod tests {
     use EntryState::{Expired, Fresh, Revalidating, Stale};
 
     #[test]
-    fn without_a_feed_an_entry_is_fresh_for_its_window_alone() {
+    fn entry_is_fresh_only_for_its_window_without_a_feed() {
         let lives = Fixture::new().lives([0, 29, 30, 329, 330, 3600]);
         assert_eq!(lives, [Fresh, Fresh, Revalidating, Revalidating, Stale, Expired]);
     }
 
     #[test]
-    fn while_the_feed_vouches_for_it_an_entry_is_fresh_for_the_longer_window() {
+    fn entry_is_fresh_for_the_longer_window_while_the_feed_vouches_for_it() {
         let lives = Fixture::new().vouched_until(100_000).lives([30, 599, 600, 899, 900, 3599]);
         assert_eq!(lives, [Fresh, Fresh, Revalidating, Revalidating, Stale, Stale]);
     }
 
     #[test]
-    fn when_the_feed_falls_silent_freshness_ends_with_its_word_but_not_before_the_short_window() {
+    fn silent_feed_ends_freshness_but_not_before_the_short_window() {
         let lives = Fixture::new().vouched_until(200).lives([199, 200, 499, 500, 3599, 3600]);
         assert_eq!(lives, [Fresh, Revalidating, Revalidating, Stale, Stale, Expired]);
         assert_eq!(Fixture::new().vouched_until(10).at(29), Fresh);
     }
 
     #[test]
-    fn what_came_from_a_snapshot_is_not_fresh_before_the_changes_are_replayed() {
+    fn snapshot_entry_is_not_fresh_before_changes_are_replayed() {
         let mut fixture = Fixture::new().vouched_until(1000);
         fixture.validity.replayed = false;
         assert_eq!(fixture.lives([0, 29, 299, 300, 3599, 3600])[..3], [Revalidating; 3]);
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_not_fresh_is_served_past_the_bound_of_an_outage() {
+    fn only_fresh_entries_are_served_past_the_stale_if_error_bound() {
         let mut fixture = Fixture::new();
         fixture.config.stale_if_error_for = 60 * SECOND;
         let lives = fixture.lives([0, 29, 30, 59, 60, 61]);
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spread_moves_the_end_of_freshness() {
+    fn jitter_moves_the_end_of_freshness() {
         let mut fixture = Fixture::new();
         fixture.validity.drawn = u32::MAX;
         assert_eq!([fixture.at(32), fixture.at(33)], [Fresh, Revalidating]);
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_windows_there_are_do_not_overflow() {
+    fn longest_windows_do_not_overflow() {
         let mut fixture = Fixture::new();
         fixture.config.fresh_for = Duration::MAX;
         fixture.config.stale_if_error_for = Duration::MAX;
@@ -302,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_entry_never_grows_younger(
+        fn entry_states_only_advance(
             windows in [1..5000u32, 1..5000, 0..5000, 0..5000],
             good in proptest::option::of(0..5000u32),
             drawn: u32,

@@ -19,10 +19,10 @@ const OURS: Credential = Credential::Ours(KEY);
 const MS: Duration = Duration::from_millis(1);
 const TIMED_OUT: Unavailable = Unavailable::Store(StoreErrorKind::Timeout);
 
-/// A next tier that does as it is told, and counts.
+/// A fake next tier that counts its calls.
 #[derive(Debug, Default)]
 struct Next {
-    /// After how long it answers.
+    /// Latency of its answers.
     takes: Duration,
     fails: Option<Unavailable>,
     doubt: Option<Unavailable>,
@@ -44,7 +44,7 @@ impl Tier for Arc<Next> {
         sleep(self.takes).await;
         match self.fails {
             Some(cause) => Err(cause),
-            None => Ok(new_sighting().await),
+            None => Ok(new_observation().await),
         }
     }
 }
@@ -64,13 +64,13 @@ impl Refresh for Arc<Next> {
     }
 }
 
-async fn new_sighting() -> Observation {
+async fn new_observation() -> Observation {
     let fixture = Fixture::new(Mood::Answers, &Settings::default());
     fixture.store.put(KEY, record("new", 2));
     fixture.fill.find(OURS, Instant::now() + 1000 * MS).await.unwrap()
 }
 
-/// A cache that knows a key of `acme`, which was validated `age` ago.
+/// A cache with a key of `acme`, validated `age` ago.
 async fn cached(age: Duration, next: Next) -> (Cached<Arc<Next>>, Arc<Next>, Fixture) {
     let fixture = Fixture::new(Mood::Answers, &Settings::default());
     fixture.store.put(KEY, record("acme", 1));
@@ -95,7 +95,7 @@ async fn ask(cached: &Cached<Arc<Next>>) -> (String, Freshness, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_record_is_served_without_asking_anybody() {
+async fn fresh_record_is_served_without_a_query() {
     let (cached, next, fixture) = cached(Duration::ZERO, Next::default()).await;
     assert_eq!(ask(&cached).await, ("acme".to_owned(), Freshness::Fresh, Duration::ZERO));
     assert_eq!((next.found.load(SeqCst), next.refreshed.load(SeqCst)), (0, 0));
@@ -103,7 +103,7 @@ async fn a_fresh_record_is_served_without_asking_anybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revalidating_record_is_served_at_once_and_asked_for_once_behind_it() {
+async fn revalidating_record_is_served_at_once_and_refreshed_once() {
     let (cached, next, fixture) = cached(REVALIDATING, Next::default()).await;
     for _ in 0..100 {
         let expected = ("acme".to_owned(), Freshness::Revalidating, Duration::ZERO);
@@ -114,7 +114,7 @@ async fn a_revalidating_record_is_served_at_once_and_asked_for_once_behind_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn under_a_full_refresh_queue_a_hit_still_answers_and_the_drop_is_counted() {
+async fn hit_is_served_and_the_dropped_refresh_counted_when_the_queue_is_full() {
     let next = Next { full: Some(Unavailable::Overloaded), ..Next::default() };
     let (cached, _, fixture) = cached(REVALIDATING, next).await;
     let expected = ("acme".to_owned(), Freshness::Revalidating, Duration::ZERO);
@@ -123,14 +123,14 @@ async fn under_a_full_refresh_queue_a_hit_still_answers_and_the_drop_is_counted(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_record_waits_for_the_store_and_gives_way_to_its_answer() {
+async fn stale_record_is_replaced_by_the_answer_of_the_store() {
     let (cached, next, _) = cached(STALE, Next { takes: 10 * MS, ..Next::default() }).await;
     assert_eq!(ask(&cached).await, ("new".to_owned(), Freshness::Fresh, 10 * MS));
     assert_eq!(next.refreshed.load(SeqCst), 1, "the lookup would go on without its caller");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_record_is_served_when_the_store_is_late() {
+async fn stale_record_is_served_when_the_store_is_late() {
     let (cached, _, fixture) = cached(STALE, Next { takes: 50 * MS, ..Next::default() }).await;
     assert_eq!(ask(&cached).await, ("acme".to_owned(), Freshness::StaleIfError, 20 * MS));
     assert_eq!(fixture.metric(r#"keystead_cache_lookups_total{result="stale_if_error"}"#), 1);
@@ -139,7 +139,7 @@ async fn a_stale_record_is_served_when_the_store_is_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_with_less_time_does_not_wait_longer_than_it_has() {
+async fn caller_never_waits_past_its_deadline() {
     let (cached, next, _) = cached(STALE, Next { takes: 50 * MS, ..Next::default() }).await;
     let asked = Instant::now();
     cached.find(OURS, asked + 5 * MS).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_caller_with_less_time_does_not_wait_longer_than_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_record_masks_every_failure() {
+async fn stale_record_masks_every_failure() {
     let kinds = StoreErrorKind::ALL.map(Unavailable::Store);
     let others = [Unavailable::BreakerOpen, Unavailable::Suspect, Unavailable::Overloaded];
     for cause in kinds.into_iter().chain(others) {
@@ -163,7 +163,7 @@ async fn a_stale_record_masks_every_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_in_doubt_a_stale_hit_does_not_wait_but_asks_behind() {
+async fn stale_hit_refreshes_in_the_background_while_the_store_is_in_doubt() {
     let next = Next { takes: 10 * MS, doubt: Some(TIMED_OUT), ..Next::default() };
     let (cached, next, _) = cached(STALE, next).await;
     let expected = ("acme".to_owned(), Freshness::StaleIfError, Duration::ZERO);
@@ -172,7 +172,7 @@ async fn while_the_store_is_in_doubt_a_stale_hit_does_not_wait_but_asks_behind()
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_bound_of_an_outage_a_record_is_not_served() {
+async fn record_is_not_served_past_the_stale_if_error_bound() {
     let next = Next { fails: Some(TIMED_OUT), ..Next::default() };
     let (cached, _, fixture) = cached(EXPIRED, next).await;
     assert_eq!(cached.find(OURS, Instant::now() + 150 * MS).await, Err(TIMED_OUT));
@@ -180,7 +180,7 @@ async fn past_the_bound_of_an_outage_a_record_is_not_served() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_in_doubt_what_becomes_of_known_keys_is_counted() {
+async fn hits_and_misses_of_known_keys_are_counted_while_the_store_is_in_doubt() {
     let next = Next { fails: Some(TIMED_OUT), doubt: Some(TIMED_OUT), ..Next::default() };
     let (cached, _, _) = cached(STALE, next).await;
     let other = Digest::from_bytes([8; 32]);
@@ -194,7 +194,7 @@ async fn while_the_store_is_in_doubt_what_becomes_of_known_keys_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_well_nothing_is_counted() {
+async fn nothing_is_counted_while_the_store_is_healthy() {
     let (cached, _, _) = cached(Duration::ZERO, Next::default()).await;
     ask(&cached).await;
     assert_eq!(cached.warmth.share(Instant::now()), crate::instance::Share::default());

@@ -1,5 +1,5 @@
-//! What is known of keys that have ended. It outranks every older row, such as that
-//! of a backup that is loaded under a running instance.
+//! Tombstones of revoked and deleted keys. They outrank every older row, such as one
+//! from a backup that is restored under a running instance.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,23 +15,22 @@ use crate::{
     store::{Change, ChangeKind},
 };
 
-/// How many tombstones are kept, about 15 MB. At the bound the oldest deletion makes
-/// room, and the oldest revocation when there is none: many keys that are deleted at
-/// once push out no revocation. A store that revokes a thousand keys a day reaches it
-/// after three months.
+/// Maximum number of tombstones, about 15 MB. Evicts the oldest deletion, or the
+/// oldest revocation if there is no deletion, so that bulk deletions evict no
+/// revocation. A store that revokes a thousand keys a day reaches the bound after
+/// three months.
 const MAX_TOMBSTONES: usize = 100_000;
 
-/// How often a row that was outranked is logged at most: a backup that was loaded
-/// has many.
+/// Minimum interval between logs of outranked rows: a restored backup has many.
 const LOG_EVERY: Duration = Duration::from_mins(1);
 
 /// How a key has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tombstone {
-    /// A row or a numbered change said that it is revoked. Final.
+    /// Revoked by a row or a numbered change. Final.
     Revoked,
-    /// The change with this number said that its row was deleted. A greater number
-    /// may have created it anew, as when a digest is imported again.
+    /// Deleted by the change with this revision. A greater revision may recreate the
+    /// row, for example when a digest is imported again.
     Deleted(Revision),
 }
 
@@ -44,42 +43,40 @@ impl Tombstone {
     }
 }
 
-/// The tombstones of an instance. Looked at when the store has answered, and never
-/// on a hit.
+/// The tombstones of an instance. Consulted for answers of the store, never for hits.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones(Mutex<Kept>);
 
-/// Deletions before revocations, each in the order in which they were put up.
-type Place = (bool, u64);
+/// Position in eviction order: deletions before revocations, each oldest first.
+type Position = (bool, u64);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Each with its place in `order`.
-    tombstones: HashMap<Digest, (Place, Tombstone)>,
-    /// In the order in which they make room.
-    order: BTreeMap<Place, Digest>,
+    /// Each with its position in `order`.
+    tombstones: HashMap<Digest, (Position, Tombstone)>,
+    /// In eviction order.
+    order: BTreeMap<Position, Digest>,
     next: u64,
     outranked: u64,
     logged_at: Option<Instant>,
 }
 
 impl Tombstones {
-    /// Puts up a tombstone. A deletion takes the place neither of a revocation nor of a
-    /// later deletion.
+    /// Adds a tombstone. A deletion replaces neither a revocation nor a later deletion.
     pub(super) fn put(&self, digest: Digest, tombstone: Tombstone) {
         let mut kept = self.kept();
-        let outdoes = match (kept.get(&digest), tombstone) {
+        let replaces = match (kept.get(&digest), tombstone) {
             (Some(Tombstone::Revoked), _) => false,
             (Some(Tombstone::Deleted(there)), Tombstone::Deleted(new)) => there < new,
             (None, _) | (Some(Tombstone::Deleted(_)), Tombstone::Revoked) => true,
         };
-        if outdoes {
+        if replaces {
             kept.remove(&digest);
             kept.add(digest, tombstone);
         }
     }
 
-    /// Takes in a numbered change.
+    /// Applies a numbered change.
     pub(super) fn change(&self, change: &Change) {
         match change.kind {
             ChangeKind::Revoked => self.put(change.digest, Tombstone::Revoked),
@@ -90,11 +87,11 @@ impl Tombstones {
         }
     }
 
-    /// A row as it counts: one of a key that is known to be revoked is revoked.
+    /// Applies tombstones to a row: the row of a revoked key becomes revoked.
     ///
-    /// Fails with [`Unavailable::Suspect`] for a usable row that is no newer than the
+    /// Fails with [`Unavailable::Suspect`] for an active row that is no newer than the
     /// deletion of its key: the row is no grant, and the deletion no denial while the
-    /// store shows the row. A row that says revoked or disabled is always believed.
+    /// store has the row. Revoked and disabled rows are always believed.
     pub(super) fn judge(
         &self,
         digest: &Digest,
@@ -119,13 +116,12 @@ impl Tombstones {
         self.kept().get(digest) == Some(Tombstone::Revoked)
     }
 
-    /// Whether a record says otherwise than what is known.
+    /// Whether a tombstone outranks a record.
     pub(super) fn ends(&self, digest: &Digest, known: &CompactKey) -> bool {
         self.kept().get(digest).is_some_and(|it| it.outranks(known))
     }
 
-    /// A number that was given to a row or a change of this key since clears its
-    /// deletion.
+    /// Removes the deletion of a key if a later row or change of it has `revision`.
     pub(super) fn clear_before(&self, digest: &Digest, revision: Revision) {
         let mut kept = self.kept();
         let is_before = |it| matches!(it, Tombstone::Deleted(deleted) if deleted < revision);
@@ -134,13 +130,13 @@ impl Tombstones {
         }
     }
 
-    /// All of them, in the order in which they make room.
+    /// All tombstones, in eviction order.
     pub(super) fn all(&self) -> Vec<(Digest, Tombstone)> {
         let kept = self.kept();
         kept.order.values().filter_map(|digest| Some((*digest, kept.get(digest)?))).collect()
     }
 
-    /// How many rows were outranked.
+    /// Number of outranked rows.
     pub(super) fn outranked(&self) -> u64 {
         self.kept().outranked
     }
@@ -157,9 +153,9 @@ impl Kept {
     }
 
     fn add(&mut self, digest: Digest, tombstone: Tombstone) {
-        let place = (tombstone == Tombstone::Revoked, self.next);
-        self.tombstones.insert(digest, (place, tombstone));
-        self.order.insert(place, digest);
+        let position = (tombstone == Tombstone::Revoked, self.next);
+        self.tombstones.insert(digest, (position, tombstone));
+        self.order.insert(position, digest);
         self.next += 1;
         if self.tombstones.len() > MAX_TOMBSTONES
             && let Some((_, oldest)) = self.order.pop_first()
@@ -169,8 +165,8 @@ impl Kept {
     }
 
     fn remove(&mut self, digest: &Digest) {
-        if let Some((place, _)) = self.tombstones.remove(digest) {
-            self.order.remove(&place);
+        if let Some((position, _)) = self.tombstones.remove(digest) {
+            self.order.remove(&position);
         }
     }
 

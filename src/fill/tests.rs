@@ -58,7 +58,7 @@ fn principal(outcome: Result<Observation, Unavailable>) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_callers_of_one_key_share_one_query() {
+async fn thousand_callers_of_one_key_share_one_query() {
     let fixture = fixture(Mood::Hangs, 8, 10);
     let callers = join_all((0..1000).map(|_| fixture.fill.find(ours(KEY), soon())));
     let release = async {
@@ -72,7 +72,7 @@ async fn a_thousand_callers_of_one_key_share_one_query() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_failed_is_in_doubt_until_it_answers() {
+async fn failed_store_is_in_doubt_until_it_answers() {
     let fixture = fixture(Mood::Fails(StoreErrorKind::Schema), 8, 10);
     assert_eq!((fixture.fill.in_doubt(), fixture.fill.doubt()), (false, None));
     let failure = Unavailable::Store(StoreErrorKind::Schema);
@@ -84,7 +84,7 @@ async fn a_store_that_failed_is_in_doubt_until_it_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_capacity_is_that_of_all_places_with_full_batches() {
+async fn capacity_assumes_full_batches_on_all_permits() {
     let fixture = of(Mood::Hangs, &Settings::default().places(4).batch_max(100));
     // 4 × 100 keys in 100 × 40 µs.
     assert!((fixture.fill.capacity() - 100_000.0).abs() < 1.0, "{}", fixture.fill.capacity());
@@ -100,7 +100,7 @@ async fn the_capacity_is_that_of_all_places_with_full_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn distinct_keys_share_queries_and_never_exceed_the_places_at_the_store() {
+async fn distinct_keys_share_queries_and_never_exceed_the_permits() {
     let fixture = of(Mood::Hangs, &Settings::default().places(4).batch_max(50));
     let callers = join_all((0..1000).map(|n| fixture.fill.find(ours(nth(n)), soon())));
     let release = async {
@@ -118,7 +118,7 @@ async fn distinct_keys_share_queries_and_never_exceed_the_places_at_the_store() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_single_miss_goes_at_once_and_without_company() {
+async fn single_miss_is_queried_at_once_and_alone() {
     let fixture = fixture(Mood::Answers, 8, 10);
     let asked = Instant::now();
     assert_eq!(principal(fixture.fill.find(ours(KEY), soon()).await), "acme");
@@ -126,7 +126,7 @@ async fn a_single_miss_goes_at_once_and_without_company() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_that_nobody_has_seen_cannot_take_the_places_of_known_ones() {
+async fn never_seen_keys_cannot_take_the_permits_of_known_ones() {
     let fixture = of(Mood::Hangs, &Settings::default().places(4).batch_max(10));
     let flood = join_all((0..500).map(|n| fixture.fill.find(Credential::Foreign(nth(n)), soon())));
     let known = async {
@@ -147,7 +147,7 @@ async fn keys_that_nobody_has_seen_cannot_take_the_places_of_known_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_imported_key_that_is_in_memory_is_a_known_one() {
+async fn cached_imported_key_uses_the_known_lane() {
     let fixture = fixture(Mood::Answers, 8, 10);
     assert_eq!(fixture.fill.lane(Credential::Foreign(KEY)), Lane::NeverSeen);
     fixture.fill.find(Credential::Foreign(KEY), soon()).await.unwrap();
@@ -156,7 +156,7 @@ async fn an_imported_key_that_is_in_memory_is_a_known_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_lane_has_room_of_its_own() {
+async fn each_lane_has_a_separate_bound() {
     let fixture = fixture(Mood::Hangs, 1, 2);
     let flood = (0..10).map(|n| fixture.fill.find(Credential::Foreign(nth(n)), soon()));
     let known = (10..13).map(|n| fixture.fill.find(ours(nth(n)), soon()));
@@ -168,7 +168,7 @@ async fn each_lane_has_room_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_lookup_too_many_is_refused_as_overloaded_but_joining_one_is_not() {
+async fn lookup_beyond_the_bound_is_overloaded_but_joining_one_is_not() {
     let fixture = fixture(Mood::Hangs, 1, 2);
     let other = |n: u8| Digest::from_bytes([n; 32]);
     let mut at_the_store = Box::pin(fixture.fill.find(ours(other(0)), soon()));
@@ -186,7 +186,7 @@ async fn one_lookup_too_many_is_refused_as_overloaded_but_joining_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refreshes_have_a_bound_of_their_own_and_take_no_room_from_those_who_wait() {
+async fn refreshes_have_a_separate_bound_and_take_no_room_from_foreground_lookups() {
     let fixture = fixture(Mood::Hangs, 1, 10);
     let mut at_the_store = Box::pin(fixture.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
@@ -203,7 +203,7 @@ async fn refreshes_have_a_bound_of_their_own_and_take_no_room_from_those_who_wai
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_is_carried_out_although_nobody_waits_and_once_for_each_key() {
+async fn refresh_runs_without_callers_and_once_per_key() {
     let fixture = fixture(Mood::Answers, 8, 10);
     for _ in 0..5 {
         fixture.fill.refresh(KEY).unwrap();
@@ -213,7 +213,7 @@ async fn a_refresh_is_carried_out_although_nobody_waits_and_once_for_each_key() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_that_fails_leaves_the_record_and_is_counted_as_masked() {
+async fn failed_refresh_keeps_the_record_and_counts_as_masked() {
     let fixture = fixture(Mood::Answers, 8, 10);
     fixture.fill.find(ours(KEY), soon()).await.unwrap();
     fixture.store.set(Mood::Fails(StoreErrorKind::Unreachable));
@@ -225,7 +225,7 @@ async fn a_refresh_that_fails_leaves_the_record_and_is_counted_as_masked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_its_impatient_caller_has_kept_is_finished_without_it() {
+async fn refreshed_lookup_finishes_after_its_caller_timed_out() {
     let fixture = fixture(Mood::Hangs, 8, 10);
     fixture.fill.refresh(KEY).unwrap();
     let late = fixture.fill.find(ours(KEY), Instant::now() + Duration::from_millis(20)).await;
@@ -236,7 +236,7 @@ async fn a_lookup_that_its_impatient_caller_has_kept_is_finished_without_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
+async fn hanging_store_is_a_timeout_and_a_missing_permit_is_saturation() {
     let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let began = Instant::now();
     let (at_the_store, queued) = tokio::join!(
@@ -249,7 +249,7 @@ async fn a_store_that_hangs_is_a_timeout_and_no_place_is_saturation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_told_as_its_kind_and_never_remembered() {
+async fn error_is_reported_by_kind_and_never_cached() {
     for kind in StoreErrorKind::ALL {
         let fixture = fixture(Mood::Fails(kind), 8, 10);
         assert_eq!(fixture.fill.find(ours(KEY), soon()).await, Err(Unavailable::Store(kind)));
@@ -260,7 +260,7 @@ async fn an_error_is_told_as_its_kind_and_never_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_goes_on_when_the_caller_who_started_it_has_gone() {
+async fn lookup_continues_after_its_first_caller_cancels() {
     let fixture = fixture(Mood::Hangs, 8, 10);
     let mut first = Box::pin(fixture.fill.find(ours(KEY), soon()));
     assert!(futures::poll!(&mut first).is_pending());
@@ -276,7 +276,7 @@ async fn a_lookup_goes_on_when_the_caller_who_started_it_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_whose_callers_have_gone_never_reaches_the_store() {
+async fn lookup_whose_callers_all_cancelled_is_never_queried() {
     let fixture = fixture(Mood::Hangs, 1, 10);
     let mut at_the_store = Box::pin(fixture.fill.find(ours(Digest::from_bytes([1; 32])), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());
@@ -293,7 +293,7 @@ async fn work_whose_callers_have_gone_never_reaches_the_store() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_at_the_store_is_internal_and_leaves_nothing_behind() {
+async fn panic_in_the_store_is_internal_and_leaves_no_pending_lookup() {
     let fixture = fixture(Mood::Panics, 1, 1);
     let both =
         tokio::join!(fixture.fill.find(ours(KEY), soon()), fixture.fill.find(ours(KEY), soon()));
@@ -303,7 +303,7 @@ async fn a_panic_at_the_store_is_internal_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_leaves_nobody_waiting_who_was_not_in_its_batch() {
+async fn panic_does_not_stall_lookups_outside_its_batch() {
     let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let both = async {
         tokio::join!(fixture.fill.find(ours(nth(1)), soon()), fixture.fill.find(ours(KEY), soon()))
@@ -321,7 +321,7 @@ async fn a_panic_leaves_nobody_waiting_who_was_not_in_its_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_row_that_cannot_be_read_fails_its_own_key_alone() {
+async fn unreadable_row_fails_only_its_own_key() {
     let fixture = fixture(Mood::Answers, 1, 10);
     fixture.store.spoil(nth(1));
     let (bad, good) =

@@ -23,7 +23,7 @@ fn soon() -> Instant {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_are_as_many_places_as_were_set_and_no_more() {
+async fn concurrent_permits_are_limited_to_max_in_flight() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 2);
     assert_eq!((guarded.max_in_flight(), guarded.query_timeout()), (2, QUERY_TIMEOUT));
     let (first, second) = (guarded.acquire(soon()).await, guarded.acquire(soon()).await);
@@ -37,7 +37,7 @@ async fn there_are_as_many_places_as_were_set_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn places_are_given_to_those_who_wait_in_their_order_and_before_work_that_comes_last() {
+async fn permits_are_granted_in_fifo_order_and_before_background_work() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 1);
     let held = guarded.acquire(soon()).await;
     let mut first = pin!(guarded.acquire(soon()));
@@ -54,7 +54,7 @@ async fn places_are_given_to_those_who_wait_in_their_order_and_before_work_that_
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stops_waiting_loses_nobody_a_place() {
+async fn cancelled_wait_leaks_no_permit() {
     let guarded = guarded(&FakeStore::new(Mood::Answers), 1);
     let held = guarded.acquire(soon()).await;
     {
@@ -66,7 +66,7 @@ async fn who_stops_waiting_loses_nobody_a_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_ends_in_time_and_gives_its_place_back() {
+async fn hanging_call_times_out_and_releases_its_permit() {
     let store = FakeStore::new(Mood::Hangs);
     let guarded = guarded(&store, 1);
     let began = Instant::now();
@@ -77,7 +77,7 @@ async fn a_call_that_hangs_ends_in_time_and_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_gives_its_place_back() {
+async fn dropped_call_releases_its_permit() {
     let store = FakeStore::new(Mood::Hangs);
     let guarded = guarded(&store, 1);
     {
@@ -89,7 +89,7 @@ async fn a_call_that_is_dropped_gives_its_place_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_panics_gives_its_place_back() {
+async fn panicking_call_releases_its_permit() {
     use futures::FutureExt;
     let store = FakeStore::new(Mood::Panics);
     let guarded = guarded(&store, 1);
@@ -143,7 +143,7 @@ async fn call(guarded: &Guarded<FakeStore>) -> Result<(), Refused> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_breaker_refuses_at_once_and_the_store_hears_nothing() {
+async fn open_breaker_rejects_at_once_without_a_query() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 2);
     assert!(guarded.admits());
@@ -156,7 +156,7 @@ async fn an_open_breaker_refuses_at_once_and_the_store_hears_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_when_the_breaker_opens_is_sent_away_at_once_even_behind_one_who_sleeps() {
+async fn opening_rejects_every_waiter_at_once_even_behind_an_unpolled_one() {
     let store = FakeStore::new(FAILS);
     let (guarded, _) = guarded_with(&store, 1, |breaker| {
         breaker.min_calls = 1.try_into().unwrap();
@@ -176,7 +176,7 @@ async fn who_waits_when_the_breaker_opens_is_sent_away_at_once_even_behind_one_w
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_open_a_counted_few_enter_and_the_others_are_refused_at_once() {
+async fn half_open_admits_a_limited_number_of_probes_and_rejects_others_at_once() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
@@ -198,7 +198,7 @@ async fn half_open_a_counted_few_enter_and_the_others_are_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_dropped_or_panics_at_the_store_is_given_back() {
+async fn dropped_or_panicking_probe_is_released() {
     use futures::FutureExt;
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
@@ -219,7 +219,7 @@ async fn a_probe_that_is_dropped_or_panics_at_the_store_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_end_by_their_time_out_open_it() {
+async fn timeouts_open_the_breaker() {
     let store = FakeStore::new(Mood::Hangs);
     let guarded = guarded(&store, 10);
     let calls =
@@ -231,7 +231,7 @@ async fn calls_that_end_by_their_time_out_open_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_are_slow_open_it_and_are_told_as_a_time_out() {
+async fn slow_calls_open_the_breaker_and_are_reported_as_a_timeout() {
     let store = FakeStore::new(Mood::Answers);
     let guarded = guarded(&store, 10);
     for _ in 0..10 {
@@ -246,7 +246,7 @@ async fn calls_that_are_slow_open_it_and_are_told_as_a_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn neither_waiting_in_vain_nor_a_store_that_is_saturated_opens_it() {
+async fn neither_permit_timeouts_nor_a_saturated_store_open_the_breaker() {
     let store = FakeStore::new(Mood::Fails(StoreErrorKind::Saturated));
     let guarded = guarded(&store, 1);
     for _ in 0..100 {
@@ -261,7 +261,7 @@ async fn neither_waiting_in_vain_nor_a_store_that_is_saturated_opens_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_places_grow_again_who_wants_more_waits_and_is_not_refused() {
+async fn calls_wait_for_permits_during_ramp_up() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
@@ -281,7 +281,7 @@ async fn while_places_grow_again_who_wants_more_waits_and_is_not_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_places_grow_again_one_that_is_given_back_goes_to_who_waits() {
+async fn permit_released_during_ramp_up_goes_to_a_waiter() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
@@ -300,8 +300,7 @@ async fn while_places_grow_again_one_that_is_given_back_goes_to_who_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_is_in_doubt_after_a_failure_until_it_answers_and_while_the_breaker_is_not_closed()
-{
+async fn store_is_in_doubt_from_a_failure_to_an_answer_and_while_the_breaker_is_not_closed() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     assert!(!guarded.in_doubt(), "it was never asked");
@@ -328,7 +327,7 @@ async fn a_store_is_in_doubt_after_a_failure_until_it_answers_and_while_the_brea
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_pause_is_within_a_fifth_of_what_is_set_and_not_always_the_same() {
+async fn open_time_varies_within_a_fifth_of_the_configured_time() {
     let mut pauses = Vec::new();
     for _ in 0..50 {
         let guarded = guarded(&FakeStore::new(FAILS), 1);
@@ -340,7 +339,7 @@ async fn every_pause_is_within_a_fifth_of_what_is_set_and_not_always_the_same() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_change_is_counted_once_and_the_state_is_shown() {
+async fn metrics_show_the_state_and_count_each_transition_once() {
     let store = FakeStore::new(FAILS);
     let (guarded, exposition) = guarded_with(&store, 8, |_| ());
     let holds = |states: [u8; 3], changes: [u8; 3]| {

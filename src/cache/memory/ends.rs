@@ -1,5 +1,5 @@
-//! Ends of keys that an answer tells first: what a process after this one may not hear of
-//! again before it serves what was written down earlier.
+//! Ends of keys that an answer reports before the feed. The journal needs them: the
+//! next process may serve older persisted records before it learns of them again.
 
 use super::Memory;
 use crate::{
@@ -9,9 +9,9 @@ use crate::{
 };
 
 impl Memory {
-    /// The end of a key of which an answer tells first, before it is taken in: that it is
-    /// revoked, disabled or not there any more. As a change without a number: no
-    /// other change may ever tell of it.
+    /// The end of a key (revoked, disabled or absent) that an answer is first to report.
+    /// To be called before the answer is cached. Returns a change without a revision,
+    /// as no numbered change may ever follow.
     #[must_use]
     pub fn news(&self, digest: Digest, answer: &Answer) -> Option<Change> {
         let held = || self.records.peek(&digest).map(|entry| entry.known.state());
@@ -28,7 +28,7 @@ impl Memory {
         kind.map(|kind| Change { revision: Revision(0), digest, kind })
     }
 
-    /// Takes in that a key is revoked, if that is the answer, however old it is.
+    /// Applies the revocation of a key if the answer is revoked, however old it is.
     pub fn take_revocation(&self, digest: &Digest, answer: &Answer) {
         if matches!(answer, Answer::Found(known) if known.state() == State::Revoked) {
             self.tombstones.put(*digest, Tombstone::Revoked);

@@ -1,4 +1,4 @@
-//! What outlives the process: records and tombstones, out of the memory and into it.
+//! Exports and restores records and tombstones, which outlive the process.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -10,18 +10,18 @@ use crate::{
     store::Change,
 };
 
-/// One thing that outlives the process.
+/// An exported record or tombstone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exported {
     /// A record, and the time when the store vouched for it.
     Record(Digest, CompactKey, Instant),
-    /// What is known of a key that has ended.
+    /// The tombstone of a key.
     Tombstone(Digest, Tombstone),
 }
 
 impl Memory {
-    /// All records, in no order, and then all tombstones that there are by then, in the
-    /// order in which they make room.
+    /// All records, in no order, then all tombstones that exist by then, in eviction
+    /// order.
     pub fn export(&self) -> impl Iterator<Item = Exported> {
         let parts = |(digest, Entry { known, validated_at }): (Digest, Entry)| {
             Exported::Record(digest, known, validated_at.into())
@@ -31,16 +31,16 @@ impl Memory {
         self.records.iter().map(parts).chain(tombstones.map(ended))
     }
 
-    /// Of profiles with the same content, the one that records in here share.
+    /// Returns the copy of a profile that cached records share.
     #[must_use]
     pub fn shared(&self, profile: &Profile) -> Profile {
         self.profiles.shared(profile)
     }
 
-    /// Puts in a record that the store vouched for at `validated_at`, which may
-    /// lie before the start of this process. Its profile is one that
-    /// [`shared`](Self::shared) gave. For a memory that nobody else fills yet, before
-    /// tombstones are put up in it.
+    /// Restores a record that the store vouched for at `validated_at`, possibly before
+    /// the start of this process. Its profile must come from [`shared`](Self::shared).
+    /// To be called before anything else fills the cache and before tombstones are
+    /// restored.
     pub fn restore(
         &self,
         digest: Digest,
@@ -55,7 +55,7 @@ impl Memory {
         self.records.insert(digest, entry);
     }
 
-    /// Puts up a tombstone from before the start of this process, and removes a record
+    /// Restores a tombstone from before the start of this process, and removes a record
     /// that it outranks.
     pub fn restore_tombstone(&self, digest: Digest, tombstone: Tombstone) {
         self.tombstones.put(digest, tombstone);
@@ -65,8 +65,8 @@ impl Memory {
         }
     }
 
-    /// Takes in a change from before the start of this process, of a key that is not
-    /// restored.
+    /// Applies a change from before the start of this process to the tombstones, for a
+    /// key that is not restored.
     pub fn restore_change(&self, change: &Change) {
         self.tombstones.change(change);
     }

@@ -1,5 +1,4 @@
-//! Looking without touching: what is remembered of a key, for who explains a
-//! decision instead of making one.
+//! Inspects cached entries without side effects, to explain a decision.
 
 use tokio::time::Instant;
 
@@ -13,17 +12,16 @@ use crate::{
     time::ShortInstant,
 };
 
-/// What is remembered of a key.
+/// The cached state of a key.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// What it is; `None` if it is nothing.
+    /// The cached entry, if any.
     pub held: Option<Remembered>,
-    /// Whether the store would not be believed if it said now that there is no
-    /// such key.
+    /// Whether an absence of the key would be doubted if the store reported it now.
     pub doubts_absence: bool,
 }
 
-/// Something that is remembered, whether it would be served or not.
+/// A cached entry, whether or not it would be served.
 #[derive(Debug, Clone)]
 pub enum Remembered {
     /// A record.
@@ -32,22 +30,22 @@ pub enum Remembered {
         known: CompactKey,
         /// When the store vouched for it.
         validated_at: Instant,
-        /// The part of its life that it is in.
+        /// Its state.
         life: EntryState,
-        /// When the parts of its life end, if nothing happens meanwhile.
+        /// When its states end if nothing changes.
         windows: Windows,
         /// Whether no change has been missed since the store vouched for it.
         vouched: bool,
-        /// Since when the store lacks its row, which is not believed yet.
+        /// Since when the store reports its row missing, which is not believed yet.
         missing_since: Option<Instant>,
-        /// Whether what the store says is too old now for anything to be fresh.
+        /// Whether the data of the store are too old for anything to be fresh.
         lagging: bool,
     },
     /// An absence.
     Absence {
-        /// The word of the store.
+        /// The absence that the store reported.
         absence: Absence,
-        /// When the store said so.
+        /// When the store reported it.
         validated_at: Instant,
         /// Until when it is believed.
         until: Instant,
@@ -57,8 +55,8 @@ pub enum Remembered {
 }
 
 impl Remembered {
-    /// As a check would find it; `None` if it would not be served. Whether a
-    /// refresh is due is not looked at.
+    /// The hit that a check would get; `None` if it would not be served. Ignores
+    /// whether a refresh is due.
     #[must_use]
     pub fn served(&self) -> Option<Hit> {
         match self {
@@ -81,10 +79,9 @@ impl Remembered {
 }
 
 impl Memory {
-    /// What is remembered of a key at `now`, as [`Memory::look`] finds it, but
-    /// without any effect: no refresh is claimed, nothing is used more recently
-    /// than before, and no suspicion arises. `ours` says whether its tag was made with
-    /// one of our secrets.
+    /// Inspects a key at `now`. Finds the same as [`Memory::look`] without side effects:
+    /// claims no refresh, does not affect eviction, and raises no suspicion. `ours`:
+    /// whether the tag of the key was made with one of our secrets.
     #[must_use]
     pub fn inspect(&self, digest: &Digest, ours: bool, now: Instant) -> Inspection {
         let (entry, at) = (self.records.peek(digest), ShortInstant::from(now));

@@ -79,7 +79,7 @@ fn count(count: usize) -> NonZeroUsize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_goes_through_its_life() {
+async fn record_passes_through_all_states() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     assert_eq!(fixture.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
@@ -92,7 +92,7 @@ async fn a_record_goes_through_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_hits_one_in_a_tenth_of_a_second_asks_for_a_refresh() {
+async fn hits_trigger_one_refresh_per_tenth_of_a_second() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     advance(34 * SECOND).await;
@@ -103,7 +103,7 @@ async fn of_many_hits_one_in_a_tenth_of_a_second_asks_for_a_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_healthy_feed_keeps_records_fresh_and_its_end_does_not() {
+async fn only_a_healthy_feed_keeps_records_fresh() {
     let fixture = Fixture::new();
     fixture.coverage.confirm(Instant::now());
     fixture.knows(KEY).await;
@@ -123,7 +123,7 @@ async fn a_healthy_feed_keeps_records_fresh_and_its_end_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_took_long_is_not_fresh_for_longer() {
+async fn slow_answer_is_not_fresh_for_longer() {
     let fixture = Fixture::new();
     let asked_at = Instant::now();
     let answer = answer(KEY, Some(record("acme", 1))).await;
@@ -133,7 +133,7 @@ async fn an_answer_that_took_long_is_not_fresh_for_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_absence_is_believed_for_its_window_and_never_served_stale() {
+async fn absence_is_believed_for_its_window_and_never_served_stale() {
     let fixture = Fixture::new();
     fixture.takes(KEY, None).await.unwrap();
     assert!(fixture.is_absent(&KEY));
@@ -142,7 +142,7 @@ async fn an_absence_is_believed_for_its_window_and_never_served_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_created_ends_its_absence() {
+async fn creation_of_a_key_ends_its_absence() {
     let fixture = Fixture::new();
     fixture.takes(KEY, None).await.unwrap();
     assert!(!fixture.memory.change(&change(1, KEY, ChangeKind::Created)), "no record was held");
@@ -150,7 +150,7 @@ async fn a_key_that_is_created_ends_its_absence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_drops_an_older_record_and_leaves_a_newer_one() {
+async fn change_drops_an_older_record_and_keeps_a_newer_one() {
     let fixture = Fixture::new();
     fixture.coverage.confirm(Instant::now());
     fixture.takes(KEY, Some(record("acme", 5))).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_change_drops_an_older_record_and_leaves_a_newer_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_gap_a_change_with_an_old_number_counts() {
+async fn change_with_an_old_revision_counts_after_a_gap() {
     let fixture = Fixture::new();
     fixture.coverage.confirm(Instant::now());
     fixture.takes(KEY, Some(record("acme", 100))).await.unwrap();
@@ -175,14 +175,14 @@ async fn after_a_gap_a_change_with_an_old_number_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_word_of_the_feed_no_record_is_taken_for_newer_than_a_change() {
+async fn no_record_counts_as_newer_than_a_change_before_the_feed_reports() {
     let fixture = Fixture::new();
     fixture.takes(KEY, Some(record("acme", 100))).await.unwrap();
     assert!(fixture.memory.change(&change(90, KEY, ChangeKind::Updated)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_older_than_a_change_that_was_told_is_not_taken() {
+async fn record_older_than_an_applied_change_is_not_cached() {
     let fixture = Fixture::new();
     fixture.coverage.confirm(Instant::now());
     assert!(!fixture.memory.change(&change(7, KEY, ChangeKind::Updated)));
@@ -198,7 +198,7 @@ async fn a_record_that_is_older_than_a_change_that_was_told_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_maps_are_bounded_apart() {
+async fn both_maps_are_bounded_separately() {
     let config =
         CacheConfig { max_entries: count(100), max_absent: count(50), ..CacheConfig::default() };
     let fixture = Fixture::of(config, SuspectConfig::default());
@@ -229,7 +229,7 @@ async fn huge_records_count_as_several() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peek_tells_whether_the_feed_vouches_for_a_record() {
+async fn inspection_reports_whether_the_feed_vouches_for_a_record() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     let vouched = || match fixture.memory.inspect(&KEY, true, Instant::now()).held {
@@ -244,7 +244,7 @@ async fn a_peek_tells_whether_the_feed_vouches_for_a_record() {
 }
 
 #[test]
-fn a_record_weighs_what_it_holds() {
+fn weight_of_a_record_follows_its_size() {
     let weight = |change: &dyn Fn(&mut KeyRecord)| {
         let mut row = record("acme", 1);
         change(&mut row);
@@ -265,7 +265,7 @@ fn a_record_weighs_what_it_holds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_were_read_together_are_not_due_together() {
+async fn records_read_together_do_not_end_together() {
     let fixture = Fixture::new();
     for n in 0..100 {
         fixture.knows(Digest::sha256_of(&[n])).await;
@@ -278,7 +278,7 @@ async fn records_that_were_read_together_are_not_due_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_restored_is_as_old_as_it_was_and_not_fresh() {
+async fn restored_record_keeps_its_age_and_is_not_fresh() {
     let fixture = Fixture::new();
     let now = Instant::now();
     let validated_at = now.checked_sub(10 * SECOND).unwrap();
@@ -301,7 +301,7 @@ fn an_entry_takes_few_bytes_of_its_slot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_with_the_same_rights_share_one_copy_of_them() {
+async fn keys_with_the_same_rights_share_one_profile() {
     let fixture = Fixture::new();
     let scoped = |scope: &str, name: &str| {
         let mut row = record(name, 1);
@@ -322,7 +322,7 @@ async fn keys_with_the_same_rights_share_one_copy_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_taken_in_once_more_starts_with_a_clean_slate() {
+async fn record_cached_again_starts_without_marks() {
     let fixture = Fixture::new();
     let answer = answer(KEY, Some(record("acme", 1))).await;
     fixture.memory.take(KEY, &answer, Instant::now()).unwrap();
@@ -332,7 +332,7 @@ async fn a_record_that_is_taken_in_once_more_starts_with_a_clean_slate() {
 }
 
 #[test]
-fn an_expiry_ends_the_use_of_a_record_to_the_moment() {
+fn record_is_usable_until_exactly_its_expiry() {
     let mut expiring = record("acme", 1);
     let end: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
     expiring.rights.expires_at = Some(end);
@@ -341,7 +341,7 @@ fn an_expiry_ends_the_use_of_a_record_to_the_moment() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_lags_nothing_is_fresh_and_nothing_absent() {
+async fn nothing_is_fresh_or_absent_while_the_store_lags() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     fixture.takes(nth(70), None).await.unwrap();
@@ -367,7 +367,7 @@ async fn older_record_of_a_standby_does_not_replace_a_newer_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn record_that_was_read_from_another_server_is_outdated_by_any_change() {
+async fn record_from_another_server_is_outdated_by_any_change() {
     let fixture = Fixture::new();
     fixture.coverage.confirm(Instant::now());
     fixture.takes(KEY, Some(record("acme", 9))).await.unwrap();

@@ -45,7 +45,7 @@ impl Fixture {
 }
 
 #[test]
-fn the_oldest_are_taken_first_and_no_more_than_were_asked_for() {
+fn take_is_fifo_and_bounded() {
     let mut fixture = Fixture::new(10);
     let _callers: Vec<_> = (0..5).map(|n| fixture.push(n, 0, 150)).collect();
     assert_eq!(fixture.take(3, 1), (vec![nth(0), nth(1), nth(2)], 0));
@@ -54,14 +54,14 @@ fn the_oldest_are_taken_first_and_no_more_than_were_asked_for() {
 }
 
 #[test]
-fn in_a_burst_in_time_is_who_can_wait_for_a_query_as_they_are() {
+fn burst_keeps_lookups_that_can_wait_for_an_expected_query() {
     let mut fixture = Fixture::new(10);
     let _callers = [fixture.push(0, 0, 90), fixture.push(1, 0, 89), fixture.push(2, 0, 150)];
     assert_eq!(fixture.take(9, 80), (vec![nth(0), nth(2)], 1));
 }
 
 #[test]
-fn in_a_lane_that_has_not_been_empty_in_time_is_who_can_wait_for_the_longest_query() {
+fn standing_lane_keeps_only_lookups_that_can_wait_for_the_longest_query() {
     let mut fixture = Fixture::new(10);
     let _callers = [fixture.push(0, 0, 199), fixture.push(1, 1, 200), fixture.push(2, 2, 300)];
     assert_eq!(fixture.take(2, 100), (vec![nth(1), nth(2)], 1));
@@ -71,7 +71,7 @@ fn in_a_lane_that_has_not_been_empty_in_time_is_who_can_wait_for_the_longest_que
 }
 
 #[test]
-fn a_lane_is_a_burst_until_it_has_stood_for_the_whole_interval() {
+fn lane_is_overloaded_only_after_the_whole_interval() {
     let mut fixture = Fixture::new(10);
     let _callers = [fixture.push(0, 0, 150), fixture.push(1, 0, 150)];
     assert_eq!(fixture.take(1, 99), (vec![nth(0)], 0));
@@ -79,7 +79,7 @@ fn a_lane_is_a_burst_until_it_has_stood_for_the_whole_interval() {
 }
 
 #[test]
-fn who_is_late_is_told_and_who_has_gone_is_not_counted() {
+fn late_callers_are_rejected_and_cancelled_ones_are_not_counted() {
     let mut fixture = Fixture::new(10);
     drop(fixture.push(0, 0, 150));
     let mut late = fixture.push(1, 0, 5);
@@ -95,7 +95,7 @@ fn who_is_late_is_told_and_who_has_gone_is_not_counted() {
 }
 
 #[test]
-fn who_joins_wants_the_answer_as_late_as_the_most_patient() {
+fn lookup_has_the_latest_deadline_of_its_callers() {
     let mut fixture = Fixture::new(10);
     let _first = fixture.push(0, 0, 20);
     let order = fixture.order(0, 90);
@@ -106,7 +106,7 @@ fn who_joins_wants_the_answer_as_late_as_the_most_patient() {
 }
 
 #[test]
-fn what_is_asked_for_behind_is_taken_although_nobody_waits() {
+fn background_lookup_is_taken_without_callers() {
     let mut fixture = Fixture::new(10);
     let order = LookupRequest { background: true, ..fixture.order(0, 150) };
     drop(fixture.queue.push(&order, fixture.start).unwrap());
@@ -119,7 +119,7 @@ fn what_is_asked_for_behind_is_taken_although_nobody_waits() {
 }
 
 #[test]
-fn those_that_nobody_waits_for_come_last_until_somebody_joins() {
+fn background_lookups_come_last_until_a_caller_joins() {
     let mut fixture = Fixture::new(10);
     for n in 0..3 {
         let order = LookupRequest { background: true, ..fixture.order(n, 150) };
@@ -134,7 +134,7 @@ fn those_that_nobody_waits_for_come_last_until_somebody_joins() {
 }
 
 #[test]
-fn who_joins_takes_no_place_in_line() {
+fn joining_takes_no_room_in_the_queue() {
     let mut fixture = Fixture::new(10);
     let _caller = fixture.push(0, 0, 150);
     let order = fixture.order(0, 150);
@@ -149,7 +149,7 @@ fn who_joins_takes_no_place_in_line() {
 }
 
 #[test]
-fn what_was_taken_in_another_lane_makes_room() {
+fn lookup_taken_in_another_lane_makes_room() {
     let mut fixture = Fixture::new(1);
     let background = LookupRequest { background: true, ..fixture.order(0, 150) };
     drop(fixture.queue.push(&background, fixture.start).unwrap());
@@ -163,7 +163,7 @@ fn what_was_taken_in_another_lane_makes_room() {
 }
 
 #[test]
-fn a_full_lane_has_room_again_when_callers_have_gone() {
+fn cancelled_lookups_make_room_in_a_full_lane() {
     let mut fixture = Fixture::new(2);
     let (stays, goes) = (fixture.push(0, 0, 150), fixture.push(1, 0, 150));
     drop(goes);
@@ -175,7 +175,7 @@ fn a_full_lane_has_room_again_when_callers_have_gone() {
 }
 
 #[test]
-fn a_lane_that_is_full_refuses_and_the_other_one_does_not() {
+fn full_lane_rejects_and_the_other_does_not() {
     let mut fixture = Fixture::new(2);
     let _callers = [fixture.push(0, 0, 150), fixture.push(1, 0, 150)];
     let order = fixture.order(2, 150);
@@ -190,7 +190,7 @@ fn a_lane_that_is_full_refuses_and_the_other_one_does_not() {
 }
 
 #[test]
-fn a_lookup_at_the_store_is_not_that_of_its_key_any_more_once_that_has_changed() {
+fn lookup_in_flight_is_detached_from_its_key_by_a_change() {
     let mut fixture = Fixture::new(10);
     let _first = fixture.push(0, 0, 150);
     fixture.queue.fence(&nth(0), Revision(1));
@@ -207,7 +207,7 @@ fn a_lookup_at_the_store_is_not_that_of_its_key_any_more_once_that_has_changed()
 }
 
 #[test]
-fn every_lookup_that_began_before_a_change_is_held_against_the_last_one() {
+fn every_lookup_begun_before_a_change_is_compared_with_the_last_change() {
     let mut fixture = Fixture::new(10);
     let mut tickets = Vec::new();
     for revision in 1..=3 {
@@ -223,7 +223,7 @@ fn every_lookup_that_began_before_a_change_is_held_against_the_last_one() {
 }
 
 #[test]
-fn workers_are_hired_while_somebody_waits_and_up_to_the_bound() {
+fn workers_are_added_while_lookups_wait_up_to_the_bound() {
     let mut fixture = Fixture::new(10);
     assert!(!fixture.queue.add_worker(Lane::Known, 2), "nobody waits");
     let _caller = fixture.push(0, 0, 150);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_began_before_a_change_cannot_bring_the_old_record_back() {
+async fn lookup_begun_before_a_change_cannot_restore_the_old_record() {
     let fixture = fixture(Mood::Hangs, 8, 10);
     let old = fixture.fill.find(ours(KEY), soon());
     let change = async {
@@ -25,7 +25,7 @@ async fn a_lookup_that_began_before_a_change_cannot_bring_the_old_record_back() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_brings_what_is_as_new_as_a_change_is_remembered() {
+async fn answer_as_new_as_a_change_is_cached() {
     for (revision, remembered_at_once) in [(2, true), (1, false)] {
         let fixture = fixture(Mood::Hangs, 8, 10);
         fixture.coverage.confirm(Instant::now());
@@ -43,7 +43,7 @@ async fn a_lookup_that_brings_what_is_as_new_as_a_change_is_remembered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_known_key_that_changes_is_asked_for_again_at_once() {
+async fn changed_cached_key_is_refreshed_at_once() {
     let fixture = fixture(Mood::Answers, 8, 10);
     fixture.fill.find(ours(KEY), soon()).await.unwrap();
     fixture.store.put(KEY, record("changed", 2));
@@ -62,7 +62,7 @@ async fn a_known_key_that_changes_is_asked_for_again_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_creation_of_a_key_that_was_just_read_costs_nothing() {
+async fn creation_of_a_just_read_key_causes_no_query() {
     let fixture = fixture(Mood::Answers, 8, 10);
     fixture.coverage.confirm(Instant::now());
     fixture.fill.find(ours(KEY), soon()).await.unwrap();
@@ -72,7 +72,7 @@ async fn the_creation_of_a_key_that_was_just_read_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_lagging_standby_says_is_stale_and_what_it_lacks_is_not_absent() {
+async fn answers_of_a_lagging_standby_are_stale_and_its_absences_are_not_believed() {
     let fixture = fixture(Mood::Answers, 8, 10);
     let as_of = Instant::now();
     fixture.store.tune(|channel| channel.lags_since = Some(as_of));

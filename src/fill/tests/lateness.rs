@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_could_no_longer_be_answered_in_time_is_refused_and_not_asked() {
+async fn late_lookup_is_rejected_without_a_query() {
     let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     for _ in 0..40 {
         fixture.fill.0.pace.took(Duration::from_millis(60), 1, Instant::now());
@@ -25,7 +25,7 @@ async fn a_lookup_that_could_no_longer_be_answered_in_time_is_refused_and_not_as
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_is_told_at_once_when_the_breaker_opens() {
+async fn opening_breaker_rejects_queued_lookups_at_once() {
     let mut settings = Settings::default().places(1).batch_max(1);
     settings.guard.breaker.min_calls = NonZeroU32::MIN;
     let fixture = of(Mood::Hangs, &settings);
@@ -42,7 +42,7 @@ async fn who_waits_is_told_at_once_when_the_breaker_opens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_with_little_time_are_answered_again_when_the_store_is_quick_again() {
+async fn callers_with_short_deadlines_are_answered_once_the_store_is_fast_again() {
     let fixture = fixture(Mood::Hangs, 8, 10);
     let impatient = || Instant::now() + Duration::from_millis(50);
     for n in 0..40 {
@@ -57,7 +57,7 @@ async fn callers_with_little_time_are_answered_again_when_the_store_is_quick_aga
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_who_joins_late_keeps_a_lookup_in_time() {
+async fn joining_caller_extends_the_deadline_of_a_lookup() {
     let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let mut at_the_store = Box::pin(fixture.fill.find(ours(nth(1)), soon()));
     assert!(futures::poll!(&mut at_the_store).is_pending());

@@ -4,7 +4,7 @@ use super::*;
 use crate::store::History;
 
 #[tokio::test(start_paused = true)]
-async fn an_emptied_store_is_not_believed_about_a_key_that_nobody_knows() {
+async fn emptied_store_is_not_believed_about_an_unknown_key() {
     let fixture = fixture(Mood::Answers, 8, 10);
     assert_eq!(principal(fixture.fill.find(ours(nth(1)), soon()).await), "nobody");
     fixture.fill.find(ours(KEY), soon()).await.unwrap();
@@ -19,7 +19,7 @@ async fn an_emptied_store_is_not_believed_about_a_key_that_nobody_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_finds_a_store_that_was_emptied() {
+async fn probe_detects_an_emptied_store() {
     let fixture = fixture(Mood::Answers, 8, 100);
     for n in 0..8 {
         fixture.store.put(nth(n), record("acme", 1));
@@ -42,7 +42,7 @@ async fn a_probe_finds_a_store_that_was_emptied() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_witness_that_is_asked_for_anyhow_is_a_witness_all_the_same() {
+async fn witness_may_be_part_of_the_batch() {
     let fixture = fixture(Mood::Answers, 8, 10);
     fixture.fill.find(ours(KEY), soon()).await.unwrap();
     fixture.store.remove(&KEY);
@@ -53,7 +53,7 @@ async fn a_witness_that_is_asked_for_anyhow_is_a_witness_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_whose_history_speaks_against_it_is_believed_about_recorded_deletions_alone() {
+async fn store_with_a_contradicting_history_is_believed_only_about_recorded_deletions() {
     let fixture = fixture(Mood::Answers, 8, 10);
     let (expected, deleted) = (10, vec![nth(7)]);
     fixture.store.recall(History { expected, found: 5, any: true, deleted: deleted.clone() });
@@ -74,7 +74,7 @@ async fn a_store_whose_history_speaks_against_it_is_believed_about_recorded_dele
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_holds_nothing_is_believed_about_keys_of_others_alone() {
+async fn empty_store_is_believed_only_about_foreign_keys() {
     let fixture = fixture(Mood::Answers, 8, 10);
     fixture.store.recall(History::default());
     fixture.fill.recall(soon()).await.unwrap().unwrap();

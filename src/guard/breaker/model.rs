@@ -241,7 +241,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn any_history_leads_to_where_the_documentation_says(
+    fn any_history_matches_the_documented_model(
         set in set(),
         events in vec(event(), 0..300),
     ) {

@@ -113,7 +113,7 @@ impl Fixture {
 }
 
 #[test]
-fn closed_every_call_is_admitted() {
+fn closed_breaker_admits_every_call() {
     let mut fixture = Fixture::new();
     for _ in 0..1000 {
         assert!(fixture.admit().is_some());
@@ -121,7 +121,7 @@ fn closed_every_call_is_admitted() {
 }
 
 #[test]
-fn fewer_calls_than_are_judged_never_open_it() {
+fn fewer_calls_than_the_minimum_never_open_it() {
     let mut fixture = Fixture::new();
     fixture.calls(9, &unreachable());
     assert_eq!(fixture.state(), BreakerState::Closed);
@@ -130,7 +130,7 @@ fn fewer_calls_than_are_judged_never_open_it() {
 }
 
 #[test]
-fn it_opens_when_the_ratio_of_failures_is_reached_and_not_before() {
+fn it_opens_exactly_at_the_failure_ratio() {
     let mut fixture = Fixture::new();
     fixture.calls(10, &answered(FAST));
     fixture.calls(9, &unreachable());
@@ -143,7 +143,7 @@ fn it_opens_when_the_ratio_of_failures_is_reached_and_not_before() {
 }
 
 #[test]
-fn it_opens_when_the_ratio_of_slow_calls_is_reached_and_not_before() {
+fn it_opens_exactly_at_the_slow_ratio() {
     let mut fixture = Fixture::new();
     fixture.calls(2, &answered(SLOW.checked_sub(Duration::from_nanos(1)).unwrap()));
     fixture.calls(7, &answered(SLOW));
@@ -155,7 +155,7 @@ fn it_opens_when_the_ratio_of_slow_calls_is_reached_and_not_before() {
 }
 
 #[test]
-fn failures_that_are_slow_count_as_both() {
+fn slow_failures_count_as_slow_and_as_failed() {
     let mut fixture = Fixture::new();
     let timeout: Result<(), _> = Err(StoreError::new(StoreErrorKind::Timeout, ""));
     let Some(Transition::Opened { why, .. }) = fixture.calls(10, &Outcome::of(&timeout, SLOW))
@@ -167,7 +167,7 @@ fn failures_that_are_slow_count_as_both() {
 }
 
 #[test]
-fn a_call_that_went_well_never_opens_it() {
+fn successful_call_never_opens_it() {
     let mut fixture = Fixture::new();
     fixture.calls(5, &unreachable());
     fixture.calls(5, &answered(FAST));
@@ -181,7 +181,7 @@ fn a_call_that_went_well_never_opens_it() {
 }
 
 #[test]
-fn calls_that_ended_before_the_window_are_forgotten() {
+fn calls_that_ended_before_the_window_do_not_count() {
     for (millis, forgotten) in [(4400, false), (5000, true), (60_000, true)] {
         let mut fixture = Fixture::new();
         fixture.calls(9, &unreachable());
@@ -203,7 +203,7 @@ fn a_steady_rate_of_failures_below_the_minimum_never_opens_it() {
 }
 
 #[test]
-fn open_no_call_is_admitted_until_its_time_has_passed() {
+fn open_breaker_admits_no_call_until_its_open_time_has_passed() {
     let mut fixture = Fixture::opened();
     assert!(!fixture.breaker.admits(fixture.now) && fixture.admit().is_none());
     fixture.pass(499);
@@ -235,7 +235,7 @@ fn the_pause_is_spread_by_the_jitter() {
 }
 
 #[test]
-fn what_counts_as_a_failure_of_the_store() {
+fn exactly_these_error_kinds_count_as_failures() {
     for kind in StoreErrorKind::ALL {
         let mut fixture = Fixture::new();
         for _ in 0..100 {
@@ -257,7 +257,7 @@ fn what_counts_as_a_failure_of_the_store() {
 }
 
 #[test]
-fn a_call_that_found_the_store_saturated_is_not_even_counted() {
+fn call_to_a_saturated_store_does_not_count() {
     let mut fixture = Fixture::new();
     fixture.calls(9, &unreachable());
     fixture.calls(100, &failed(StoreErrorKind::Saturated));

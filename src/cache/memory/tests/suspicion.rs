@@ -10,7 +10,7 @@ impl Fixture {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_goes_missing_goes_on_until_that_is_confirmed() {
+async fn missing_key_is_served_until_its_absence_is_confirmed() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect));
@@ -24,7 +24,7 @@ async fn a_key_that_goes_missing_goes_on_until_that_is_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_found_again_is_as_good_as_before() {
+async fn key_found_again_is_fully_restored() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect));
@@ -36,7 +36,7 @@ async fn a_key_that_is_found_again_is_as_good_as_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_could_not_be_used_anyway_is_not_missed() {
+async fn absence_of_an_unusable_key_is_believed() {
     let fixture = Fixture::new();
     let now = Clock::System.wall();
     let revoked = KeyRecord { state: State::Revoked, ..record("acme", 1) };
@@ -50,7 +50,7 @@ async fn a_key_that_could_not_be_used_anyway_is_not_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recorded_deletion_is_believed_at_once() {
+async fn recorded_deletion_is_believed_at_once() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     assert!(fixture.memory.change(&change(2, KEY, ChangeKind::Deleted)));
@@ -59,7 +59,7 @@ async fn a_recorded_deletion_is_believed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_suspect_no_absence_counts_and_known_keys_go_on() {
+async fn suspect_store_is_not_believed_about_absences_and_known_keys_are_served() {
     let fixture = Fixture::new();
     let unknown = nth(100);
     fixture.takes(unknown, None).await.unwrap();
@@ -89,7 +89,7 @@ async fn while_the_store_is_suspect_no_absence_counts_and_known_keys_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_doubt_turned_off_every_absence_is_believed() {
+async fn every_absence_is_believed_if_suspicion_is_disabled() {
     let suspect = SuspectConfig { enabled: false, ..SuspectConfig::default() };
     let fixture = Fixture::of(CacheConfig::default(), suspect);
     for n in 0..20 {
@@ -102,7 +102,7 @@ async fn with_the_doubt_turned_off_every_absence_is_believed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_witness_that_is_missing_is_doubted_but_nothing_is_taken_from_its_answer() {
+async fn missing_witness_is_doubted_and_its_answer_is_not_cached() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     let absent = answer(KEY, None).await;
@@ -122,7 +122,7 @@ async fn a_witness_that_is_missing_is_doubted_but_nothing_is_taken_from_its_answ
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_witness_that_is_found_again_is_not_missing_any_more() {
+async fn witness_found_again_is_no_longer_missing() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     fixture.memory.take_witness(&KEY, &answer(KEY, None).await, Instant::now());
@@ -134,7 +134,7 @@ async fn a_witness_that_is_found_again_is_not_missing_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_missing_long_ago_and_not_asked_about_since_is_doubted_anew() {
+async fn old_report_of_a_missing_key_does_not_count_towards_confirmation() {
     let fixture = Fixture::new();
     fixture.knows(KEY).await;
     assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect));
@@ -146,7 +146,7 @@ async fn what_was_missing_long_ago_and_not_asked_about_since_is_doubted_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_witness_that_is_not_held_any_more_is_no_witness_any_more() {
+async fn evicted_key_is_no_longer_a_witness() {
     let fixture = Fixture::new();
     fixture.suspicion.found(KEY, false, true, Instant::now());
     fixture.memory.take_witness(&KEY, &answer(KEY, None).await, Instant::now());
@@ -154,7 +154,7 @@ async fn a_witness_that_is_not_held_any_more_is_no_witness_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_witness_that_was_asked_for_before_it_was_stored_is_not_missed() {
+async fn witness_queried_before_it_was_stored_is_not_missing() {
     let fixture = Fixture::new();
     let asked_at = Instant::now();
     advance(SECOND).await;

@@ -14,7 +14,7 @@ fn the_first_call_after_the_pause_makes_it_half_open() {
 }
 
 #[test]
-fn half_open_probes_are_counted_when_they_are_admitted_and_not_when_they_end() {
+fn probes_are_counted_at_admission_and_not_at_their_end() {
     let mut fixture = Fixture::opened();
     fixture.pass(500);
     let mut probes: Vec<_> = (0..PROBES).map(|_| fixture.admit().unwrap()).collect();
@@ -51,7 +51,7 @@ fn a_probe_that_is_slow_opens_it_again() {
 }
 
 #[test]
-fn each_time_it_opens_again_it_is_open_for_twice_as_long_up_to_a_bound() {
+fn open_time_doubles_with_each_failed_probe_up_to_a_bound() {
     let mut fixture = Fixture::opened();
     let pauses: Vec<_> = (0..200).map(|_| fixture.fail_again().as_millis()).collect();
     assert_eq!(pauses[..5], [1000, 2000, 4000, 4000, 4000]);
@@ -59,7 +59,7 @@ fn each_time_it_opens_again_it_is_open_for_twice_as_long_up_to_a_bound() {
 }
 
 #[test]
-fn it_closes_when_all_probes_are_answered_in_time_and_says_how_long_it_took() {
+fn it_closes_when_all_probes_are_answered_in_time_and_reports_the_duration() {
     let mut fixture = Fixture::opened();
     fixture.pass(500);
     fixture.calls(PROBES - 1, &answered(FAST));
@@ -71,7 +71,7 @@ fn it_closes_when_all_probes_are_answered_in_time_and_says_how_long_it_took() {
 }
 
 #[test]
-fn a_closing_after_many_attempts_counts_from_the_first_opening() {
+fn reported_duration_counts_from_the_first_opening() {
     let mut fixture = Fixture::opened();
     fixture.fail_again();
     fixture.fail_again();
@@ -81,7 +81,7 @@ fn a_closing_after_many_attempts_counts_from_the_first_opening() {
 }
 
 #[test]
-fn after_closing_places_grow_evenly_from_as_many_as_there_were_probes_to_all() {
+fn after_closing_permits_grow_linearly_from_the_number_of_probes_to_all() {
     let mut fixture = Fixture::closed_again();
     let began = fixture.now;
     let places = |after| fixture.breaker.permits(began + Duration::from_millis(after));
@@ -98,14 +98,14 @@ fn after_closing_places_grow_evenly_from_as_many_as_there_were_probes_to_all() {
 }
 
 #[test]
-fn before_the_first_outage_all_places_are_given_out() {
+fn all_permits_exist_before_the_first_outage() {
     let fixture = Fixture::new();
     assert_eq!(fixture.breaker.permits(fixture.now), PLACES);
     assert_eq!(fixture.breaker.more_than(PLACES), None);
 }
 
 #[test]
-fn no_time_to_ramp_up_and_more_probes_than_places_are_settings_like_others() {
+fn zero_ramp_up_and_more_probes_than_permits_are_valid_settings() {
     let mut config = config();
     config.breaker.ramp_up_for = Duration::ZERO;
     config.breaker.half_open_calls = NonZeroUsize::new(PLACES + 2).unwrap();
@@ -119,7 +119,7 @@ fn no_time_to_ramp_up_and_more_probes_than_places_are_settings_like_others() {
 }
 
 #[test]
-fn after_closing_calls_are_counted_anew() {
+fn window_is_empty_after_closing() {
     let mut fixture = Fixture::closed_again();
     fixture.calls(9, &unreachable());
     assert_eq!(fixture.state(), BreakerState::Closed);
@@ -128,7 +128,7 @@ fn after_closing_calls_are_counted_anew() {
 }
 
 #[test]
-fn opening_while_places_grow_lasts_twice_as_long_and_afterwards_as_the_first_time() {
+fn opening_during_ramp_up_doubles_the_open_time_and_later_resets_it() {
     for (millis, pause) in [(1999, 1000), (2000, 500)] {
         let mut fixture = Fixture::closed_again();
         fixture.pass(millis);
@@ -142,7 +142,7 @@ fn opening_while_places_grow_lasts_twice_as_long_and_afterwards_as_the_first_tim
 }
 
 #[test]
-fn a_probe_that_finds_something_unreadable_was_answered() {
+fn probe_with_an_unreadable_answer_succeeds() {
     let mut fixture = Fixture::opened();
     fixture.pass(500);
     fixture.calls(PROBES, &failed(StoreErrorKind::Unreadable));
@@ -150,7 +150,7 @@ fn a_probe_that_finds_something_unreadable_was_answered() {
 }
 
 #[test]
-fn a_probe_that_says_nothing_is_given_back() {
+fn probe_without_evidence_is_released() {
     let mut fixture = Fixture::opened();
     fixture.pass(500);
     for outcome in [Outcome::Nothing, failed(StoreErrorKind::Saturated)] {
@@ -168,7 +168,7 @@ fn a_probe_that_says_nothing_is_given_back() {
 }
 
 #[test]
-fn a_call_from_before_the_state_changed_does_not_count() {
+fn call_admitted_before_a_state_change_does_not_count() {
     let mut fixture = Fixture::new();
     let late: Vec<_> = (0..30).map(|_| fixture.admit().unwrap()).collect();
     let mut late = late.into_iter();
