@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_from_a_snapshot_counts_when_the_changes_since_are_replayed() {
+    fn snapshot_records_are_covered_once_their_changes_are_replayed() {
         let start = Instant::now();
         let before = start.checked_sub(60 * SECOND).unwrap();
         let coverage = Coverage::new(SECOND);

@@ -126,7 +126,7 @@ async fn hit_is_served_and_the_dropped_refresh_counted_when_the_queue_is_full() 
 async fn stale_record_is_replaced_by_the_answer_of_the_store() {
     let (cached, next, _) = cached(STALE, Next { takes: 10 * MS, ..Next::default() }).await;
     assert_eq!(ask(&cached).await, ("new".to_owned(), Freshness::Fresh, 10 * MS));
-    assert_eq!(next.refreshed.load(SeqCst), 1, "the lookup would go on without its caller");
+    assert_eq!(next.refreshed.load(SeqCst), 1, "the lookup continues without its caller");
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,7 +41,7 @@ fn change(revision: i64, digest: Digest, kind: ChangeKind) -> Change {
     Change { revision: Revision(revision), digest, kind }
 }
 
-/// What is remembered of a key.
+/// The cached answer for a key.
 fn remembered(fixture: &Fixture, digest: &Digest) -> Option<Observation> {
     fixture.memory.look(digest, Instant::now()).map(|held| held.observation)
 }
@@ -68,7 +68,7 @@ async fn thousand_callers_of_one_key_share_one_query() {
     let (outcomes, ()) = tokio::join!(callers, release);
     assert!(outcomes.into_iter().all(|outcome| principal(outcome) == "acme"));
     assert_eq!(fixture.store.queries(), 1);
-    assert!(remembered(&fixture, &KEY).is_some(), "the answer is remembered");
+    assert!(remembered(&fixture, &KEY).is_some(), "the answer is cached");
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +95,7 @@ async fn capacity_assumes_full_batches_on_all_permits() {
     };
     let (asked, ()) = tokio::join!(asked, release);
     asked.unwrap();
-    // A quarter of the 16 ms is expected now, before the 4 ms for the keys.
+    // The estimate is now a quarter of the 16 ms; the keys add 4 ms.
     assert!((fixture.fill.capacity() - 50_000.0).abs() < 1.0, "{}", fixture.fill.capacity());
 }
 
@@ -108,7 +108,7 @@ async fn distinct_keys_share_queries_and_never_exceed_the_permits() {
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(fixture.store.queries(), 4, "no fifth while four are at the store");
+        assert_eq!(fixture.store.queries(), 4, "no fifth query while four are in flight");
         fixture.store.set(Mood::Answers);
     };
     let (outcomes, ()) = tokio::join!(callers, release);
@@ -134,7 +134,7 @@ async fn never_seen_keys_cannot_take_the_permits_of_known_ones() {
         for _ in 0..1000 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(fixture.store.queries(), 1, "a quarter of the places");
+        assert_eq!(fixture.store.queries(), 1, "a quarter of the permits");
         let known = fixture.fill.find(ours(KEY), soon());
         let release = async {
             until(|| fixture.store.queries() == 2).await;
@@ -171,8 +171,8 @@ async fn each_lane_has_a_separate_bound() {
 async fn lookup_beyond_the_bound_is_overloaded_but_joining_one_is_not() {
     let fixture = fixture(Mood::Hangs, 1, 2);
     let other = |n: u8| Digest::from_bytes([n; 32]);
-    let mut at_the_store = Box::pin(fixture.fill.find(ours(other(0)), soon()));
-    assert!(futures::poll!(&mut at_the_store).is_pending());
+    let mut in_flight = Box::pin(fixture.fill.find(ours(other(0)), soon()));
+    assert!(futures::poll!(&mut in_flight).is_pending());
     until(|| fixture.store.queries() == 1).await;
     let (first, second, third, again) = tokio::join!(
         fixture.fill.find(ours(other(1)), soon()),
@@ -188,8 +188,8 @@ async fn lookup_beyond_the_bound_is_overloaded_but_joining_one_is_not() {
 #[tokio::test(start_paused = true)]
 async fn refreshes_have_a_separate_bound_and_take_no_room_from_foreground_lookups() {
     let fixture = fixture(Mood::Hangs, 1, 10);
-    let mut at_the_store = Box::pin(fixture.fill.find(ours(KEY), soon()));
-    assert!(futures::poll!(&mut at_the_store).is_pending());
+    let mut in_flight = Box::pin(fixture.fill.find(ours(KEY), soon()));
+    assert!(futures::poll!(&mut in_flight).is_pending());
     until(|| fixture.store.queries() == 1).await;
     let taken = (0..20).filter(|n| fixture.fill.refresh(nth(*n)).is_ok()).count();
     assert_eq!(taken, 10);
@@ -239,11 +239,11 @@ async fn refreshed_lookup_finishes_after_its_caller_timed_out() {
 async fn hanging_store_is_a_timeout_and_a_missing_permit_is_saturation() {
     let fixture = of(Mood::Hangs, &Settings::default().places(1).batch_max(1));
     let began = Instant::now();
-    let (at_the_store, queued) = tokio::join!(
+    let (in_flight, queued) = tokio::join!(
         fixture.fill.find(ours(KEY), began + Duration::from_millis(60)),
         fixture.fill.find(ours(Digest::from_bytes([1; 32])), began + Duration::from_millis(60)),
     );
-    assert_eq!(at_the_store, Err(Unavailable::Store(StoreErrorKind::Timeout)));
+    assert_eq!(in_flight, Err(Unavailable::Store(StoreErrorKind::Timeout)));
     assert_eq!(queued, Err(Unavailable::Store(StoreErrorKind::Saturated)));
     assert_eq!(began.elapsed(), Duration::from_millis(60), "each caller keeps its own deadline");
 }
@@ -278,8 +278,8 @@ async fn lookup_continues_after_its_first_caller_cancels() {
 #[tokio::test(start_paused = true)]
 async fn lookup_whose_callers_all_cancelled_is_never_queried() {
     let fixture = fixture(Mood::Hangs, 1, 10);
-    let mut at_the_store = Box::pin(fixture.fill.find(ours(Digest::from_bytes([1; 32])), soon()));
-    assert!(futures::poll!(&mut at_the_store).is_pending());
+    let mut in_flight = Box::pin(fixture.fill.find(ours(Digest::from_bytes([1; 32])), soon()));
+    assert!(futures::poll!(&mut in_flight).is_pending());
     until(|| fixture.store.queries() == 1).await;
 
     let mut queued = Box::pin(fixture.fill.find(ours(KEY), soon()));
@@ -287,9 +287,9 @@ async fn lookup_whose_callers_all_cancelled_is_never_queried() {
     drop(queued);
 
     fixture.store.set(Mood::Answers);
-    assert_eq!(principal(at_the_store.await), "nobody");
+    assert_eq!(principal(in_flight.await), "nobody");
     until(|| fixture.fill.0.queue().under_way() == 0).await;
-    assert_eq!(fixture.store.queries(), 1, "the abandoned one was not asked");
+    assert_eq!(fixture.store.queries(), 1, "the abandoned lookup was not queried");
 }
 
 #[tokio::test(start_paused = true)]

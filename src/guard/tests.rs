@@ -10,9 +10,9 @@ use crate::{
 const KEY: Digest = Digest::from_bytes([7; 32]);
 const QUERY_TIMEOUT: Duration = Duration::from_millis(100);
 
-fn guarded(store: &FakeStore, places: usize) -> Guarded<FakeStore> {
+fn guarded(store: &FakeStore, permits: usize) -> Guarded<FakeStore> {
     let (metrics, _) = Metrics::new().unwrap();
-    let max_in_flight = NonZeroUsize::new(places).unwrap();
+    let max_in_flight = NonZeroUsize::new(permits).unwrap();
     let config =
         GuardConfig { max_in_flight, query_timeout: QUERY_TIMEOUT, ..GuardConfig::default() };
     Guarded::new(store.clone(), config, metrics, Clock::System)
@@ -44,12 +44,12 @@ async fn permits_are_granted_in_fifo_order_and_before_background_work() {
     let mut second = pin!(guarded.acquire(soon()));
     assert!(poll!(first.as_mut()).is_pending() && poll!(second.as_mut()).is_pending());
     drop(held);
-    assert!(guarded.try_acquire().is_none(), "somebody waits");
+    assert!(guarded.try_acquire().is_none(), "a call waits");
     assert!(poll!(second.as_mut()).is_pending());
-    let Poll::Ready(Ok(place)) = poll!(first.as_mut()) else {
-        panic!("the first who waits is the first who enters");
+    let Poll::Ready(Ok(permit)) = poll!(first.as_mut()) else {
+        panic!("the first waiter gets the permit");
     };
-    drop(place);
+    drop(permit);
     assert!(second.await.is_ok());
 }
 
@@ -102,12 +102,12 @@ const FAILS: Mood = Mood::Fails(StoreErrorKind::Unreachable);
 
 fn guarded_with(
     store: &FakeStore,
-    places: usize,
+    permits: usize,
     tune: impl FnOnce(&mut BreakerConfig),
 ) -> (Guarded<FakeStore>, Exposition) {
     let (metrics, exposition) = Metrics::new().unwrap();
     let mut config = GuardConfig {
-        max_in_flight: NonZeroUsize::new(places).unwrap(),
+        max_in_flight: NonZeroUsize::new(permits).unwrap(),
         query_timeout: QUERY_TIMEOUT,
         ..GuardConfig::default()
     };
@@ -118,18 +118,18 @@ fn guarded_with(
 /// Makes calls until the breaker opens.
 async fn fail_until_open(guarded: &Guarded<FakeStore>) {
     guarded.store.set(FAILS);
-    while let Ok(place) = guarded.acquire(soon()).await {
-        place.find(&[KEY]).await.unwrap_err();
+    while let Ok(permit) = guarded.acquire(soon()).await {
+        permit.find(&[KEY]).await.unwrap_err();
     }
     assert_eq!(guarded.breaker().state(), BreakerState::Open);
 }
 
-/// Lets the time pass for which the breaker is open.
-async fn until_tried(guarded: &Guarded<FakeStore>) {
+/// Advances time until the next probe.
+async fn until_probe(guarded: &Guarded<FakeStore>) {
     tokio::time::sleep(guarded.tries_in().unwrap()).await;
 }
 
-/// As many calls as it takes to close a breaker that is half open.
+/// Makes enough successful calls to close a half-open breaker.
 async fn all_probes_are_answered(guarded: &Guarded<FakeStore>) {
     for _ in 0..3 {
         call(guarded).await.unwrap();
@@ -137,8 +137,8 @@ async fn all_probes_are_answered(guarded: &Guarded<FakeStore>) {
 }
 
 async fn call(guarded: &Guarded<FakeStore>) -> Result<(), Refused> {
-    let place = guarded.acquire(soon()).await?;
-    place.run(async |store: &FakeStore| store.find(&[KEY]).await).await.map(drop).unwrap();
+    let permit = guarded.acquire(soon()).await?;
+    permit.run(async |store: &FakeStore| store.find(&[KEY]).await).await.map(drop).unwrap();
     Ok(())
 }
 
@@ -148,11 +148,11 @@ async fn open_breaker_rejects_at_once_without_a_query() {
     let guarded = guarded(&store, 2);
     assert!(guarded.admits());
     fail_until_open(&guarded).await;
-    let (asked, began) = (store.queries(), Instant::now());
+    let (queries, began) = (store.queries(), Instant::now());
     assert!(!guarded.admits());
     assert_eq!(guarded.acquire(soon()).await.err(), Some(Refused::Open));
     assert!(guarded.try_acquire().is_none());
-    assert_eq!((store.queries(), began.elapsed()), (asked, Duration::ZERO));
+    assert_eq!((store.queries(), began.elapsed()), (queries, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,7 +168,7 @@ async fn opening_rejects_every_waiter_at_once_even_behind_an_unpolled_one() {
     }
     let began = Instant::now();
     held.find(&[KEY]).await.unwrap_err();
-    // The last first: the others, who are before it in the queue, are not polled.
+    // Last first: the waiters before it in the queue are not polled.
     for waits in waiting.into_iter().rev() {
         assert_eq!(waits.await.err(), Some(Refused::Open));
     }
@@ -180,7 +180,7 @@ async fn half_open_admits_a_limited_number_of_probes_and_rejects_others_at_once(
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     assert!(guarded.admits());
     let probes = [(); 3].map(|()| guarded.acquire(soon()));
     let probes = futures::future::join_all(probes).await;
@@ -188,10 +188,10 @@ async fn half_open_admits_a_limited_number_of_probes_and_rejects_others_at_once(
     assert_eq!(guarded.breaker().state(), BreakerState::HalfOpen);
     assert!(!guarded.admits());
     assert_eq!(guarded.acquire(soon()).await.err(), Some(Refused::Open));
-    // Given back unused, they can be had again.
+    // Unused probes that are released are available again.
     drop(probes);
     assert!(guarded.admits());
-    assert!(guarded.try_acquire().is_none(), "work that comes last tries no store");
+    assert!(guarded.try_acquire().is_none(), "background work never probes");
     store.set(Mood::Answers);
     all_probes_are_answered(&guarded).await;
     assert_eq!(guarded.breaker().state(), BreakerState::Closed);
@@ -203,7 +203,7 @@ async fn dropped_or_panicking_probe_is_released() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     for _ in 0..10 {
         store.set(Mood::Panics);
         let call = guarded.acquire(soon()).await.unwrap().find(&[KEY]);
@@ -257,7 +257,7 @@ async fn neither_permit_timeouts_nor_a_saturated_store_open_the_breaker() {
         assert_eq!(guarded.acquire(soon()).await.err(), Some(Refused::Saturated));
     }
     assert!(guarded.admits());
-    assert!(guarded.in_doubt(), "there is no use in waiting for it");
+    assert!(guarded.in_doubt(), "waiting for it is futile");
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,7 +265,7 @@ async fn calls_wait_for_permits_during_ramp_up() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     store.set(Mood::Answers);
     all_probes_are_answered(&guarded).await;
     let closed = Instant::now();
@@ -285,7 +285,7 @@ async fn permit_released_during_ramp_up_goes_to_a_waiter() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
     fail_until_open(&guarded).await;
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     store.set(Mood::Answers);
     all_probes_are_answered(&guarded).await;
     let mut held = Vec::new();
@@ -303,10 +303,10 @@ async fn permit_released_during_ramp_up_goes_to_a_waiter() {
 async fn store_is_in_doubt_from_a_failure_to_an_answer_and_while_the_breaker_is_not_closed() {
     let store = FakeStore::new(FAILS);
     let guarded = guarded(&store, 8);
-    assert!(!guarded.in_doubt(), "it was never asked");
+    assert!(!guarded.in_doubt(), "no call was made yet");
     guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
     assert!(guarded.in_doubt());
-    // What says nothing changes nothing.
+    // Outcomes without evidence change nothing.
     store.set(Mood::Fails(StoreErrorKind::Saturated));
     guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
     drop(guarded.acquire(soon()).await);
@@ -316,7 +316,7 @@ async fn store_is_in_doubt_from_a_failure_to_an_answer_and_while_the_breaker_is_
     assert!(!guarded.in_doubt());
 
     fail_until_open(&guarded).await;
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     store.set(Mood::Answers);
     for _ in 0..2 {
         call(&guarded).await.unwrap();
@@ -358,10 +358,10 @@ async fn metrics_show_the_state_and_count_each_transition_once() {
     holds([1, 0, 0], [0, 0, 0]);
     fail_until_open(&guarded).await;
     holds([0, 1, 0], [0, 1, 0]);
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     guarded.acquire(soon()).await.unwrap().find(&[KEY]).await.unwrap_err();
     holds([0, 1, 0], [0, 2, 1]);
-    until_tried(&guarded).await;
+    until_probe(&guarded).await;
     store.set(Mood::Answers);
     call(&guarded).await.unwrap();
     holds([0, 0, 1], [0, 2, 2]);

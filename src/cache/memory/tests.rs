@@ -18,7 +18,7 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 const KEY: Digest = Digest::from_bytes([7; 32]);
 
-/// A memory with exact windows, as far as they are not spread.
+/// A cache with exact windows, apart from their jitter.
 struct Fixture {
     memory: Memory,
     coverage: Arc<Coverage>,
@@ -42,7 +42,7 @@ impl Fixture {
         self.takes(digest, Some(record("acme", 1))).await.unwrap();
     }
 
-    /// What the store says now.
+    /// Caches an answer that the store gives now.
     async fn takes(&self, digest: Digest, row: Option<KeyRecord>) -> Result<(), Unavailable> {
         self.memory.take(digest, &answer(digest, row).await, Instant::now()).map(drop)
     }
@@ -145,7 +145,7 @@ async fn absence_is_believed_for_its_window_and_never_served_stale() {
 async fn creation_of_a_key_ends_its_absence() {
     let fixture = Fixture::new();
     fixture.takes(KEY, None).await.unwrap();
-    assert!(!fixture.memory.change(&change(1, KEY, ChangeKind::Created)), "no record was held");
+    assert!(!fixture.memory.change(&change(1, KEY, ChangeKind::Created)), "no record was cached");
     assert_eq!(fixture.freshness(&KEY), None);
 }
 
@@ -168,7 +168,7 @@ async fn change_with_an_old_revision_counts_after_a_gap() {
     fixture.coverage.confirm(Instant::now());
     fixture.takes(KEY, Some(record("acme", 100))).await.unwrap();
     advance(SECOND).await;
-    // The store was restored, and gives its numbers out once more.
+    // The store was restored and reuses revisions.
     fixture.coverage.begin_anew(Instant::now());
     assert!(fixture.memory.change(&change(90, KEY, ChangeKind::Updated)));
     assert_eq!(fixture.freshness(&KEY), None);
@@ -191,7 +191,7 @@ async fn record_older_than_an_applied_change_is_not_cached() {
     assert_eq!(fixture.freshness(&KEY), None);
     fixture.takes(KEY, Some(record("acme", 7))).await.unwrap();
 
-    // A store that was restored gives its numbers out again.
+    // A restored store reuses revisions.
     advance(SECOND).await;
     fixture.coverage.begin_anew(Instant::now());
     fixture.takes(KEY, Some(record("acme", 3))).await.unwrap();
@@ -211,7 +211,7 @@ async fn both_maps_are_bounded_separately() {
     for digest in many(10_000) {
         fixture.takes(digest, None).await.unwrap();
     }
-    assert_eq!(fixture.memory.len(), kept, "absences push no record out");
+    assert_eq!(fixture.memory.len(), kept, "absences evict no record");
     let absent = many(10_000).filter(|digest| fixture.is_absent(digest)).count();
     assert!((1..=50).contains(&absent), "{absent}");
 }
@@ -236,11 +236,11 @@ async fn inspection_reports_whether_the_feed_vouches_for_a_record() {
         Some(Remembered::Record { vouched, .. }) => vouched,
         other => panic!("it is remembered: {other:?}"),
     };
-    assert!(!vouched(), "the feed has not said a word");
+    assert!(!vouched(), "the feed has not reported");
     fixture.coverage.confirm(Instant::now());
     assert!(vouched());
     advance(4 * SECOND).await;
-    assert!(!vouched(), "it is silent");
+    assert!(!vouched(), "the feed is silent");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn weight_of_a_record_follows_its_size() {
         row.rights.allowed_networks = vec![network; 1000];
         row.rights.scopes = vec!["s".repeat(64); 1000];
     });
-    // A thousand of 6 bytes each, and of 65, three times.
+    // A thousand of 6 bytes each and a thousand of 65 bytes each, three times.
     assert!((17..=20).contains(&networks), "{networks}");
     assert!((188..=194).contains(&scopes), "{scopes}");
     assert!((networks + scopes - 2..=networks + scopes).contains(&both), "{both}");

@@ -3,14 +3,14 @@ use crate::store::StoreErrorKind;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What a query is expected to take, and what it takes at most.
+/// Expected and maximum duration of a query.
 const TIME: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 
 fn nth(n: u8) -> Digest {
     Digest::from_bytes([n; 32])
 }
 
-/// A queue, and the time by milliseconds.
+/// A queue with a clock in milliseconds.
 struct Fixture {
     queue: Queue,
     start: Instant,
@@ -32,7 +32,7 @@ impl Fixture {
         }
     }
 
-    /// Somebody asks for a key now, and wants the answer then.
+    /// Requests a key at `now` with the deadline `answer_by`.
     fn push(&mut self, n: u8, now: u32, answer_by: u32) -> Receiver<Stage> {
         let order = self.order(n, answer_by);
         self.queue.push(&order, self.start + now * MS).unwrap()
@@ -65,7 +65,7 @@ fn standing_lane_keeps_only_lookups_that_can_wait_for_the_longest_query() {
     let mut fixture = Fixture::new(10);
     let _callers = [fixture.push(0, 0, 199), fixture.push(1, 1, 200), fixture.push(2, 2, 300)];
     assert_eq!(fixture.take(2, 100), (vec![nth(1), nth(2)], 1));
-    // It was empty, so that this is a burst again.
+    // The lane was empty, so that this is a burst again.
     let _caller = fixture.push(3, 101, 120);
     assert_eq!(fixture.take(9, 110), (vec![nth(3)], 0));
 }
@@ -159,7 +159,7 @@ fn lookup_taken_in_another_lane_makes_room() {
     assert_eq!(fixture.take(9, 0), (vec![nth(0)], 0));
     let other = never_seen(fixture.order(1, 150));
     assert!(fixture.queue.push(&other, fixture.start).is_ok());
-    assert_eq!(fixture.queue.under_way(), 2, "what is at the store is still under way");
+    assert_eq!(fixture.queue.under_way(), 2, "lookups in flight are still pending");
 }
 
 #[test]
@@ -169,7 +169,10 @@ fn cancelled_lookups_make_room_in_a_full_lane() {
     drop(goes);
     let _new = fixture.push(2, 0, 150);
     let order = fixture.order(1, 150);
-    assert!(fixture.queue.join(&order, fixture.start).is_none(), "it is not waited for in vain");
+    assert!(
+        fixture.queue.join(&order, fixture.start).is_none(),
+        "no caller joins an abandoned lookup"
+    );
     assert_eq!(fixture.take(9, 0), (vec![nth(0), nth(2)], 0));
     drop(stays);
 }
@@ -195,7 +198,10 @@ fn lookup_in_flight_is_detached_from_its_key_by_a_change() {
     let _first = fixture.push(0, 0, 150);
     fixture.queue.fence(&nth(0), Revision(1));
     let order = fixture.order(0, 150);
-    assert!(fixture.queue.join(&order, fixture.start).is_some(), "what waits has read nothing yet");
+    assert!(
+        fixture.queue.join(&order, fixture.start).is_some(),
+        "a queued lookup has read nothing yet"
+    );
     let first = fixture.queue.take(Lane::Known, 9, fixture.start, TIME).taken.pop().unwrap();
     fixture.queue.fence(&nth(0), Revision(2));
     assert!(fixture.queue.join(&order, fixture.start).is_none());
@@ -225,11 +231,11 @@ fn every_lookup_begun_before_a_change_is_compared_with_the_last_change() {
 #[test]
 fn workers_are_added_while_lookups_wait_up_to_the_bound() {
     let mut fixture = Fixture::new(10);
-    assert!(!fixture.queue.add_worker(Lane::Known, 2), "nobody waits");
+    assert!(!fixture.queue.add_worker(Lane::Known, 2), "the lane is empty");
     let _caller = fixture.push(0, 0, 150);
     let added = [(); 3].map(|()| fixture.queue.add_worker(Lane::Known, 2));
     assert_eq!(added, [true, true, false]);
-    assert!(!fixture.queue.dismiss_if_idle(Lane::Known), "somebody waits");
+    assert!(!fixture.queue.dismiss_if_idle(Lane::Known), "a lookup waits");
     fixture.take(9, 0);
     assert!(fixture.queue.dismiss_if_idle(Lane::Known));
     let _caller = fixture.push(1, 0, 150);

@@ -1,4 +1,4 @@
-//! Keys that change while they are looked up, or after.
+//! Keys that change during or after a lookup.
 
 use super::*;
 
@@ -10,7 +10,7 @@ async fn lookup_begun_before_a_change_cannot_restore_the_old_record() {
         until(|| fixture.store.queries() == 1).await;
         fixture.store.put(KEY, record("changed", 2));
         fixture.fill.apply(&[change(2, KEY, ChangeKind::Updated)]);
-        // Who asks after the change must not be told what was before.
+        // A caller after the change must not get the old answer.
         let new = fixture.fill.find(ours(KEY), soon());
         let release = async {
             until(|| fixture.store.queries() == 2).await;
@@ -52,12 +52,12 @@ async fn changed_cached_key_is_refreshed_at_once() {
         change(3, nth(1), ChangeKind::Updated),
         change(4, nth(2), ChangeKind::Created),
     ]);
-    assert_eq!(remembered(&fixture, &KEY), None, "what is outdated is not served meanwhile");
+    assert_eq!(remembered(&fixture, &KEY), None, "the outdated record is not served meanwhile");
     until(|| remembered(&fixture, &KEY).is_some()).await;
     assert_eq!(principal(remembered(&fixture, &KEY).ok_or(Unavailable::Internal)), "changed");
     assert_eq!(fixture.store.queries(), 2);
     for n in [1, 2] {
-        assert_eq!(remembered(&fixture, &nth(n)), None, "nobody asks for keys that nobody knows");
+        assert_eq!(remembered(&fixture, &nth(n)), None, "uncached keys are not refreshed");
     }
 }
 
@@ -84,5 +84,9 @@ async fn answers_of_a_lagging_standby_are_stale_and_its_absences_are_not_believe
     assert_eq!(fixture.fill.find(ours(nth(1)), soon()).await, lagging);
     assert!(remembered(&fixture, &nth(1)).is_none());
     tokio::time::advance(crate::cache::CacheConfig::default().stale_if_error_for).await;
-    assert_eq!(fixture.fill.find(ours(KEY), soon()).await, lagging, "it is too old to be served");
+    assert_eq!(
+        fixture.fill.find(ours(KEY), soon()).await,
+        lagging,
+        "the record is too old to be served"
+    );
 }

@@ -1,4 +1,4 @@
-//! Who waits, for how long, and what they are told in the end.
+//! Deadlines of queued lookups and their errors.
 
 use std::num::NonZeroU32;
 
@@ -21,7 +21,7 @@ async fn late_lookup_is_rejected_without_a_query() {
     assert_eq!(principal(first), "acme");
     assert_eq!(late, Err(Unavailable::Store(StoreErrorKind::Saturated)));
     assert_eq!(fixture.store.queries(), 1);
-    assert_eq!(began.elapsed(), Duration::from_millis(95), "it was told as soon as it was known");
+    assert_eq!(began.elapsed(), Duration::from_millis(95), "rejected as soon as it was late");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Whether a store is believed that lost keys.
+//! Which absences are believed from a store that lost keys.
 
 use super::*;
 use crate::store::History;
@@ -13,8 +13,8 @@ async fn emptied_store_is_not_believed_about_an_unknown_key() {
     let unknown = fixture.fill.find(ours(nth(3)), soon()).await;
     assert_eq!(unknown, Err(Unavailable::Suspect), "the witness is missing as well");
     let freshness = remembered(&fixture, &KEY).unwrap().freshness;
-    assert_eq!(freshness, crate::tier::Freshness::StaleIfError, "and goes on");
-    // There is no other witness, and a single missing key is no suspicion.
+    assert_eq!(freshness, crate::tier::Freshness::StaleIfError, "and is still served");
+    // No other witness exists, and a single missing key raises no suspicion.
     assert_eq!(principal(fixture.fill.find(ours(nth(4)), soon()).await), "nobody");
 }
 
@@ -49,7 +49,7 @@ async fn witness_may_be_part_of_the_batch() {
     fixture.fill.refresh(KEY).unwrap();
     let unknown = fixture.fill.find(ours(nth(1)), soon()).await;
     assert_eq!(unknown, Err(Unavailable::Suspect));
-    assert_eq!(fixture.store.queries(), 2, "one query asked for both");
+    assert_eq!(fixture.store.queries(), 2, "one query for both");
 }
 
 #[tokio::test(start_paused = true)]

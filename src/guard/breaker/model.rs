@@ -1,5 +1,5 @@
-//! The breaker against a second one, which was written from the head of
-//! `breaker.rs` as naively as can be, on random histories.
+//! Compares the breaker with a naive model, written from the module documentation of
+//! `breaker.rs`, on random histories.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -8,14 +8,14 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 use crate::store::StoreError;
 
-/// One thing that happens.
+/// One step of a history.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// Somebody wants to call.
+    /// A call requests admission.
     Admit,
-    /// One of the calls that are under way ends. Which one is chosen by a number.
+    /// A call in flight ends, chosen by a number.
     End(usize, End),
-    /// Milliseconds pass.
+    /// Time passes, in milliseconds.
     Pass(u64),
 }
 
@@ -29,7 +29,7 @@ enum End {
     Saturated,
 }
 
-/// The settings, in milliseconds.
+/// The settings; durations in milliseconds.
 #[derive(Debug, Clone, Copy)]
 struct Set {
     window: u64,
@@ -45,15 +45,15 @@ struct Set {
 
 const SLOW: Duration = Duration::from_millis(50);
 
-/// What the jitter adds, in milliseconds.
+/// The jitter, in milliseconds.
 const ADDED: u64 = 7;
 
-/// The naive breaker. It remembers everything.
+/// The naive breaker. It keeps all calls.
 struct Model {
     set: Set,
     now: u64,
     mode: Mode,
-    /// Which mode it is, counted.
+    /// Number of mode changes.
     number: usize,
     last_pause: Option<u64>,
 }
@@ -61,7 +61,7 @@ struct Model {
 enum Mode {
     Closed { since: u64, again: bool, ended: Vec<(u64, bool, bool)> },
     Open { until: u64 },
-    HalfOpen { under_way: usize, answered: usize },
+    HalfOpen { in_flight: usize, answered: usize },
 }
 
 impl Model {
@@ -82,15 +82,15 @@ impl Model {
         if let Mode::Open { until } = self.mode
             && self.now >= until
         {
-            self.go(Mode::HalfOpen { under_way: 0, answered: 0 });
+            self.go(Mode::HalfOpen { in_flight: 0, answered: 0 });
         }
         match &mut self.mode {
             Mode::Open { .. } => return None,
-            Mode::HalfOpen { under_way, answered } => {
-                if *under_way + *answered == self.set.probes {
+            Mode::HalfOpen { in_flight, answered } => {
+                if *in_flight + *answered == self.set.probes {
                     return None;
                 }
-                *under_way += 1;
+                *in_flight += 1;
             }
             Mode::Closed { .. } => {}
         }
@@ -106,8 +106,8 @@ impl Model {
         let slow = matches!(end, End::Slowly | End::FailedSlowly);
         match &mut self.mode {
             Mode::Open { .. } => unreachable!("nothing is admitted"),
-            Mode::HalfOpen { under_way, answered } => {
-                *under_way -= 1;
+            Mode::HalfOpen { in_flight, answered } => {
+                *in_flight -= 1;
                 if failed || slow {
                     self.open();
                 } else if counts {
@@ -123,7 +123,7 @@ impl Model {
                 let tenth = |at: u64| (at - *since) / (self.set.window / 10);
                 let within: Vec<_> =
                     ended.iter().filter(|(at, ..)| tenth(self.now) - tenth(*at) < 10).collect();
-                // In hundredths, as the ratios of these tests are.
+                // In percent, as the ratios of these tests.
                 let reaches = |of: usize, ratio: u32| of * 100 >= within.len() * ratio as usize;
                 let too_many =
                     reaches(within.iter().filter(|e| e.1).count(), self.set.failure_percent);
@@ -148,7 +148,7 @@ impl Model {
         self.go(Mode::Open { until: self.now + pause + ADDED });
     }
 
-    fn places(&self) -> usize {
+    fn permits(&self) -> usize {
         match self.mode {
             Mode::Closed { since, again: true, .. } if self.now < since + self.set.ramp => {
                 let from = self.set.probes.min(self.set.places) as u64;
@@ -249,7 +249,7 @@ proptest! {
         let mut breaker = breaker(&set, began);
         let closed = Mode::Closed { since: 0, again: false, ended: Vec::new() };
         let mut model = Model { set, now: 0, mode: closed, number: 0, last_pause: None };
-        let mut under_way: Vec<(Ticket, usize)> = Vec::new();
+        let mut in_flight: Vec<(Ticket, usize)> = Vec::new();
         for event in events {
             let now = began + Duration::from_millis(model.now);
             let before = model.number;
@@ -265,28 +265,28 @@ proptest! {
                     prop_assert_eq!(would, expected.is_some());
                     prop_assert_eq!(admitted.is_some(), expected.is_some());
                     admitted.zip(expected).and_then(|((ticket, transition), number)| {
-                        under_way.push((ticket, number));
+                        in_flight.push((ticket, number));
                         transition
                     })
                 }
-                Event::End(..) if under_way.is_empty() => None,
+                Event::End(..) if in_flight.is_empty() => None,
                 Event::End(which, end) => {
-                    let (ticket, number) = under_way.swap_remove(which % under_way.len());
+                    let (ticket, number) = in_flight.swap_remove(which % in_flight.len());
                     model.end(number, end);
                     breaker.ended(ticket, &outcome(end), now)
                 }
             };
             let now = began + Duration::from_millis(model.now);
-            // A change is told when there is one, and as what it is.
+            // A transition is reported exactly when the state changes, with its state.
             prop_assert_eq!(transition.is_some(), model.number != before);
             prop_assert!(transition.is_none_or(|change| change.to() == model.state()));
             prop_assert_eq!(breaker.state(), model.state());
-            prop_assert_eq!(breaker.permits(now), model.places());
+            prop_assert_eq!(breaker.permits(now), model.permits());
             if let Mode::Open { until } = model.mode {
                 let left = Duration::from_millis(until.saturating_sub(model.now));
                 prop_assert_eq!(breaker.tries_in(now), Some(left));
             }
-            let probes = under_way.iter().filter(|(_, number)| *number == model.number).count();
+            let probes = in_flight.iter().filter(|(_, number)| *number == model.number).count();
             let half_open = model.state() == BreakerState::HalfOpen;
             prop_assert!(!half_open || probes <= set.probes);
         }

@@ -1,4 +1,4 @@
-//! What the head of `breaker.rs` says, sentence by sentence.
+//! Tests each sentence of the module documentation of `breaker.rs`.
 
 mod recovery;
 
@@ -10,9 +10,9 @@ use crate::store::StoreError;
 const FAST: Duration = Duration::from_millis(1);
 const SLOW: Duration = Duration::from_millis(75);
 const PROBES: usize = 3;
-const PLACES: usize = 8;
+const PERMITS: usize = 8;
 
-/// A breaker and a clock that is set by hand.
+/// A breaker with a manual clock.
 struct Fixture {
     breaker: Breaker,
     now: Instant,
@@ -20,7 +20,7 @@ struct Fixture {
 
 fn config() -> GuardConfig {
     GuardConfig {
-        max_in_flight: NonZeroUsize::new(PLACES).unwrap(),
+        max_in_flight: NonZeroUsize::new(PERMITS).unwrap(),
         query_timeout: Duration::from_millis(100),
         breaker: BreakerConfig {
             window: Duration::from_secs(5),
@@ -41,7 +41,7 @@ fn answered(took: Duration) -> Outcome {
 }
 
 fn failed(kind: StoreErrorKind) -> Outcome {
-    Outcome::of::<()>(&Err(StoreError::new(kind, "as it was told")), FAST)
+    Outcome::of::<()>(&Err(StoreError::new(kind, "injected")), FAST)
 }
 
 fn unreachable() -> Outcome {
@@ -87,18 +87,17 @@ impl Fixture {
         self.breaker.ended(ticket, outcome, self.now)
     }
 
-    /// Calls one after the other, and what the last of them changed.
+    /// Makes sequential calls and returns the transition of the last one.
     fn calls(&mut self, count: usize, outcome: &Outcome) -> Option<Transition> {
         let mut last = None;
         for _ in 0..count {
-            let ticket = self.admit().expect("it is admitted");
+            let ticket = self.admit().expect("the call is admitted");
             last = self.end(ticket, outcome);
         }
         last
     }
 
-    /// Lets the pause pass, fails the first probe and says how long the next
-    /// pause is.
+    /// Waits out the pause, fails the first probe and returns the next pause.
     fn fail_again(&mut self) -> Duration {
         self.now += self.breaker.tries_in(self.now).unwrap();
         match self.calls(1, &unreachable()) {

@@ -1,9 +1,9 @@
-//! Keys that the store lacks although they were known.
+//! Cached keys that the store no longer has.
 
 use super::*;
 
 impl Fixture {
-    /// The store has a key that was known.
+    /// Records that the store has a known key.
     fn has_another(&self) {
         self.suspicion.found(nth(200), true, true, Instant::now());
     }
@@ -31,7 +31,7 @@ async fn key_found_again_is_fully_restored() {
     fixture.knows(KEY).await;
     assert_eq!(fixture.freshness(&KEY), Some((Freshness::Fresh, Serve::AtOnce)));
     advance(60 * SECOND).await;
-    // What was missed before does not count towards the confirmation.
+    // The earlier report does not count towards the confirmation.
     assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect));
 }
 
@@ -70,7 +70,7 @@ async fn suspect_store_is_not_believed_about_absences_and_known_keys_are_served(
         assert_eq!(fixture.takes(nth(n), None).await, Err(Unavailable::Suspect));
     }
     assert!(fixture.suspicion.is_suspect());
-    assert!(!fixture.is_absent(&unknown), "an absence from before does not count either");
+    assert!(!fixture.is_absent(&unknown), "an earlier absence is not believed either");
     assert_eq!(fixture.takes(unknown, None).await, Err(Unavailable::Suspect));
     advance(60 * SECOND).await;
     for n in 0..5 {
@@ -78,7 +78,7 @@ async fn suspect_store_is_not_believed_about_absences_and_known_keys_are_served(
         assert_eq!(fixture.freshness(&nth(n)).unwrap().0, Freshness::StaleIfError);
     }
     fixture.takes(unknown, Some(record("new", 9))).await.unwrap();
-    assert!(fixture.suspicion.is_suspect(), "a key that nobody knew says nothing for the store");
+    assert!(fixture.suspicion.is_suspect(), "an unknown key is no evidence for the store");
 
     for n in 0..5 {
         fixture.knows(nth(n)).await;
@@ -130,7 +130,7 @@ async fn witness_found_again_is_no_longer_missing() {
     fixture.memory.take_witness(&KEY, &found, Instant::now());
     assert_eq!(fixture.freshness(&KEY).unwrap().0, Freshness::Fresh);
     advance(60 * SECOND).await;
-    assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect), "it counts from now");
+    assert_eq!(fixture.takes(KEY, None).await, Err(Unavailable::Suspect), "the period starts anew");
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,7 +146,7 @@ async fn old_report_of_a_missing_key_does_not_count_towards_confirmation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn evicted_key_is_no_longer_a_witness() {
+async fn missing_uncached_key_is_no_longer_a_witness() {
     let fixture = Fixture::new();
     fixture.suspicion.found(KEY, false, true, Instant::now());
     fixture.memory.take_witness(&KEY, &answer(KEY, None).await, Instant::now());

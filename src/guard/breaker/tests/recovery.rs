@@ -1,4 +1,4 @@
-//! Half-open, and after closing.
+//! Tests of the half-open state and of the ramp-up after closing.
 
 use super::*;
 
@@ -6,11 +6,11 @@ use super::*;
 fn the_first_call_after_the_pause_makes_it_half_open() {
     let mut fixture = Fixture::opened();
     fixture.pass(500);
-    assert_eq!(fixture.state(), BreakerState::Open, "nobody has asked yet");
+    assert_eq!(fixture.state(), BreakerState::Open, "no call was made yet");
     let admitted = fixture.breaker.admit(fixture.now);
     assert!(matches!(admitted, Some((_, Some(Transition::HalfOpened)))), "{admitted:?}");
     assert_eq!(fixture.state(), BreakerState::HalfOpen);
-    assert!(matches!(fixture.breaker.admit(fixture.now), Some((_, None))), "told once");
+    assert!(matches!(fixture.breaker.admit(fixture.now), Some((_, None))), "reported once");
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn probes_are_counted_at_admission_and_not_at_their_end() {
     fixture.pass(500);
     let mut probes: Vec<_> = (0..PROBES).map(|_| fixture.admit().unwrap()).collect();
     assert!(fixture.admit().is_none() && !fixture.breaker.admits(fixture.now));
-    // However long they take, and however many were answered.
+    // However long they take and however many are answered.
     fixture.pass(60_000);
     assert!(fixture.admit().is_none());
     let first = probes.pop().unwrap();
@@ -84,15 +84,15 @@ fn reported_duration_counts_from_the_first_opening() {
 fn after_closing_permits_grow_linearly_from_the_number_of_probes_to_all() {
     let mut fixture = Fixture::closed_again();
     let began = fixture.now;
-    let places = |after| fixture.breaker.permits(began + Duration::from_millis(after));
-    let grown = [0, 399, 400, 800, 1200, 1600, 1999, 2000, 60_000].map(places);
+    let permits = |after| fixture.breaker.permits(began + Duration::from_millis(after));
+    let grown = [0, 399, 400, 800, 1200, 1600, 1999, 2000, 60_000].map(permits);
     assert_eq!(grown, [3, 3, 4, 5, 6, 7, 7, 8, 8]);
-    for taken in 3..PLACES {
+    for taken in 3..PERMITS {
         let more = fixture.breaker.more_than(taken).unwrap();
         assert_eq!(fixture.breaker.permits(more), taken + 1);
         assert_eq!(fixture.breaker.permits(more - Duration::from_nanos(1)), taken);
     }
-    assert_eq!(fixture.breaker.more_than(PLACES), None, "there will never be more");
+    assert_eq!(fixture.breaker.more_than(PERMITS), None, "the ramp-up never exceeds all permits");
     fixture.pass(2000);
     assert!(fixture.admit().is_some());
 }
@@ -100,22 +100,22 @@ fn after_closing_permits_grow_linearly_from_the_number_of_probes_to_all() {
 #[test]
 fn all_permits_exist_before_the_first_outage() {
     let fixture = Fixture::new();
-    assert_eq!(fixture.breaker.permits(fixture.now), PLACES);
-    assert_eq!(fixture.breaker.more_than(PLACES), None);
+    assert_eq!(fixture.breaker.permits(fixture.now), PERMITS);
+    assert_eq!(fixture.breaker.more_than(PERMITS), None);
 }
 
 #[test]
 fn zero_ramp_up_and_more_probes_than_permits_are_valid_settings() {
     let mut config = config();
     config.breaker.ramp_up_for = Duration::ZERO;
-    config.breaker.half_open_calls = NonZeroUsize::new(PLACES + 2).unwrap();
+    config.breaker.half_open_calls = NonZeroUsize::new(PERMITS + 2).unwrap();
     let now = Instant::now();
     let mut fixture = Fixture { breaker: Breaker::new(&config, |pause| pause, now), now };
     fixture.calls(10, &unreachable());
     fixture.pass(500);
-    fixture.calls(PLACES + 2, &answered(FAST));
+    fixture.calls(PERMITS + 2, &answered(FAST));
     assert_eq!(fixture.state(), BreakerState::Closed);
-    assert_eq!(fixture.breaker.permits(fixture.now), PLACES);
+    assert_eq!(fixture.breaker.permits(fixture.now), PERMITS);
 }
 
 #[test]
@@ -173,11 +173,11 @@ fn call_admitted_before_a_state_change_does_not_count() {
     let late: Vec<_> = (0..30).map(|_| fixture.admit().unwrap()).collect();
     let mut late = late.into_iter();
     fixture.calls(10, &unreachable());
-    // Open: it neither opens again nor lasts longer.
+    // Open: late failures neither reopen nor extend it.
     assert_eq!(fixture.end(late.next().unwrap(), &unreachable()), None);
     fixture.pass(500);
     let probe = fixture.admit().unwrap();
-    // Half-open: neither failures nor answers nor what is given back are probes'.
+    // Half-open: late failures, answers and dropped calls do not count as probes.
     for outcome in [unreachable(), answered(FAST), answered(FAST), answered(FAST), Outcome::Nothing]
     {
         assert_eq!(fixture.end(late.next().unwrap(), &outcome), None);
@@ -187,7 +187,7 @@ fn call_admitted_before_a_state_change_does_not_count() {
     assert!(fixture.admit().is_none());
     fixture.end(probe, &answered(FAST));
     assert_eq!(fixture.state(), BreakerState::Closed);
-    // Closed again: what was admitted before is not among those that are judged.
+    // Closed again: calls admitted earlier do not count.
     for ticket in late {
         assert_eq!(fixture.end(ticket, &unreachable()), None);
     }
