@@ -1,4 +1,4 @@
-//! The bounds of the fill.
+//! Configuration of the fill.
 
 use std::num::NonZeroUsize;
 
@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FillConfig {
-    /// How many keys may wait to be looked up at once, in each of the two lanes:
-    /// keys that are known to be ours, and others; checks of the same key share
-    /// one lookup. One more is refused at once as `OVERLOADED`. A lookup waits
-    /// for `check.timeout` at most, so that 10000 is far more than a store can
-    /// answer in that time, and bounds the memory that a flood can take.
+    /// Maximum number of queued lookups in each of the two lanes: keys known to be
+    /// ours, and others. Checks of the same key share one lookup. A further lookup
+    /// fails with `OVERLOADED` at once. A lookup waits for `check.timeout` at most:
+    /// 10000 is far more than a store can answer in that time, and bounds the memory
+    /// that a flood can take.
     #[schemars(range(max = 1_000_000))]
     pub max_queued: NonZeroUsize,
-    /// How many keys one query asks for at most. A query takes what is waiting
-    /// when it has a place at the store, and does not wait for more.
+    /// Maximum number of keys in one query. A query takes the lookups that are queued
+    /// when it gets a permit, and does not wait for more.
     #[schemars(range(max = 10_000))]
     pub batch_max: NonZeroUsize,
 }

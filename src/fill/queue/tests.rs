@@ -89,7 +89,8 @@ fn late_callers_are_rejected_and_cancelled_ones_are_not_counted() {
     for stage in batch.late {
         stage.send_replace(Stage::Done(saturated.clone()));
     }
-    let is_rejected = matches!(&*late.borrow_and_update(), Stage::Done(outcome) if *outcome == saturated);
+    let is_rejected =
+        matches!(&*late.borrow_and_update(), Stage::Done(outcome) if *outcome == saturated);
     assert!(is_rejected);
     assert_eq!(fixture.queue.under_way(), 0);
 }
