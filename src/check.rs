@@ -1,9 +1,8 @@
-//! The decision: a credential, a record, and what the request needs.
+//! Decides checks from a credential, a record and the needs of the request.
 //!
 //! A denial is a value and rests on evidence; an outage is an error and says
-//! nothing about the key. The types keep the two apart: a [`Denial`] is made
-//! from a malformed credential, a record or the store's own absence, and from
-//! nothing else.
+//! nothing about the key. The types keep the two apart: only a missing, repeated
+//! or malformed credential, a record or an absence in the store makes a [`Denial`].
 //!
 //! ```
 //! use keystead::{check::Denial, store::Absence};
@@ -21,7 +20,7 @@
 //! }
 //! ```
 //!
-//! nor does the error that callers are told about it:
+//! nor does the error that callers receive for it:
 //!
 //! ```compile_fail,E0277
 //! use keystead::{check::Denial, outage::Unavailable};
@@ -30,7 +29,7 @@
 //! }
 //! ```
 //!
-//! and a denial cannot be put together by hand:
+//! and code outside this module cannot construct a denial:
 //!
 //! ```compile_fail,E0451
 //! use keystead::check::{Denial, Reason};
@@ -61,11 +60,11 @@ use crate::{
 /// What a request presents and needs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Needs<'a> {
-    /// All of these must have been granted.
+    /// Scopes that the key must have, all of them.
     pub scopes: &'a [&'a str],
-    /// Where the client is; `None` if not known.
+    /// Address of the client; `None` if unknown.
     pub client_ip: Option<IpAddr>,
-    /// Which service asks; `None` if not told.
+    /// Service that the key is used for; `None` if the request does not name it.
     pub audience: Option<&'a str>,
 }
 
@@ -77,26 +76,25 @@ pub struct Checker<T> {
     clock: Clock,
 }
 
-/// How far a check comes without waiting.
+/// Result of a check without I/O.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peek {
-    /// To its end.
+    /// The check is decided.
     Decided(Decision),
-    /// To a credential that has to be [found](Checker::find).
+    /// The credential must be looked up with [`Checker::find`].
     Unknown(Credential),
-    /// Nowhere: nothing can be said of the credential, and nobody can be asked.
+    /// The check cannot be decided, and a lookup would not help.
     Unavailable(Unavailable),
 }
 
 impl<T: Tier> Checker<T> {
-    /// A checker that verifies with `ring` and finds records in `keys`.
+    /// Creates a checker that verifies keys with `ring` and looks records up in `keys`.
     pub const fn new(ring: KeyRing, keys: T, clock: Clock) -> Self {
         Self { ring, keys, clock }
     }
 
-    /// Decides at `now` whether the key that was presented may be used for what is
-    /// needed, if that can be said without waiting: what was presented is no key, or
-    /// its record is in memory and may be served. Synchronous, does no I/O.
+    /// Decides a check at `now` if it needs no lookup: the credential is malformed, or
+    /// the cache holds an entry for it that may be served. Synchronous, does no I/O.
     pub fn peek(&self, presented: &[u8], needs: Needs<'_>, now: Moment) -> Peek {
         let credential = match self.ring.read(presented) {
             Ok(credential) => credential,
@@ -111,12 +109,12 @@ impl<T: Tier> Checker<T> {
         }
     }
 
-    /// What keys begin with.
+    /// Prefix of every key.
     pub const fn prefix(&self) -> &Prefix {
         self.ring.prefix()
     }
 
-    /// Decides about a credential for which somebody may have to be asked.
+    /// Decides a check of a credential that may need a lookup.
     ///
     /// Ends at `deadline` at the latest. May be cancelled at any point.
     pub async fn find(
@@ -129,8 +127,7 @@ impl<T: Tier> Checker<T> {
         Ok(decide(observation, needs, self.clock.moment()))
     }
 
-    /// Decides, whether that takes waiting or not: [`Checker::peek`], and
-    /// [`Checker::find`] if need be.
+    /// Decides a check with [`Checker::peek`], then with [`Checker::find`] if it needs a lookup.
     pub async fn check(
         &self,
         presented: &[u8],
@@ -145,7 +142,7 @@ impl<T: Tier> Checker<T> {
     }
 }
 
-/// What follows from what is known of a key. Pure.
+/// Decides a check from an observation of the key. Pure.
 #[must_use]
 pub fn decide(observation: Observation, needs: Needs<'_>, now: Moment) -> Decision {
     let Observation { answer, validated_at, freshness } = observation;

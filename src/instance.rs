@@ -1,4 +1,4 @@
-//! How well this instance stands, for routing, dashboards and alerts.
+//! State of this instance, for routing, dashboards and alerts.
 
 mod metrics;
 mod warmth;
@@ -18,7 +18,7 @@ use crate::{
     time::Clock,
 };
 
-/// The rungs.
+/// State of the instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {
@@ -27,8 +27,8 @@ pub enum InstanceState {
     Starting,
     /// The store answers.
     Normal,
-    /// The store is down, is doubted, or takes no changes. Keys that are in memory
-    /// are served.
+    /// The store is down, is not trusted, or accepts no changes. Cached keys are
+    /// served.
     Degraded,
     /// The store is down, and hardly any check of a known key is answered.
     Cold,
@@ -41,7 +41,7 @@ impl InstanceState {
     pub const ALL: [Self; 5] =
         [Self::Starting, Self::Normal, Self::Degraded, Self::Cold, Self::Draining];
 
-    /// The word for it.
+    /// Label in metrics, logs and `/status`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ pub enum Dependency {
     WritePath,
 }
 
-/// Why a store that answers is not taken at its word.
+/// Why the answers of a store that responds are not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doubt {
     /// Keys are missing that it should have.
@@ -92,7 +92,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// Every doubt, the gravest first.
+    /// Every doubt, the most severe first.
     pub const ALL: [Self; 3] = [Self::SecretUnknown, Self::Lagging, Self::Suspect];
 
     /// The word for it in `/status` and in the log.
@@ -118,12 +118,12 @@ impl Dependency {
     }
 }
 
-/// What is known of a dependency.
+/// State of a dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TierState {
-    /// Nobody has asked it yet.
+    /// It has not been called yet.
     Unknown,
-    /// There is none, and nothing waits for it.
+    /// It does not exist, and startup does not wait for it.
     None,
     /// It answers.
     Up,
@@ -165,7 +165,7 @@ impl TierState {
     }
 }
 
-/// Where the instance stands, and why.
+/// State of the instance, and its causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The state.
@@ -178,14 +178,14 @@ pub struct Standing {
     pub feed: TierState,
     /// Whether the store takes changes of keys.
     pub write_path: TierState,
-    /// Why the store is not taken at its word, if there is a reason.
+    /// Reasons not to trust the store's answers.
     doubts: Vec<Doubt>,
     /// Whether it began with keys in memory.
     warm: bool,
 }
 
 impl Standing {
-    /// Whether the store answers, and is believed.
+    /// Whether the store answers, and its answers are trusted.
     #[must_use]
     pub fn store_is_well(&self) -> bool {
         self.store.is_up() && self.doubts.is_empty()
@@ -254,7 +254,7 @@ impl Standing {
     }
 }
 
-/// Takes in what happens and says where the instance stands. Clones share it.
+/// Derives the state of the instance from events. Clones share the state.
 #[derive(Debug, Clone)]
 pub struct Instance {
     standing: Sender<Standing>,
@@ -262,7 +262,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// The instance of an instance that has just started.
+    /// Creates the state of an instance that has just started.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let standing = Standing {
@@ -277,13 +277,13 @@ impl Instance {
         Self { standing: Sender::new(standing), clock }
     }
 
-    /// Where the instance stands now.
+    /// Current state and its causes.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.standing.borrow().clone()
     }
 
-    /// Sees every change.
+    /// Subscribes to changes of the state.
     #[must_use]
     pub fn subscribe(&self) -> Receiver<Standing> {
         self.standing.subscribe()

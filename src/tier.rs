@@ -1,7 +1,7 @@
-//! What every tier between a check and the store has in common.
+//! Interface of every tier between a check and the store.
 //!
-//! A tier answers from what it has or asks the next one. It does not know which
-//! tier that is; `app` alone knows the order.
+//! A tier answers from its own data or calls the next tier, whose type it does not
+//! know: `app` alone defines the order.
 
 use tokio::time::Instant;
 
@@ -11,21 +11,20 @@ use crate::{
     store::Answer,
 };
 
-/// Something that knows about keys, or knows whom to ask.
+/// Looks keys up, in its own data or in the next tier.
 pub trait Tier: Send + Sync + 'static {
-    /// What may be said of a credential at `now` without asking anyone. Synchronous:
-    /// does no I/O and waits for nothing. A tier that remembers nothing has nothing
-    /// at hand.
+    /// Looks a credential up at `now` without I/O. Synchronous: never waits. A tier
+    /// without a cache returns `None`.
     fn peek(&self, credential: Credential, now: Instant) -> Option<Observation> {
         let _ = (credential, now);
         None
     }
 
-    /// Finds what is known about a credential, at hand or not.
+    /// Looks a credential up, with I/O if necessary.
     ///
     /// Ends at `deadline` at the latest, then with [`Unavailable`]. May be
-    /// cancelled at any point; work that nobody waits for any more is dropped
-    /// before it reaches the store.
+    /// cancelled at any point; work without waiters is dropped before it reaches
+    /// the store.
     fn find(
         &self,
         credential: Credential,
@@ -33,42 +32,42 @@ pub trait Tier: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Observation, Unavailable>> + Send;
 }
 
-/// A tier that can be asked behind a caller's back.
+/// A tier that supports background refresh.
 pub trait Refresh: Tier {
-    /// Asks the store about a key that is known, and remembers the answer. Never
-    /// waits. Fails when the question is not taken: the queue is full, or the
-    /// store is not to be asked now.
+    /// Queues a lookup of a known key, whose answer updates the cache. Never waits.
+    /// Fails if the lookup is not accepted: the queue is full, or the store must not
+    /// be called now.
     fn refresh(&self, digest: Digest) -> Result<(), Unavailable>;
 
-    /// Whether waiting for the store is probably in vain. One atomic read.
+    /// Whether a store call would probably fail. One atomic read.
     fn in_doubt(&self) -> bool;
 
-    /// Why waiting for the store is probably in vain: its last call failed, or it
-    /// is not to be asked now. `None` while it is well.
+    /// Why a store call would probably fail: the last call failed, or the store must
+    /// not be called now. `None` while the store is healthy.
     fn doubt(&self) -> Option<Unavailable>;
 }
 
-/// An answer of the store, and how old it is.
+/// An answer of the store, and its age.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// What the store said.
+    /// Answer of the store.
     pub answer: Answer,
-    /// When the store was asked, on the monotonic clock. The answer was true
+    /// When the store was called, on the monotonic clock. The answer was true
     /// then or later.
     pub validated_at: Instant,
-    /// In which part of its life it is served.
+    /// Freshness of the answer when it is served.
     pub freshness: Freshness,
 }
 
-/// In which part of its life an answer is served.
+/// Freshness of an answer when it is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// The store vouched for it recently enough, or every change since has been
-    /// brought here.
+    /// The store confirmed it recently enough, or the feed has applied every change
+    /// since.
     Fresh,
-    /// It is served while the store is asked again behind it.
+    /// Stale-while-revalidate: it is served during a background refresh.
     Revalidating,
-    /// The store could not vouch for it again, and it is within the bound that
-    /// the operator set for such an outage.
+    /// Stale-if-error: the store could not confirm it, and it is within the
+    /// operator's bound for outages.
     StaleIfError,
 }

@@ -1,26 +1,26 @@
-//! What a check comes to.
+//! Result of a check.
 
 use std::time::Duration;
 
 use super::Denial;
 use crate::{key::CompactKey, tier::Freshness};
 
-/// What a check comes to. An outage is not among it: that is an error.
+/// Result of a check. An outage is an error, not a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// The key is valid and may do what was asked.
+    /// The key is valid and meets the needs of the request.
     Allow(Grant),
-    /// The key is not valid or may not do it, and there is evidence.
+    /// There is evidence that the key is invalid or does not meet the needs.
     Deny(Denial),
 }
 
-/// A valid key that may do what was asked, and what that rests on.
+/// A valid key that meets the needs of the request, and how fresh its record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The record of the key.
     pub record: CompactKey,
-    /// In which part of its life the record was served.
+    /// Freshness of the record when it was served.
     pub freshness: Freshness,
-    /// The time since the store last vouched for the record.
+    /// Time since the store last confirmed the record.
     pub age: Duration,
 }

@@ -1,4 +1,4 @@
-//! Denials, and the evidence that each is made from.
+//! Denials and the evidence for them.
 
 use std::net::IpAddr;
 
@@ -10,29 +10,27 @@ use crate::{
     store::Absence,
 };
 
-/// Evidence that a client presented no credential at all. Made by the surface
-/// that looked for one.
+/// Evidence that a request carries no credential. Created by the API surface that
+/// extracts credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingCredential;
 
-/// Evidence that a client presented several credentials where one belongs, so
-/// that nobody can say which of them counts. Made by the surface that looked for
-/// one.
+/// Evidence that a request carries several credentials, so that none of them is
+/// authoritative. Created by the API surface that extracts credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresentedTwice;
 
 /// A refusal that rests on evidence.
 ///
-/// Its fields are private, so that it can be made from evidence alone: by
-/// `From` for a credential that is missing, malformed or presented twice, or an
-/// absence, and in this
-/// file for a record that speaks against the request.
+/// Its fields are private, so that only evidence can create it: `From` a missing,
+/// malformed or repeated credential or an absence, and in this file from a record
+/// that does not permit the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     reason: Reason,
     key: Option<KeyId>,
     oddity: Option<Oddity>,
-    /// In a box, so that every decision is not as large as this rare one.
+    /// Boxed because it is rare and would enlarge every decision.
     missing: Option<Box<MissingScopes>>,
 }
 
@@ -46,7 +44,7 @@ pub struct MissingScopes {
 }
 
 impl MissingScopes {
-    /// How many are named: 1 KiB of the longest, so that a refusal fits in headers.
+    /// Maximum number of named scopes: at most 1 KiB, so that a denial fits in headers.
     pub const MAX_NAMED: usize = 4;
 }
 
@@ -55,28 +53,28 @@ impl MissingScopes {
 pub enum Reason {
     /// No credential was presented.
     CredentialMissing,
-    /// What was presented does not have the form of a key, or a wrong tag.
+    /// The credential does not have the form of a key, or its tag is wrong.
     CredentialMalformed,
-    /// The store said that there is no such key.
+    /// The store has no such key.
     KeyUnknown,
-    /// Its record says that it is revoked.
+    /// The record is revoked.
     KeyRevoked,
-    /// Its record says that it is disabled.
+    /// The record is disabled.
     KeyDisabled,
-    /// Its record says that its time is over.
+    /// The record has expired.
     KeyExpired,
-    /// Its record says that its time has not come.
+    /// The record is not valid yet.
     KeyNotYetValid,
-    /// It was not granted a scope that is needed.
+    /// The key lacks a required scope.
     ScopeMissing,
-    /// It may not be used from where the client is.
+    /// The key may not be used from the client's network.
     ClientNetworkForbidden,
-    /// It may not be used for the service that asks.
+    /// The key may not be used for the service that the request names.
     AudienceForbidden,
 }
 
 impl Reason {
-    /// Every reason, in the order in which a check finds it.
+    /// Every reason, in the order in which a check tests them.
     pub const ALL: [Self; 10] = [
         Self::CredentialMissing,
         Self::CredentialMalformed,
@@ -92,42 +90,41 @@ impl Reason {
 }
 
 impl Denial {
-    /// Why.
+    /// Reason of the denial.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         self.reason
     }
 
-    /// Which key, if there is a record of it.
+    /// ID of the key, if it has a record.
     #[must_use]
     pub const fn key(&self) -> Option<&KeyId> {
         self.key.as_ref()
     }
 
-    /// What is odd about the credential, if that may help whoever sent it.
+    /// Likely mistake in the credential, as a hint for the client.
     #[must_use]
     pub const fn oddity(&self) -> Option<Oddity> {
         self.oddity
     }
 
-    /// Which scopes are missing, for [`Reason::ScopeMissing`].
+    /// Missing scopes, for [`Reason::ScopeMissing`].
     #[must_use]
     pub fn missing_scopes(&self) -> Option<&MissingScopes> {
         self.missing.as_deref()
     }
 
-    /// Looks what is odd about a credential that was refused for itself, or was not
-    /// found.
+    /// Looks for a likely mistake in a credential that is malformed or unknown.
     pub(crate) fn look_at(&mut self, presented: &[u8], prefix: &Prefix) {
         let about_itself = matches!(self.reason, Reason::CredentialMalformed | Reason::KeyUnknown);
-        // A wrong tag is known already: nothing more is read of a flood of forged keys.
+        // A wrong tag is known already: a flood of forged keys costs no further parsing.
         if about_itself && self.oddity.is_none() {
-            // What has our form here has a right tag.
+            // A credential in our form has a valid tag at this point.
             self.oddity = Oddity::of(presented, prefix).filter(|it| *it != Oddity::Letter);
         }
     }
 
-    /// Notes that a header has no scheme, if there was nothing else.
+    /// Records that the header has no scheme, if no credential was found.
     pub(crate) fn without_scheme(&mut self) {
         if self.reason == Reason::CredentialMissing {
             self.oddity = Some(Oddity::NoScheme);
@@ -161,8 +158,8 @@ impl From<Absence> for Denial {
     }
 }
 
-/// What a record says against a request, if anything: first whether the key is
-/// valid at all, then whether it may do what is needed.
+/// Returns the denial that follows from a record, if any: tests first whether the key
+/// is valid, then whether it meets the needs.
 pub(super) fn against(record: &CompactKey, needs: Needs<'_>, now: Timestamp) -> Option<Denial> {
     invalid(record, now).or_else(|| forbidden(record, needs)).map(|reason| Denial {
         reason,
@@ -190,7 +187,7 @@ fn missing(record: &CompactKey, needs: Needs<'_>) -> MissingScopes {
     MissingScopes { named, others: missing.count() }
 }
 
-/// The scopes that are needed and were not granted.
+/// Required scopes that the record does not grant.
 pub(crate) fn missing_scopes<'a>(
     record: &'a CompactKey,
     needs: Needs<'a>,
@@ -198,8 +195,8 @@ pub(crate) fn missing_scopes<'a>(
     needs.scopes.iter().copied().filter(|scope| !record.has_scope(scope))
 }
 
-/// Restrictions fail closed: a restricted key is refused when the request does
-/// not tell what the restriction is about.
+/// Restrictions fail closed: a restricted key is denied when the request lacks the
+/// value that the restriction tests.
 fn forbidden(record: &CompactKey, needs: Needs<'_>) -> Option<Reason> {
     if missing_scopes(record, needs).next().is_some() {
         return Some(Reason::ScopeMissing);

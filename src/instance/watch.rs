@@ -1,4 +1,4 @@
-//! From the outcomes of regular calls to the state of a tier.
+//! Derives the state of a dependency from the outcomes of regular calls.
 
 use tokio::time::Instant;
 
@@ -8,12 +8,12 @@ use crate::{
     time::{Clock, rounded},
 };
 
-/// How many calls must fail one after the other before a tier counts as down:
-/// one failure may be a connection that broke, two are a state.
+/// Consecutive failures until a dependency counts as down: a single failure may be
+/// one broken connection.
 const FAILURES_UNTIL_DOWN: u32 = 2;
 
-/// Takes in the outcomes of regular calls to a tier, tells the instance, and logs
-/// each change once.
+/// Records the outcomes of regular calls to a dependency, updates the instance, and
+/// logs each change once.
 #[derive(Debug)]
 pub struct TierWatch {
     tier: Dependency,
@@ -24,13 +24,13 @@ pub struct TierWatch {
 }
 
 impl TierWatch {
-    /// Watches a tier on behalf of `instance`.
+    /// Creates a watch that updates `instance`.
     #[must_use]
     pub const fn new(tier: Dependency, instance: Instance, clock: Clock) -> Self {
         Self { tier, instance, failures: 0, down_since: None, clock }
     }
 
-    /// Takes in the outcome of one call.
+    /// Records the outcome of one call.
     pub fn observe(&mut self, outcome: Result<(), StoreError>) {
         match outcome {
             Ok(()) => self.answered(),
@@ -38,7 +38,7 @@ impl TierWatch {
         }
     }
 
-    /// There is no such tier, or none any more.
+    /// Records that the dependency does not exist (any more).
     pub fn absent(&mut self) {
         (self.failures, self.down_since) = (0, None);
         match self.tier {
