@@ -1,5 +1,4 @@
-//! What a check would be told, and every step on the way, for an engineer on
-//! call.
+//! Explains the result of a check step by step, for an engineer on call.
 //!
 //! Looks at what checks look at, and changes nothing of it: the memory is not
 //! touched, no refresh is started, no suspicion arises, and the store is asked
@@ -30,7 +29,7 @@ use crate::{
     time::{Clock, Moment},
 };
 
-/// Explains what a check would be told.
+/// Explains the result that a check would get.
 #[derive(Debug)]
 pub struct Explainer<S> {
     parts: Parts<S>,
@@ -60,9 +59,9 @@ pub struct Parts<S> {
 /// A decision with every step that led to it. Holds neither key nor digest.
 #[derive(Debug)]
 pub struct Explanation {
-    /// What a check would be told.
+    /// Result that a check would get.
     pub decision: Result<Decision, Unavailable>,
-    /// What that rests on.
+    /// Source of the result.
     pub basis: Basis,
     /// The rule that decided, with what it compared: a sentence.
     pub rule: String,
@@ -72,36 +71,36 @@ pub struct Explanation {
     pub seen: Option<Seen>,
     /// What would follow from the store's answer alone, if there was one.
     pub by_the_store: Option<Decision>,
-    /// What checks think of the store.
+    /// Reasons why checks may not trust the store.
     pub doubts: Doubts,
-    /// What else should be known, a sentence each.
+    /// Further notes, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// What memory and store said of a key.
+/// State of a key in the cache and in the store.
 #[derive(Debug)]
 pub struct Seen {
-    /// When the memory was looked at.
+    /// When the cache was read.
     pub at: Moment,
-    /// What it held.
+    /// Cache entry.
     pub memory: Inspection,
     /// What the store said.
     pub store: StoreReply,
 }
 
-/// What the store said when it was asked.
+/// Reply of the store.
 #[derive(Debug)]
 pub struct StoreReply {
-    /// When it was asked. What it said was true then or later.
+    /// When it was called. The answer was true then or later.
     pub at: Instant,
-    /// How long that took, a connection that had to be made included.
+    /// Duration of the call, including a new connection if it needed one.
     pub took: Duration,
-    /// What it said, or why there is no answer.
+    /// Its answer, or why there is none.
     pub answer: Result<Answer, LookupFailure>,
     /// Whether it has another key that it should have, where one was asked for
     /// too: if not, an absence says nothing.
     pub credible: bool,
-    /// How old the data are that it was answered with.
+    /// Age of the data that the answer came from.
     pub age: DataAge,
 }
 
@@ -117,21 +116,21 @@ pub struct LookupFailure {
 /// What checks think of the store.
 #[derive(Debug)]
 pub struct Doubts {
-    /// The breaker before it.
+    /// State of the circuit breaker.
     pub breaker: BreakerState,
     /// Whether the breaker would let a call through now.
     pub admits: bool,
-    /// How long until the store may be tried; `None` while the breaker is closed.
+    /// Time until the next probe of the store; `None` while the breaker is closed.
     pub tried_in: Option<Duration>,
-    /// Why a check with a record would not wait for it.
+    /// Why a check with a cached record would not wait for the store.
     pub doubt: Option<Unavailable>,
-    /// How it failed last.
+    /// Last failure of the store.
     pub last_failure: Option<StoreError>,
     /// Whether no absence is evidence.
     pub suspect: bool,
     /// Whether its data are too old for anything to be fresh, or a key to be absent.
     pub lagging: bool,
-    /// As of when all changes had been applied.
+    /// Time up to which the feed has applied all changes.
     pub changes_until: Option<jiff::Timestamp>,
 }
 

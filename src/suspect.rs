@@ -1,8 +1,8 @@
-//! Whether the store is to be believed when it says that a key does not exist.
+//! Decides whether an absence in the store is evidence that a key does not exist.
 //!
 //! An absence is no evidence by itself: a database that was emptied, restored from
 //! an old backup or mistaken for another, or one that hides rows from its role,
-//! answers like one in which the key never was. Three things are held against it:
+//! answers like one in which the key never was. Three tests guard against that:
 //!
 //! - Known keys. One that is missing is asked for again until `suspect.confirm_for`
 //!   has passed and the store has shown that it has others. When several are missing,
@@ -40,19 +40,19 @@ use state::{Change, MAX_WITNESSES, State};
 /// are read at the start tell are at most a tenth of it.
 const MAX_DELETED: usize = 10_000;
 
-/// How often the store is asked for its history.
+/// Interval between queries for the history of the store.
 const HISTORY_EVERY: Duration = Duration::from_secs(5);
 
-/// What is made of a known key that is missing.
+/// Verdict on a known key that is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The store is not believed: the key goes on.
+    /// The absence is not trusted: the cached key stays valid.
     Doubted,
     /// The key has been missing for long enough: it does not exist.
     Believed,
 }
 
-/// The suspicion against a store. Shared by all who take answers in.
+/// Suspicion against a store. Shared by every component that handles its answers.
 #[derive(Debug)]
 pub struct Suspicion {
     config: SuspectConfig,
@@ -62,11 +62,11 @@ pub struct Suspicion {
     lacks_known: AtomicBool,
     /// The history speaks against the store.
     lacks_history: AtomicBool,
-    /// A key of ours was asked for, and the store holds no key at all.
+    /// A key with our tag was looked up, and the store holds no key at all.
     lacks_ours: AtomicBool,
-    /// The history is still to be asked for, before which nothing is believed.
+    /// The history has not been read yet; until then no absence is trusted.
     awaits_history: AtomicBool,
-    /// For all that is known the store holds no key at all.
+    /// As far as known, the store holds no key at all.
     is_empty: AtomicBool,
     /// Keys whose last numbered change says that they were deleted.
     deleted: Cache<Digest, ()>,
@@ -74,19 +74,19 @@ pub struct Suspicion {
     introduced: AtomicUsize,
 }
 
-/// What the history said last.
+/// Latest state of the history.
 #[derive(Debug, Default)]
 struct Record {
-    /// When the store was last asked for it.
+    /// When the store was last queried for it.
     asked_at: Option<Instant>,
-    /// Whether keys were there of which it speaks.
+    /// Whether the store had keys that the history lists.
     vouches: bool,
-    /// Whether no key was there at all.
+    /// Whether the store held no key at all.
     empty: bool,
 }
 
 impl Suspicion {
-    /// No suspicion yet, against a store of which nothing is known beforehand.
+    /// Starts without suspicion, against a store with no known past.
     #[must_use]
     pub fn new(config: SuspectConfig) -> Self {
         Self {
@@ -103,8 +103,8 @@ impl Suspicion {
         }
     }
 
-    /// Believes no absence until [`Suspicion::hear`] was called, and none of a key
-    /// of ours until the store has shown that it has any key.
+    /// Trusts no absence until [`Suspicion::hear`] was called, and no absence of a key
+    /// with our tag until the store has shown that it has any key.
     #[must_use]
     pub fn awaiting_history(self) -> Self {
         self.awaits_history.store(self.config.enabled, Ordering::Release);
@@ -120,13 +120,13 @@ impl Suspicion {
             .any(|lacks| lacks.load(Ordering::Acquire))
     }
 
-    /// Whether the history of the store is not known yet, so that nothing is believed.
+    /// Whether the history is not known yet, so that no absence is trusted.
     #[must_use]
     pub fn awaits_history(&self) -> bool {
         self.awaits_history.load(Ordering::Acquire)
     }
 
-    /// Whether the absence of a key that nobody here knows is evidence. `ours` says
+    /// Whether the absence of a key that is not cached is evidence. `ours` says
     /// whether its tag was made with one of our secrets.
     #[must_use]
     pub fn believes_absence(&self, digest: &Digest, ours: bool) -> bool {
@@ -166,8 +166,9 @@ impl Suspicion {
         self.deleted.get(digest).is_some()
     }
 
-    /// Whether the store should be asked for its history at `now`: it has not been
-    /// asked for a while, or not since a known key was missing.
+    /// Whether the history should be queried at `now`: the last query is
+    /// [`HISTORY_EVERY`] old, a known key went missing since, or the history is
+    /// the reason for suspicion.
     #[must_use]
     pub fn wants_history(&self, now: Instant) -> bool {
         let newest = self.state().newest();
@@ -180,8 +181,8 @@ impl Suspicion {
                 }))
     }
 
-    /// Takes in the history that the store gave when it was asked at `asked_at`;
-    /// `None` if it has none.
+    /// Applies the history that the store returned for a query at `asked_at`; `None` if
+    /// the store has none.
     pub fn hear(&self, history: Option<History>, asked_at: Instant) {
         if !self.config.enabled {
             return;
@@ -220,8 +221,8 @@ impl Suspicion {
         self.awaits_history.store(false, Ordering::Release);
     }
 
-    /// The store was asked at `now` and said that a known key does not exist,
-    /// for the first time at `since`.
+    /// Records that the store lacked a known key when called at `now`, for the first
+    /// time at `since`.
     pub fn missing(&self, digest: Digest, since: Instant, now: Instant) -> Verdict {
         if !self.config.enabled {
             return Verdict::Believed;
@@ -351,7 +352,7 @@ impl Suspicion {
         }
     }
 
-    /// Nothing panics while it holds this lock.
+    /// No code panics while it holds this lock.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

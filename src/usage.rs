@@ -1,10 +1,9 @@
-//! When keys were last used: noted on the way, stored behind it.
+//! Records when keys were last used, and writes it in the background.
 //!
 //! A use costs a check one atomic read. One use a minute of each key is queued,
-//! and what is queued is written in batches, after everything else. It is the
-//! first thing to be given up: when the queue is full, no place is free or the
-//! breaker is not closed, uses are forgotten, and `last_used_at` is older than
-//! the truth.
+//! and queued uses are written in batches, after all other work. They are shed
+//! first: when the queue is full, no permit is free or the breaker is not closed,
+//! uses are dropped, and `last_used_at` is older than the truth.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,24 +21,23 @@ use crate::{
     time::Clock,
 };
 
-/// How exact `last_used_at` is.
+/// Resolution of `last_used_at`.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
 
-/// How long uses are gathered before they are written.
+/// How long uses are batched before they are written.
 const WRITE_EVERY: Duration = Duration::from_secs(10);
 
-/// How many uses may wait to be gathered: what 10,000 keys that are all used
-/// for the first time at once give, about 0.5 MB.
+/// Capacity of the queue: the first use of 10,000 keys at once, about 0.5 MB.
 const MAX_QUEUED: usize = 10_000;
 
-/// How many keys are written at once; reached, it is written early.
+/// Maximum number of keys in a batch; a full batch is written early.
 const MAX_BATCH: usize = 1_000;
 
-/// Where checks note that a key was used.
+/// Queues uses of keys for the [`UseWriter`].
 #[derive(Debug, Clone)]
 pub struct UseLog(Sender<(KeyId, Timestamp)>);
 
-/// Writes what was noted.
+/// Writes queued uses to the store.
 #[derive(Debug)]
 pub struct UseWriter<S> {
     noted: Receiver<(KeyId, Timestamp)>,
@@ -47,14 +45,14 @@ pub struct UseWriter<S> {
     clock: Clock,
 }
 
-/// A log, and the writer to be run behind it.
+/// Creates a log and its writer, which runs as a background task.
 pub fn use_log<S: Usage>(store: Arc<Guarded<S>>, clock: Clock) -> (UseLog, UseWriter<S>) {
     let (log, noted) = mpsc::channel(MAX_QUEUED);
     (UseLog(log), UseWriter { noted, store, clock })
 }
 
 impl UseLog {
-    /// Notes that a key was used. Never waits.
+    /// Queues a use of a key. Never waits; drops the use if the queue is full.
     pub fn note(&self, key: &CompactKey, now: Timestamp) {
         if key.note_use(now, NOTE_EVERY) && self.0.try_send((key.key_id(), now)).is_err() {
             tracing::debug!(key_id = key.id(), "a use is not stored: the queue is full");
@@ -63,7 +61,7 @@ impl UseLog {
 }
 
 impl<S: Usage> UseWriter<S> {
-    /// Writes until `stop` is cancelled, and then what has been noted by then.
+    /// Writes uses until `stop` is cancelled, then those queued by then.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(first) = self.next(&stop).await {
             let batch = self.gather(first, &stop).await;
@@ -71,7 +69,7 @@ impl<S: Usage> UseWriter<S> {
         }
     }
 
-    /// The next use. None when all have been taken after the stop.
+    /// Next use. `None` after the stop once the queue is empty.
     async fn next(&mut self, stop: &CancellationToken) -> Option<(KeyId, Timestamp)> {
         tokio::select! {
             use_noted = self.noted.recv() => use_noted,
@@ -82,8 +80,7 @@ impl<S: Usage> UseWriter<S> {
         }
     }
 
-    /// What comes within [`WRITE_EVERY`] of the first, the latest use of each
-    /// key.
+    /// Uses within [`WRITE_EVERY`] of the first, the latest of each key.
     async fn gather(
         &mut self,
         first: (KeyId, Timestamp),
@@ -100,14 +97,14 @@ impl<S: Usage> UseWriter<S> {
     }
 
     async fn write(&self, uses: &[(KeyId, Timestamp)]) {
-        let Some(place) = self.store.try_acquire() else {
+        let Some(permit) = self.store.try_acquire() else {
             tracing::debug!(
                 keys = uses.len(),
                 "uses are not stored: the store is busy or left alone"
             );
             return;
         };
-        if let Err(error) = place.run(async |store: &S| store.touch(uses).await).await {
+        if let Err(error) = permit.run(async |store: &S| store.touch(uses).await).await {
             tracing::debug!(%error, keys = uses.len(), "uses are not stored");
         }
     }

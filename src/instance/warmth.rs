@@ -1,4 +1,4 @@
-//! How many checks of known keys are answered while the store is in doubt.
+//! Counts the checks of known keys that are answered while the store is in doubt.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,19 +6,17 @@ use tokio::time::Instant;
 
 use crate::key::Digest;
 
-/// How many spans count. Together they are the window of ten seconds: long enough
-/// for an instance that is asked little, short enough to leave one that cannot help
-/// while callers still wait.
+/// Number of spans in the window of ten seconds: long enough for an instance with
+/// few checks, short enough to take a cold one out of rotation while callers wait.
 const SPANS: usize = 5;
 
-/// How long a span is, in seconds.
+/// Length of a span, in seconds.
 const SPAN_SECONDS: u64 = 2;
 
-/// Of how many keys there must have been checks for their shares to say anything.
+/// Minimum number of distinct keys for a share to be significant.
 const MIN_KEYS: u64 = 5;
 
-/// How many words of bits a set has: with 4096 bits, thousands of keys can be told
-/// from each other well enough.
+/// Words in a bit set: 4096 bits distinguish thousands of keys well enough.
 const WORDS: usize = 64;
 
 /// A sliding window of ten seconds over what became of checks, by keys: one
@@ -138,13 +136,13 @@ impl Share {
 }
 
 impl Warmth {
-    /// A window in which nothing has been counted.
+    /// Creates an empty window.
     #[must_use]
     pub fn new(start: Instant) -> Self {
         Self { start, spans: Default::default() }
     }
 
-    /// Takes in how a check of a key ended.
+    /// Records how a check of a key ended.
     pub fn note(&self, digest: &Digest, answered: bool, now: Instant) {
         let number = self.number(now);
         let span = &self.spans[slot(number)];
@@ -156,7 +154,7 @@ impl Warmth {
         ends.insert(digest);
     }
 
-    /// What became of the checks of the last ten seconds.
+    /// Outcomes of the checks in the last ten seconds.
     #[must_use]
     pub fn share(&self, now: Instant) -> Share {
         let newest = self.number(now);
