@@ -167,7 +167,7 @@ impl Suspicion {
     }
 
     /// Whether the history should be queried at `now`: the last query is
-    /// [`HISTORY_EVERY`] old, a known key went missing since, or the history is
+    /// `HISTORY_EVERY` old, a known key went missing since, or the history is
     /// the reason for suspicion.
     #[must_use]
     pub fn wants_history(&self, now: Instant) -> bool {

@@ -100,7 +100,7 @@ impl<S: Usage> UseWriter<S> {
         let Some(permit) = self.store.try_acquire() else {
             tracing::debug!(
                 keys = uses.len(),
-                "uses are not stored: the store is busy or left alone"
+                "uses are dropped: no permit is free or the breaker is not closed"
             );
             return;
         };

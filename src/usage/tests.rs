@@ -29,7 +29,7 @@ fn guarded(store: &FakeStore) -> Arc<Guarded<FakeStore>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_uses_of_a_key_are_one_writing() {
+async fn many_uses_of_a_key_are_one_write() {
     let store = FakeStore::new(Mood::Answers);
     let (log, writer) = use_log(guarded(&store), Clock::System);
     let (a, b) = (known(&store, "a").await, known(&store, "b").await);
@@ -46,7 +46,7 @@ async fn many_uses_of_a_key_are_one_writing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_noted_is_written_at_the_stop_even_while_somebody_holds_the_log() {
+async fn queued_uses_are_written_at_the_stop_even_while_a_log_is_held() {
     let store = FakeStore::new(Mood::Answers);
     let (log, writer) = use_log(guarded(&store), Clock::System);
     let a = known(&store, "a").await;
@@ -76,18 +76,18 @@ async fn uses_are_written_while_the_service_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_busy_or_down_costs_the_uses_and_nothing_else() {
+async fn busy_or_failing_store_costs_only_the_uses() {
     let store = FakeStore::new(Mood::Answers);
     let guarded = guarded(&store);
     let (log, writer) = use_log(Arc::clone(&guarded), Clock::System);
     let (a, b) = (known(&store, "a").await, known(&store, "b").await);
-    let place = guarded.try_acquire();
-    assert!(place.is_some());
+    let permit = guarded.try_acquire();
+    assert!(permit.is_some());
     log.note(&a, NOW);
     let stop = CancellationToken::new();
     let busy = async {
         tokio::time::sleep(WRITE_EVERY * 2).await;
-        drop(place);
+        drop(permit);
         store.set(Mood::Fails(StoreErrorKind::Unreachable));
         log.note(&b, NOW);
         tokio::time::sleep(WRITE_EVERY * 2).await;
