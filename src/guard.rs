@@ -379,7 +379,7 @@ fn log(tier: &'static str, transition: Transition) {
             tracing::debug!(tier, cause, ?pause, "circuit breaker opened again");
         }
         Transition::HalfOpened => {
-            tracing::debug!(tier, "circuit breaker half-open; probing the store")
+            tracing::debug!(tier, "circuit breaker half-open; probing the store");
         }
         Transition::Closed { after } => {
             let open_for = rounded(after);

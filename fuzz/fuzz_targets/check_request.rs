@@ -14,7 +14,7 @@ use keystead::{
     time::Clock,
     transport::{AuthzService, UnaryService},
 };
-use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, within_time};
+use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, repetitions, within_time};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime;
 use tonic::{Code, Status};
@@ -29,12 +29,19 @@ struct Service {
     runtime: runtime::Runtime,
 }
 
-static SERVICE: LazyLock<Service> = LazyLock::new(|| {
-    let (admission, metrics) = admission();
-    let authz = AuthzService::serve(admission, &metrics, Clock::System, MAX_MESSAGE_BYTES);
-    let runtime = runtime::Builder::new_current_thread().enable_time().build();
-    Service { authz, runtime: runtime.expect("a runtime of one thread") }
-});
+static SERVICE: LazyLock<Service> = LazyLock::new(|| Service::new(MAX_MESSAGE_BYTES));
+
+/// Takes repeated inputs.
+static LARGE: LazyLock<Service> = LazyLock::new(|| Service::new(1024 * 1024));
+
+impl Service {
+    fn new(max_message_bytes: usize) -> Self {
+        let (admission, metrics) = admission();
+        let authz = AuthzService::serve(admission, &metrics, Clock::System, max_message_bytes);
+        let runtime = runtime::Builder::new_current_thread().enable_time().build();
+        Self { authz, runtime: runtime.expect("a runtime of one thread") }
+    }
+}
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |byte| *byte == 0);
@@ -43,21 +50,28 @@ fuzz_target!(|input: &[u8]| {
     let body = parts.next().unwrap_or_default();
 
     is_documented(answer(&timeout, body));
-    let framed_body = framed(body);
-    within_time(body.len(), || is_documented(answer(&timeout, &framed_body)));
+    is_documented(answer(&timeout, &framed(body)));
+    // Messages of Protobuf that follow each other are one.
+    let [_, times] = repetitions(body.len());
+    let long = framed(&body.repeat(times));
+    within_time(long.len(), || is_documented(answer_of(&LARGE, &timeout, &long)));
     // Fields that come later are added, or win.
     is_documented(answer(&timeout, &framed(&[&MINTED, body].concat())));
     assert_eq!(answer(&timeout, &framed(&MINTED)).code(), Code::Unavailable);
 });
 
 fn answer(timeout: &HeaderValue, body: &[u8]) -> Status {
+    answer_of(&SERVICE, timeout, body)
+}
+
+fn answer_of(service: &Service, timeout: &HeaderValue, body: &[u8]) -> Status {
     let request = Request::post("/keystead.v1.Authz/Check")
         .header("content-type", "application/grpc")
         .header("grpc-timeout", timeout)
         .body(Body::from(body.to_owned()))
         .expect("all parts are good");
-    let authz = SERVICE.authz.clone();
-    let response = SERVICE.runtime.block_on(authz.oneshot(request)).expect("it is infallible");
+    let authz = service.authz.clone();
+    let response = service.runtime.block_on(authz.oneshot(request)).expect("it is infallible");
     Status::from_header_map(response.headers()).expect("only a refusal ends without a body")
 }
 

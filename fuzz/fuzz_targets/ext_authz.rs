@@ -14,7 +14,9 @@ use keystead::{
     time::Clock,
     transport::{Admission, CredentialSources, ExtAuthzConfig, ExtAuthzService, UnaryService},
 };
-use keystead_fuzz::{Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, knowing, within_time};
+use keystead_fuzz::{
+    Behind, KEY, MAX_MESSAGE_BYTES, admission, framed, knowing, repetitions, within_time,
+};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tokio::runtime;
@@ -58,7 +60,9 @@ static WITH_KEY: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 fuzz_target!(|body: &[u8]| {
     let with_key = [&WITH_KEY, body].concat();
-    for message in [body, &with_key] {
+    // Messages of Protobuf that follow each other are one.
+    let [_, times] = repetitions(body.len());
+    for message in [body, &with_key, &body.repeat(times)] {
         within_time(message.len(), || match answer(&DOWN, message) {
             Code::InvalidArgument | Code::Unauthenticated | Code::Unavailable => {}
             other => panic!("{other:?}"),

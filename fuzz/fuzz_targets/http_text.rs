@@ -4,7 +4,7 @@
 //!
 //! The input is the query, the values of [`HEADERS`] and the needed scopes, with zero
 //! bytes between them; what is left are further cookies. Each is sent as it is and
-//! repeated to 64 KiB, so that a parser that is not linear shows.
+//! repeated to 60 KiB, so that a parser that is not linear shows.
 
 #![no_main]
 
@@ -26,7 +26,7 @@ use keystead::{
         auth_routes,
     },
 };
-use keystead_fuzz::{Behind, admission, framed, within_time};
+use keystead_fuzz::{Behind, admission, framed, repetitions, within_time};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use tokio::runtime;
@@ -35,9 +35,6 @@ use tower::ServiceExt;
 
 const HEADERS: [&str; 6] =
     ["authorization", "cookie", "x-forwarded-for", "x-api-key", "accept", "x-forwarded-uri"];
-
-/// Length to which an input is repeated: as many bytes of headers as proxies take.
-const LONG: usize = 64 * 1024;
 
 /// Longer messages than any that is made here.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -66,7 +63,7 @@ static SERVICES: LazyLock<Services> = LazyLock::new(|| {
 });
 
 fuzz_target!(|input: &[u8]| {
-    for times in [1, (LONG / input.len().max(1)).max(1)] {
+    for times in repetitions(input.len()) {
         let mut texts = input.split(|byte| *byte == 0).map(|text| text.repeat(times));
         let query = texts.next().unwrap_or_default();
         let mut headers: Vec<_> =

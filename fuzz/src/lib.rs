@@ -40,6 +40,16 @@ pub const KEY: &str = "ks_live_0123456789ABCDEFGHIJKLMNOPQRSTUVDyq36RzI";
 /// is passed at times.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
 
+/// Length to which inputs are repeated: as many bytes of headers as proxies take, less than
+/// the longest URI that the `http` crate parses.
+const LONG_BYTES: usize = 60 * 1024;
+
+/// How often an input of `bytes` is sent in one piece: once, and repeated to a length that
+/// shows time that is not linear.
+pub fn repetitions(bytes: usize) -> [usize; 2] {
+    [1, (LONG_BYTES / bytes.max(1)).max(1)]
+}
+
 /// CPU time that reading one byte may take: some twenty times what the sanitizer's build
 /// takes where time is linear. Quadratic time is above it from 16 KiB on.
 const MAX_NANOS_PER_BYTE: u128 = 2_000;

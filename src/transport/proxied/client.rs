@@ -11,7 +11,6 @@ use super::{FORWARDED_FOR, Proxied, items};
 /// the entry of a trusted proxy. `None` means unknown, if that entry is missing or is not an
 /// address: no other address replaces it, least of all that of the proxy, to which a key may be
 /// restricted.
-/// above all not that of the proxy, which a key may be restricted to.
 pub(in crate::transport) fn client_ip(
     request: &impl Proxied,
     hops: u8,
