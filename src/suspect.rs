@@ -167,8 +167,8 @@ impl Suspicion {
     }
 
     /// Whether the history should be queried at `now`: the last query is
-    /// `HISTORY_EVERY` old, a known key went missing since, or the history is
-    /// the reason for suspicion.
+    /// `HISTORY_EVERY` old, a known key went missing since, or the store is suspect
+    /// because of its history or an empty key table.
     #[must_use]
     pub fn wants_history(&self, now: Instant) -> bool {
         let newest = self.state().newest();
