@@ -11,7 +11,7 @@
 //! }
 //! ```
 //!
-//! A failure of the store does not convert into one:
+//! A failure of the store does not convert into a denial:
 //!
 //! ```compile_fail,E0277
 //! use keystead::{check::Denial, store::StoreError};
@@ -68,7 +68,7 @@ pub struct Needs<'a> {
     pub audience: Option<&'a str>,
 }
 
-/// Decides about keys.
+/// Decides whether keys may be used.
 #[derive(Debug)]
 pub struct Checker<T> {
     ring: KeyRing,
@@ -116,7 +116,7 @@ impl<T: Tier> Checker<T> {
 
     /// Decides a check of a credential that may need a lookup.
     ///
-    /// Ends at `deadline` at the latest. May be cancelled at any point.
+    /// Returns by `deadline`. May be cancelled at any point.
     pub async fn find(
         &self,
         credential: Credential,

@@ -1,9 +1,8 @@
 //! Explains the result of a check step by step, for an engineer on call.
 //!
-//! Looks at what checks look at, and changes nothing of it: the memory is not
-//! touched, no refresh is started, no suspicion arises, and the store is asked
-//! over connections of its own, behind a guard of its own. The decision is made
-//! by [`check::decide`], as for a check.
+//! Reads what checks read, without side effects: it does not touch the recency of cache entries,
+//! starts no refresh and raises no suspicion. It queries the store over separate connections behind
+//! a separate guard. [`check::decide`] decides, as for a check.
 
 mod agreement;
 mod find;
@@ -36,40 +35,39 @@ pub struct Explainer<S> {
     store: Guarded<S>,
 }
 
-/// What checks use, and an explanation looks at.
+/// The parts of checks that an explanation reads.
 #[derive(Debug)]
 pub struct Parts<S> {
     /// The secrets that checks verify with.
     pub ring: KeyRing,
-    /// The memory that checks are answered from.
+    /// The cache of checks.
     pub memory: Arc<Memory>,
-    /// What checks think of absences.
+    /// Whether checks believe absences.
     pub suspicion: Arc<Suspicion>,
-    /// How far changes have reached the memory.
+    /// How far the feed has applied changes to the cache.
     pub coverage: Arc<Coverage>,
-    /// The guard through which checks ask the store. It is looked at, and never
-    /// entered.
+    /// The guard of checks. Its state is read; no permit is acquired from it.
     pub checks: Arc<Guarded<S>>,
     /// How long a check with a stale record waits for the store.
     pub revalidate_wait: Duration,
-    /// The clocks that checks read.
+    /// The clocks of checks.
     pub clock: Clock,
 }
 
-/// A decision with every step that led to it. Holds neither key nor digest.
+/// A decision with every step that led to it. Contains neither key nor digest.
 #[derive(Debug)]
 pub struct Explanation {
     /// Result that a check would get.
     pub decision: Result<Decision, Unavailable>,
     /// Source of the result.
     pub basis: Basis,
-    /// The rule that decided, with what it compared: a sentence.
+    /// The rule that decided and the values that it compared, as a sentence.
     pub rule: String,
-    /// How the credential was read; `None` if none was presented.
+    /// How the credential was parsed; `None` if none was presented.
     pub reading: Option<Result<Reading, Fault>>,
-    /// What was looked up, if anything was.
+    /// The lookup, if there was one.
     pub seen: Option<Seen>,
-    /// What would follow from the store's answer alone, if there was one.
+    /// The outcome from the store's answer alone, if there was one.
     pub by_the_store: Option<Decision>,
     /// Reasons why checks may not trust the store.
     pub doubts: Doubts,
@@ -84,7 +82,7 @@ pub struct Seen {
     pub at: Moment,
     /// Cache entry.
     pub memory: Inspection,
-    /// What the store said.
+    /// The answer of the store.
     pub store: StoreReply,
 }
 
@@ -97,8 +95,8 @@ pub struct StoreReply {
     pub took: Duration,
     /// Its answer, or why there is none.
     pub answer: Result<Answer, LookupFailure>,
-    /// Whether it has another key that it should have, where one was asked for
-    /// too: if not, an absence says nothing.
+    /// Whether the store has a witness, if one was looked up too: if not, an absence is no
+    /// evidence.
     pub credible: bool,
     /// Age of the data that the answer came from.
     pub age: DataAge,
@@ -107,18 +105,18 @@ pub struct StoreReply {
 /// Why the store gave no answer.
 #[derive(Debug, Clone)]
 pub struct LookupFailure {
-    /// The cause as a check would tell it.
+    /// The cause that a check would report.
     pub cause: Unavailable,
-    /// What was said with it. Holds no digest.
+    /// The error message. Contains no digest.
     pub detail: String,
 }
 
-/// What checks think of the store.
+/// How checks see the store.
 #[derive(Debug)]
 pub struct Doubts {
     /// State of the circuit breaker.
     pub breaker: BreakerState,
-    /// Whether the breaker would let a call through now.
+    /// Whether the breaker would admit a call now.
     pub admits: bool,
     /// Time until the next probe of the store; `None` while the breaker is closed.
     pub tried_in: Option<Duration>,
@@ -128,25 +126,23 @@ pub struct Doubts {
     pub last_failure: Option<StoreError>,
     /// Whether no absence is evidence.
     pub suspect: bool,
-    /// Whether its data are too old for anything to be fresh, or a key to be absent.
+    /// Whether the data are too old for any record to be fresh or any key to be absent.
     pub lagging: bool,
     /// Time up to which the feed has applied all changes.
     pub changes_until: Option<jiff::Timestamp>,
 }
 
 impl<S: Lookups> Explainer<S> {
-    /// An explainer of what checks that use `parts` are told, which asks `store`
-    /// itself.
+    /// Explains checks that use `parts`, with queries of its own to `store`.
     #[must_use]
     pub const fn new(parts: Parts<S>, store: Guarded<S>) -> Self {
         Self { parts, store }
     }
 
-    /// Explains what a check of `presented` would be told now. The store is asked
-    /// whenever there is something to look up, also where a check would not need
-    /// it.
+    /// Explains what a check of `presented` would return now. Queries the store whenever there is a
+    /// key to look up, even if a check would not.
     ///
-    /// Ends at `deadline` at the latest. May be cancelled at any point.
+    /// Returns by `deadline`. May be cancelled at any point.
     pub async fn explain(
         &self,
         presented: Option<&[u8]>,
@@ -245,8 +241,8 @@ impl<S: Lookups> Explainer<S> {
         }
     }
 
-    /// Asks the store about a key, and where the memory has no record of it about
-    /// one that the store should have, as a check does. That may be the same.
+    /// Looks the key up in the store and, if the cache has no record of it, a witness too, as a
+    /// check does. Both may be the same key.
     async fn ask(&self, digest: Digest, memory: &Inspection, deadline: Instant) -> StoreReply {
         let known = matches!(memory.held, Some(Remembered::Record { .. }));
         let witness = self.parts.suspicion.next_witness().filter(|_| !known);
@@ -283,7 +279,7 @@ impl<S: Lookups> Explainer<S> {
 }
 
 impl StoreReply {
-    /// What the store said, as a lookup of a check would have it.
+    /// The answer of the store, as the lookup of a check would return it.
     fn observation(&self) -> Result<Observation, Unavailable> {
         let answer = self.answer.clone().map_err(|silence| silence.cause)?;
         let freshness =
@@ -293,7 +289,7 @@ impl StoreReply {
 }
 
 impl Explanation {
-    /// How the credential was read, in a sentence.
+    /// How the credential was parsed, as a sentence.
     #[must_use]
     pub fn reading_in_words(&self) -> &'static str {
         rule::reading(self.reading.as_ref())
@@ -305,8 +301,7 @@ impl LookupFailure {
         Self { cause, detail: detail.to_owned() }
     }
 
-    /// What an engine says of a row may name its digest, which is nobody's
-    /// business.
+    /// The message of a database about a row may contain its digest, which must not leak.
     fn without(mut self, digest: &Digest) -> Self {
         self.detail = self.detail.replace(&digest.to_hex(), "…");
         self

@@ -22,17 +22,16 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {
-    /// The store or the feed has not answered yet since the start, and nothing
-    /// was in memory then.
+    /// Neither the store nor the feed has answered since the start, and no snapshot was loaded.
     Starting,
-    /// The store answers.
+    /// The store is up.
     Normal,
     /// The store is down, is not trusted, or accepts no changes. Cached keys are
     /// served.
     Degraded,
     /// The store is down, and hardly any check of a known key is answered.
     Cold,
-    /// The instance is about to stop.
+    /// The instance is shutting down.
     Draining,
 }
 
@@ -53,7 +52,7 @@ impl InstanceState {
         }
     }
 
-    /// Whether new checks should be sent here.
+    /// Whether load balancers should send new checks here.
     #[must_use]
     pub const fn serves(self) -> bool {
         match self {
@@ -72,11 +71,11 @@ impl fmt::Display for InstanceState {
 /// What an instance depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dependency {
-    /// The store, as lookups see it.
+    /// Key lookups.
     Store,
-    /// The changes of the store.
+    /// The feed of changes.
     Feed,
-    /// The store, as whoever changes a key sees it.
+    /// Writes of keys.
     WritePath,
 }
 
@@ -95,7 +94,7 @@ impl Doubt {
     /// Every doubt, the most severe first.
     pub const ALL: [Self; 3] = [Self::SecretUnknown, Self::Lagging, Self::Suspect];
 
-    /// The word for it in `/status` and in the log.
+    /// Name in `/status` and in logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -107,7 +106,7 @@ impl Doubt {
 }
 
 impl Dependency {
-    /// The word for it in the log and in `/status`.
+    /// Name in logs and in `/status`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -125,30 +124,30 @@ pub enum TierState {
     Unknown,
     /// It does not exist, and startup does not wait for it.
     None,
-    /// It answers.
+    /// Up.
     Up,
-    /// It does not.
+    /// Down.
     Down {
-        /// Why, as of the last call.
+        /// Cause of the last failure.
         cause: StoreErrorKind,
-        /// What it said, as of the last call.
+        /// Message of the last failure.
         detail: Arc<str>,
-        /// Since when.
+        /// Since when it has been down.
         since: Timestamp,
     },
 }
 
 impl TierState {
-    /// Whether it answers.
+    /// Whether it is up.
     #[must_use]
     pub fn is_up(&self) -> bool {
         *self == Self::Up
     }
 
-    /// The words for [`TierState::as_write_path`].
+    /// Label values for [`TierState::as_write_path`].
     pub(crate) const WRITE_PATHS: [&str; 5] = ["unknown", "read_only", "ok", "blocked", "failing"];
 
-    /// The word for it in the metric of the write path.
+    /// Label value in the metric of the write path.
     pub(crate) const fn as_write_path(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -159,7 +158,7 @@ impl TierState {
         }
     }
 
-    /// Whether an instance need not wait for it.
+    /// Whether an instance may start to serve as far as this dependency goes.
     fn is_settled(&self) -> bool {
         matches!(self, Self::Up | Self::None)
     }
@@ -170,17 +169,17 @@ impl TierState {
 pub struct Standing {
     /// The state.
     pub state: InstanceState,
-    /// Since when.
+    /// Since when the instance has been in this state.
     pub since: Timestamp,
     /// The store.
     pub store: TierState,
-    /// The changes of the store.
+    /// The feed of changes.
     pub feed: TierState,
-    /// Whether the store takes changes of keys.
+    /// Whether the store accepts writes of keys.
     pub write_path: TierState,
     /// Reasons not to trust the store's answers.
     doubts: Vec<Doubt>,
-    /// Whether it began with keys in memory.
+    /// Whether the instance started with keys from a snapshot.
     warm: bool,
 }
 
@@ -191,13 +190,13 @@ impl Standing {
         self.store.is_up() && self.doubts.is_empty()
     }
 
-    /// Whether there is this reason not to take the store at its word.
+    /// Whether `doubt` applies to the store.
     #[must_use]
     pub fn doubts(&self, doubt: Doubt) -> bool {
         self.doubts.contains(&doubt)
     }
 
-    /// The tier that explains most of what is wrong, and the word for the cause.
+    /// The tier that explains most of the trouble, and the name of the cause.
     #[must_use]
     pub fn dominant_cause(&self) -> Option<(&'static str, &'static str)> {
         let down = |of: Dependency, state: &TierState| match state {
@@ -219,11 +218,10 @@ impl Standing {
         }
     }
 
-    /// The state that follows from the state of the tiers. An instance serves
-    /// when both have answered once: from then on a key that is in the store
-    /// would be answered, and a change would be noticed, where the store has a
-    /// feed of changes at all. Or when it began with what it had in memory before
-    /// a restart. Later failures do not take it back to the start.
+    /// Derives the state from the tiers. An instance starts to serve when store and feed have both
+    /// answered once: from then on, it can look up every key and notice every change. A store
+    /// without a feed need not have one. An instance that loaded a snapshot serves at once. Later
+    /// failures do not return it to `Starting`.
     fn state_from_tiers(&self) -> InstanceState {
         let settled = self.store.is_settled() && self.feed.is_settled();
         match (self.state, &self.store) {
@@ -289,18 +287,18 @@ impl Instance {
         self.standing.subscribe()
     }
 
-    /// The instance begins with keys in memory.
+    /// Records that the instance started with keys from a snapshot.
     pub fn begin_warm(&self) {
         self.update(|standing| standing.warm = true);
     }
 
-    /// The instance is about to stop. Final.
+    /// Records that the instance is shutting down. Final.
     pub fn drain(&self) {
         self.update(|standing| standing.state = InstanceState::Draining);
     }
 
-    /// Takes in what became of the checks of known keys while the store was in
-    /// doubt. Changes nothing unless the store is down.
+    /// Records the outcomes of checks of known keys while the store was in doubt. Has no effect
+    /// unless the store is down.
     pub fn assess(&self, share: Share) {
         self.update(|standing| {
             if standing.state == InstanceState::Degraded && share.is_cold() {
@@ -311,7 +309,7 @@ impl Instance {
         });
     }
 
-    /// Whether there is this reason not to take the store at its word.
+    /// Whether `doubt` applies to the store.
     pub fn doubt(&self, doubt: Doubt, exists: bool) {
         self.update(|standing| {
             standing.doubts.retain(|other| *other != doubt);

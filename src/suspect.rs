@@ -4,15 +4,14 @@
 //! an old backup or mistaken for another, or one that hides rows from its role,
 //! answers like one in which the key never was. Three tests guard against that:
 //!
-//! - Known keys. One that is missing is asked for again until `suspect.confirm_for`
-//!   has passed and the store has shown that it has others. When several are missing,
-//!   and not far more are found, the store is suspect.
-//! - The history of the store: what its own changes say that it should have.
-//! - A key that somebody with our secret has minted was in a store once. A store
-//!   that holds nothing at all says nothing of it.
+//! - Known keys. A missing one is looked up again until `suspect.confirm_for` has passed and the
+//!   store has returned other keys. When several are missing, and not far more are found, the store
+//!   is suspect.
+//! - The history of the store: the keys that its own change table says it should have.
+//! - A key that was minted with our secret existed in a store once. An empty store is no evidence
+//!   against it.
 //!
-//! A numbered change that says that a key was deleted is evidence whatever else is
-//! lost.
+//! A numbered change that records the deletion of a key is evidence regardless.
 
 mod config;
 mod state;
@@ -36,8 +35,8 @@ use crate::{
 };
 use state::{Change, MAX_WITNESSES, State};
 
-/// How many deletions are remembered, about 1 MB. Those of which the changes that
-/// are read at the start tell are at most a tenth of it.
+/// How many deletions are remembered, about 1 MB. Those in the changes that are read at start-up
+/// are at most a tenth of it.
 const MAX_DELETED: usize = 10_000;
 
 /// Interval between queries for the history of the store.
@@ -60,7 +59,7 @@ pub struct Suspicion {
     record: Mutex<Record>,
     /// Known keys are missing.
     lacks_known: AtomicBool,
-    /// The history speaks against the store.
+    /// The history contradicts the store.
     lacks_history: AtomicBool,
     /// A key with our tag was looked up, and the store holds no key at all.
     lacks_ours: AtomicBool,
@@ -68,7 +67,7 @@ pub struct Suspicion {
     awaits_history: AtomicBool,
     /// As far as known, the store holds no key at all.
     is_empty: AtomicBool,
-    /// Keys whose last numbered change says that they were deleted.
+    /// Keys whose last numbered change is a deletion.
     deleted: Cache<Digest, ()>,
     /// How many keys were introduced, until there are enough.
     introduced: AtomicUsize,
@@ -136,10 +135,9 @@ impl Suspicion {
         !doubted || self.was_deleted(digest)
     }
 
-    /// The store lacks a key whose tag was made with one of our secrets, and that
-    /// nobody here knows. Whether that is evidence, as
-    /// [`believes_absence`](Self::believes_absence) has it; a store that holds no key
-    /// at all is suspect from now on.
+    /// Records that the store lacks an unknown key whose tag one of our secrets made. Returns
+    /// whether that is evidence, see [`believes_absence`](Self::believes_absence). A store that
+    /// holds no key at all is suspect from now on.
     pub fn misses_ours(&self, digest: &Digest) -> bool {
         let believed = self.believes_absence(digest, true);
         let empty = !believed && !self.is_suspect() && self.record().empty;
@@ -160,7 +158,7 @@ impl Suspicion {
         }
     }
 
-    /// Whether its last numbered change says that a key was deleted.
+    /// Whether the last numbered change of the key is a deletion.
     #[must_use]
     pub fn was_deleted(&self, digest: &Digest) -> bool {
         self.deleted.get(digest).is_some()
@@ -233,8 +231,8 @@ impl Suspicion {
         self.verdict(since, now, &state)
     }
 
-    /// What would be made of a known key that is missing since `since`, if the
-    /// store said at `now` that it does not exist. Changes nothing.
+    /// The verdict on a known key that is missing since `since`, if the store said at `now` that it
+    /// does not exist. Has no side effect.
     #[must_use]
     pub fn foresee(&self, since: Instant, now: Instant) -> Verdict {
         if self.config.enabled {
@@ -244,8 +242,8 @@ impl Suspicion {
         }
     }
 
-    /// A key that is missing for long enough is believed to be, if the store has
-    /// shown since that it has others: an emptied one has none.
+    /// A key that has been missing for long enough is believed to be gone if the store has returned
+    /// others since: an emptied store has none.
     fn verdict(&self, since: Instant, now: Instant, state: &State) -> Verdict {
         let confirmed = now.saturating_duration_since(since) >= self.config.confirm_for;
         let doubted = self.is_suspect() || self.awaits_history();
@@ -261,9 +259,8 @@ impl Suspicion {
         record.vouches && record.asked_at >= state.newest()
     }
 
-    /// The store was asked at `asked_at` about a key and has it. `known` says whether
-    /// it was known before: only such a key speaks for the store. `usable` keys are
-    /// remembered as witnesses.
+    /// Records that the store, queried at `asked_at`, has a key. `known` says whether it was known
+    /// before: only a known key counts for the store. `usable` keys become witnesses.
     pub fn found(&self, digest: Digest, known: bool, usable: bool, asked_at: Instant) {
         if !self.config.enabled {
             return;
@@ -280,8 +277,8 @@ impl Suspicion {
         self.follow(change, &state);
     }
 
-    /// A usable key is known from before the start. The first few are remembered as
-    /// witnesses; of the others, which may be a million, nothing is kept.
+    /// Introduces a usable key that was known before the start. The first few become witnesses; of
+    /// the others, possibly a million, nothing is kept.
     pub fn introduce(&self, digest: Digest) {
         let enough = self.introduced.load(Ordering::Relaxed) >= MAX_WITNESSES;
         if self.config.enabled && !enough {
@@ -290,8 +287,7 @@ impl Suspicion {
         }
     }
 
-    /// A change of this key was recorded, so that it may be missing for a good
-    /// reason.
+    /// Records a change of this key, which may explain why it is missing.
     pub fn excuse(&self, digest: &Digest, kind: ChangeKind) {
         if kind == ChangeKind::Deleted {
             self.deleted.insert(*digest, ());
@@ -305,27 +301,26 @@ impl Suspicion {
         self.follow(change, &state);
     }
 
-    /// A key is not in memory any more, or could not be used, so that it need not
-    /// be in the store.
+    /// The key left the cache or could not be used, so it need not be in the store.
     pub fn dismiss(&self, digest: &Digest) {
         self.state().dismiss(digest);
     }
 
-    /// At most `max` of the known keys that are missing, to be asked for again.
+    /// At most `max` of the missing known keys, to be looked up again.
     #[must_use]
     pub fn still_missing(&self, max: usize) -> Vec<Digest> {
         self.state().still_missing(max)
     }
 
-    /// At most `max` keys that the store should have: asked along with others,
-    /// they tell an empty store from a key that is not there.
+    /// At most `max` keys that the store should have. Looked up along with others, they distinguish
+    /// an empty store from a missing key.
     #[must_use]
     pub fn witnesses(&self, max: usize) -> Vec<Digest> {
         if self.config.enabled { self.state().witnesses(max) } else { Vec::new() }
     }
 
-    /// A key that the store should have, by which an empty store can be told from
-    /// a key that is not there. Changes nothing, not even whose turn it is.
+    /// A key that the store should have, which distinguishes an empty store from a missing key. Has
+    /// no side effect, not even on the rotation.
     #[must_use]
     pub fn next_witness(&self) -> Option<Digest> {
         if self.config.enabled { self.state().next_witness() } else { None }
@@ -357,7 +352,7 @@ impl Suspicion {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nor this one, which may be taken under the other.
+    /// Nor while it holds this one, which may be taken under the other.
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -20,7 +20,7 @@ pub struct MissingCredential;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresentedTwice;
 
-/// A refusal that rests on evidence.
+/// A denial that rests on evidence.
 ///
 /// Its fields are private, so that only evidence can create it: `From` a missing,
 /// malformed or repeated credential or an absence, and in this file from a record
@@ -48,7 +48,7 @@ impl MissingScopes {
     pub const MAX_NAMED: usize = 4;
 }
 
-/// Why a key is refused. Closed: a caller can match on all of them.
+/// Why a key is denied. Closed, so that callers can match exhaustively.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// No credential was presented.

@@ -1,28 +1,27 @@
-//! How what the store says stands to what is in memory: pure.
+//! Compares the store's answer with the cache: pure.
 
 use super::Seen;
 use crate::{cache::Remembered, key::CompactKey, store::Answer};
 
-/// How what the store says stands to what is in memory.
+/// How the store's answer compares with the cache entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agreement {
-    /// Both say the same.
+    /// They agree.
     Same,
     /// The store's record has a higher revision.
     StoreIsNewer,
     /// The store's record has a lower revision.
     StoreIsOlder,
-    /// The records have the same revision, and are not the same in what is looked at.
+    /// The records have the same revision but different content.
     Different,
-    /// A record is in memory, and the store says that there is no such key.
+    /// The cache has a record, and the store says that there is no such key.
     StoreLacksIt,
-    /// An absence is in memory, and the store has the key.
+    /// The cache has an absence, and the store has the key.
     StoreHasIt,
 }
 
 impl Seen {
-    /// How store and memory stand to each other; `None` when one of them says
-    /// nothing.
+    /// Compares the two; `None` if either is missing.
     #[must_use]
     pub fn agreement(&self) -> Option<Agreement> {
         let answer = self.store.answer.as_ref().ok()?;

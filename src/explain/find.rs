@@ -1,4 +1,4 @@
-//! What a check would find: pure, from what memory, store and guard say.
+//! What the lookup of a check would return: pure, from cache, store and guard.
 
 use std::time::Duration;
 
@@ -13,19 +13,18 @@ use crate::{
 /// What a decision rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
-    /// On the credential itself, without a lookup.
+    /// The credential alone, without a lookup.
     Credential,
-    /// On what is remembered.
+    /// The cache.
     Memory,
-    /// On what the store says now.
+    /// The answer of the store.
     Store,
-    /// On nothing: there is no evidence.
+    /// Nothing: there is no evidence.
     Nothing,
 }
 
-/// What a check would find, if the store answered it as it answered here, and in
-/// the same time. It follows the way of [`crate::cache::Cached`] and
-/// [`crate::fill::Fill`].
+/// What a check would find if the store answered it as it answered here, in the same time. Mirrors
+/// [`crate::cache::Cached`] and [`crate::fill::Fill`].
 pub(super) fn found(
     seen: &Seen,
     doubts: &Doubts,
@@ -50,7 +49,7 @@ pub(super) fn found(
     }
 }
 
-/// What a lookup of a check would come to.
+/// The outcome of a check's lookup.
 fn by_the_store(seen: &Seen, doubts: &Doubts) -> Result<Observation, Unavailable> {
     if !doubts.admits {
         return Err(Unavailable::BreakerOpen);

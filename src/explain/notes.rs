@@ -1,5 +1,5 @@
-//! What else should be known: where memory and store disagree, and what comes of
-//! it. Sentences for people.
+//! Notes on an explanation: where cache and store disagree, and the consequences. Sentences for
+//! people.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ fn too_old(seen: &Seen) -> Option<String> {
     })
 }
 
-/// Why a record that is to be confirmed first is served all the same.
+/// Why a record that should be revalidated first is served anyway.
 fn stale(seen: &Seen, doubts: &Doubts, basis: Basis, wait: Duration) -> Option<String> {
     let held = seen.memory.held.as_ref()?.served()?;
     if held.serve != Serve::IfError || basis != Basis::Memory {
@@ -150,7 +150,7 @@ fn breaker(store: &StoreReply, doubts: &Doubts) -> Option<String> {
     Some(format!("the breaker before the store is {state}{own}; it may be tried again in {again}"))
 }
 
-/// When what is in memory is no longer served.
+/// When the cache entry is no longer served.
 fn ends(seen: &Seen) -> String {
     let Inspection { held, .. } = &seen.memory;
     let until: Option<Instant> = held.as_ref().map(|held| match held {

@@ -1,4 +1,4 @@
-//! The rule that decided, in a sentence with the values that it compared.
+//! The rule that decided, as a sentence with the values that it compared.
 
 use std::fmt::Display;
 
@@ -32,7 +32,7 @@ pub(super) fn of(
     }
 }
 
-/// How a credential was read.
+/// How a credential was parsed.
 pub(super) const fn reading(reading: Option<&Result<Reading, Fault>>) -> &'static str {
     match reading {
         None => "`api_key` is empty: no lookup is made",
@@ -98,7 +98,7 @@ pub(super) fn outage(cause: Unavailable) -> String {
     }
 }
 
-/// What in a record spoke against the request.
+/// Which part of a record failed the request.
 fn speaks_against(reason: Reason, record: &CompactKey, needs: Needs<'_>, now: Moment) -> String {
     match reason {
         Reason::KeyRevoked | Reason::KeyDisabled => {

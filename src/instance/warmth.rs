@@ -19,17 +19,16 @@ const MIN_KEYS: u64 = 5;
 /// Words in a bit set: 4096 bits distinguish thousands of keys well enough.
 const WORDS: usize = 64;
 
-/// A sliding window of ten seconds over what became of checks, by keys: one
-/// that is asked for again and again counts once. Taking a check in takes no
-/// lock.
+/// A sliding window of ten seconds over the outcomes of checks, by distinct keys: a key that is
+/// checked repeatedly counts once. Recording takes no lock.
 #[derive(Debug)]
 pub struct Warmth {
     start: Instant,
     spans: [Span; SPANS],
 }
 
-/// One span. When it comes round again, the first check empties it; one that is
-/// counted just then may be lost.
+/// One span. The first check of a new round empties it; a check that is counted at the same moment
+/// may be lost.
 #[derive(Debug, Default)]
 struct Span {
     number: AtomicU64,
@@ -37,14 +36,14 @@ struct Span {
     unanswered: Ends,
 }
 
-/// The checks that ended in one way.
+/// The checks of one outcome.
 #[derive(Debug, Default)]
 struct Ends {
     checks: AtomicU64,
     keys: Keys,
 }
 
-/// A set of keys, as bits under a part of their digests.
+/// A set of keys, as bits indexed by part of their digests.
 #[derive(Debug)]
 struct Keys([AtomicU64; WORDS]);
 
@@ -79,22 +78,21 @@ impl Keys {
     }
 }
 
-/// What became of the checks of late: by keys, of which each counts once, and by
-/// checks. A key may be among both.
+/// Recent outcomes of checks: by distinct keys and by checks. A key may be among both outcomes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {
-    /// By keys.
+    /// By distinct keys.
     pub keys: Counts,
     /// By checks.
     pub checks: Counts,
 }
 
-/// How many ended with an answer, a grant or a denial, and how many without.
+/// How many ended with a decision, allowed or denied, and how many without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// With an answer.
+    /// With a decision.
     pub answered: u64,
-    /// Without one.
+    /// Without a decision.
     pub unanswered: u64,
 }
 
@@ -115,10 +113,9 @@ impl Counts {
 }
 
 impl Share {
-    /// Whether hardly any check is answered: fewer than one in ten, both of the
-    /// checks and of the keys. An instance that answers warm traffic is of use,
-    /// whatever cold keys others ask for: neither one caller who insists on a key
-    /// nor one who asks for many takes it from the others.
+    /// Whether fewer than one in ten are answered, both of the checks and of the keys. An instance
+    /// that answers warm traffic is useful whatever cold keys others check: neither one caller that
+    /// repeats a key nor one that checks many keys takes it away from the others.
     #[must_use]
     pub const fn is_cold(self) -> bool {
         self.keys.total() >= MIN_KEYS
@@ -126,9 +123,8 @@ impl Share {
             && self.checks.are_hardly_answered()
     }
 
-    /// Whether that is over: one in five of the checks or of the keys is answered,
-    /// or nobody asks any more. Between the two, what was the case stays the case,
-    /// so that the state does not flap.
+    /// Whether one in five of the checks or of the keys is answered, or there are no checks.
+    /// Between the two thresholds the state stays as it was, so that it does not flap (hysteresis).
     #[must_use]
     pub const fn is_warm(self) -> bool {
         self.keys.are_answered_again() || self.checks.are_answered_again()
@@ -178,7 +174,7 @@ impl Warmth {
         }
     }
 
-    /// The number of a span, from 1: 0 is that of spans that never were.
+    /// The number of a span, from 1; 0 marks a span that was never used.
     fn number(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_secs() / SPAN_SECONDS + 1
     }

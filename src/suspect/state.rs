@@ -1,4 +1,4 @@
-//! The counting behind a suspicion: pure, from answers and times.
+//! The counters behind a suspicion: pure, from answers and times.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,50 +9,47 @@ use tokio::time::Instant;
 
 use crate::key::Digest;
 
-/// How many witnesses are kept. Probes ask for a quarter of them at a time, so that
-/// the loss of up to 40 keys is told from that of a store within seconds, without
-/// any check.
+/// How many witnesses are kept. Each probe looks up a quarter of them, so that the loss of up to 40
+/// keys is distinguished from that of the store within seconds, without any check.
 pub(super) const MAX_WITNESSES: usize = 64;
 
-/// How many missing keys are told apart, about 50 KB. Found ones are counted up to
-/// twice as many, which is more than it takes to outweigh them.
+/// How many missing keys are distinguished, about 50 KB. Up to twice as many found keys are
+/// counted, more than it takes to outweigh them.
 const MAX_MISSING: usize = 1000;
 
-/// The share of missing keys, among those and the ones that were found since,
-/// from which on the store is suspect: two fifths.
+/// Threshold of suspicion: the share of missing keys among the missing and those found since, two
+/// fifths.
 const SUSPECT_SHARE: (usize, usize) = (2, 5);
 
-/// Whether so many of `all` are too many to be gone by themselves.
+/// Whether so many of `all` are too many to have been deleted one by one.
 pub(super) const fn is_suspect_share(missing: usize, all: usize) -> bool {
     missing * SUSPECT_SHARE.1 >= all * SUSPECT_SHARE.0
 }
 
-/// For how long a key that was missing once the store was suspect counts when
-/// nobody asks for it any more. A probe asks for all of them within seconds, as
-/// long as they are in memory.
+/// How long a key that was missing while the store was suspect counts without another lookup.
+/// Probes look all of them up within seconds, as long as they are cached.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 
-/// What an answer changed.
+/// The effect of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// From now on the store is suspect.
+    /// The store becomes suspect.
     Arisen,
-    /// It no longer is.
+    /// The store is no longer suspect.
     Dispelled,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// How many keys it takes, for the suspicion and against it.
+    /// Threshold in keys, to raise the suspicion and to end it.
     keys: usize,
     window: Duration,
-    /// Known keys that are missing, and when that was last noticed: within the
-    /// window; once suspect, within [`FORGOTTEN_AFTER`].
+    /// Missing known keys, and when each was last missed: within the window; once suspect, within
+    /// [`FORGOTTEN_AFTER`].
     missing: HashMap<Digest, Instant>,
-    /// When the last of them was noticed for the first time.
+    /// When the last of them was first missed.
     newest: Option<Instant>,
-    /// Known keys that were found by queries that are no older than that: an
-    /// emptied store finds none.
+    /// Known keys that were found by queries no older than that: an emptied store finds none.
     found: HashSet<Digest>,
     suspect: bool,
     witnesses: VecDeque<Digest>,
@@ -75,12 +72,12 @@ impl State {
         self.missing.len()
     }
 
-    /// When a further key was missing last.
+    /// When a further key was last missed.
     pub(super) const fn newest(&self) -> Option<Instant> {
         self.newest
     }
 
-    /// Whether the store has shown a known key since the last one was missing.
+    /// Whether the store has returned a known key since the last one was missed.
     pub(super) fn has_found(&self) -> bool {
         !self.found.is_empty()
     }
@@ -90,9 +87,8 @@ impl State {
         missing >= self.keys && is_suspect_share(missing, missing + self.found.len())
     }
 
-    /// A known key was missing when the store was asked at `now`. The suspicion
-    /// arises with `keys` distinct ones within the window, unless far more were
-    /// found since the last of them.
+    /// Records a known key as missing at `now`. The store becomes suspect when `keys` distinct ones
+    /// are missing within the window, unless far more were found since the last of them.
     pub(super) fn missing(&mut self, digest: Digest, now: Instant) -> Option<Change> {
         self.witnesses.retain(|witness| *witness != digest);
         let counts_for = if self.suspect { FORGOTTEN_AFTER } else { self.window };
@@ -116,9 +112,8 @@ impl State {
         Some(Change::Arisen)
     }
 
-    /// A known key was there when the store was asked at `now`. The suspicion ends
-    /// when `keys` distinct ones are found after the last one was missing, and
-    /// those that are missing are few among them.
+    /// Records a known key as found at `now`. The suspicion ends when `keys` distinct ones are
+    /// found after the last one was missed, and outweigh those that are missing.
     pub(super) fn found(&mut self, digest: Digest, now: Instant) -> Option<Change> {
         self.missing.remove(&digest);
         if self.newest.is_some_and(|newest| newest <= now) && self.found.len() < 2 * MAX_MISSING {
@@ -128,7 +123,7 @@ impl State {
         dispelled.then(|| self.dispel())
     }
 
-    /// Those that are still missing go on to be counted.
+    /// Keys that are still missing continue to count.
     const fn dispel(&mut self) -> Change {
         self.suspect = false;
         Change::Dispelled
@@ -144,35 +139,32 @@ impl State {
         self.witnesses.push_back(digest);
     }
 
-    /// A change of a key was recorded. The suspicion ends when that explains why
-    /// so many were missing.
+    /// Records a change of a key. The suspicion ends if that explains enough of the missing keys.
     pub(super) fn excuse(&mut self, digest: &Digest) -> Option<Change> {
         self.witnesses.retain(|witness| witness != digest);
         let explained = self.missing.remove(digest).is_some() && self.suspect;
         (explained && self.missing.len() < self.keys).then(|| self.dispel())
     }
 
-    /// A key is not in memory any more, or could not be used: it says nothing for
-    /// or against the store.
+    /// The key left the cache or could not be used: it counts neither for nor against the store.
     pub(super) fn dismiss(&mut self, digest: &Digest) {
         self.witnesses.retain(|witness| witness != digest);
         self.missing.remove(digest);
     }
 
-    /// The first of those that are asked for next.
+    /// The witnesses to look up next.
     pub(super) fn next_witness(&self) -> Option<Digest> {
         self.witnesses.front().copied()
     }
 
-    /// Another choice each time, so that no key is asked for all the time.
+    /// Rotates, so that no key is looked up all the time.
     pub(super) fn witnesses(&mut self, max: usize) -> Vec<Digest> {
         let count = max.min(self.witnesses.len());
         self.witnesses.rotate_left(count);
         self.witnesses.iter().rev().take(count).copied().collect()
     }
 
-    /// Those that are missing, the ones first that have not been asked for for the
-    /// longest time.
+    /// The missing keys, least recently looked up first.
     pub(super) fn still_missing(&self, max: usize) -> Vec<Digest> {
         let mut missing: Vec<_> = self.missing.iter().collect();
         missing.sort_unstable_by_key(|(_, last)| **last);
