@@ -39,6 +39,12 @@ impl Channel {
         Ok(Self(channel.ready().await?))
     }
 
+    /// How many calls the server takes at once, for certain: it may count some for longer
+    /// than we do.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.0.current_max_send_streams() / 2
+    }
+
     /// Calls the method at `path` with a framed message.
     pub(crate) async fn call(&self, path: &str, message: Bytes) -> Result<Answer> {
         let request = Request::post(format!("http://keystead{path}"))

@@ -8,6 +8,7 @@
 mod pace;
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::Arc,
     thread,
@@ -33,7 +34,7 @@ pub(crate) const CONNECTIONS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Checks of one kind, on connections of their own.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Flow {
     pub(crate) address: SocketAddr,
     /// Framed messages, from the beginning whenever they are used up.
@@ -75,6 +76,8 @@ pub(crate) struct Done {
 /// A call that has ended.
 struct Call {
     flow: usize,
+    /// Its connection.
+    on: usize,
     due: Duration,
     sent: Duration,
     answered: Duration,
@@ -160,12 +163,13 @@ async fn carry_out(
     let before = busy()?;
     let began = Instant::now();
     let mut pace = Pace::since(began)?;
-    let call = async |flow, channel: &Channel, message, due| {
+    let call = async |flow, on, channel: &Channel, message, due| {
         let sent = began.elapsed();
         let granted = channel.call(CHECK, message).await?.status == 0;
-        Result::Ok(Call { flow, due, sent, answered: began.elapsed(), granted })
+        Result::Ok(Call { flow, on, due, sent, answered: began.elapsed(), granted })
     };
     let mut sent = vec![0; flows.len()];
+    let mut open: Vec<_> = flows.iter().map(|flow| vec![0; flow.connections]).collect();
     // To make room later would take milliseconds.
     let room = flows.iter().map(|flow| flow.rate * lasts.as_secs_f64()).sum::<f64>() as usize;
     let (mut under_way, mut ended) = (FuturesUnordered::new(), Vec::with_capacity(room));
@@ -175,21 +179,31 @@ async fn carry_out(
         for (at, flow) in flows.iter().enumerate() {
             while let Some(due) = flow.due(sent[at], lasts).filter(|due| *due <= now) {
                 let message = flow.messages[sent[at] % flow.messages.len()].clone();
-                let channel = &channels[at][sent[at] % flow.connections];
-                under_way.push(call(at, channel, message, due));
+                let on = sent[at] % flow.connections;
+                let channel = &channels[at][on];
+                // Later than it was due where the server takes no more at once.
+                if open[at][on] >= channel.most_at_once() {
+                    break;
+                }
+                open[at][on] += 1;
+                under_way.push(call(at, on, channel, message, due));
                 (sent[at], is_idle) = (sent[at] + 1, false);
             }
         }
         pace.look(under_way.len())?;
         while let Some(Some(call)) = under_way.next().now_or_never() {
-            ended.push(call?);
+            let call = call?;
+            open[call.flow][call.on] -= 1;
+            ended.push(call);
             is_idle = false;
         }
-        if now >= lasts && under_way.is_empty() {
+        let all_sent = flows.iter().zip(&sent).all(|(flow, sent)| flow.due(*sent, lasts).is_none());
+        if all_sent && under_way.is_empty() {
             break;
         }
         if now > lasts + PATIENCE {
-            return Err("some are not answered at all".into());
+            let (left, all) = (under_way.len(), sent.iter().sum::<usize>());
+            return Err(format!("{left} of {all} are not answered: {flows:?}").into());
         }
         if is_idle {
             // To whatever else must run on this core.
@@ -206,6 +220,12 @@ async fn carry_out(
         Tally::of(&calls, &disturbed)
     };
     Ok(Done { tallies: (0..flows.len()).map(tally).collect(), took, busy })
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} a second over {} connections", self.rate, self.connections)
+    }
 }
 
 impl Flow {

@@ -5,6 +5,8 @@ use std::{
     net::SocketAddr,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::PathBuf,
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -19,8 +21,12 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::{
     Result,
+    grpc::block_on,
     process::{Place, Process, free_address, run},
 };
+
+/// How long it may take to let somebody in.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// As it is set up otherwise: nothing of it has to survive the machine, and all of
 /// it fits into memory.
@@ -58,7 +64,12 @@ impl Postgres {
         command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
         let process = Process::start(&mut command, &home.path().join("log"))?;
         let mut server = Self { process, _home: home, address };
-        server.process.until_it_listens(address)?;
+        // It listens before it lets anybody in.
+        let deadline = Instant::now() + START_LIMIT;
+        while block_on(connect(address)).is_err() {
+            server.process.check_alive(deadline)?;
+            thread::park_timeout(Duration::from_millis(5));
+        }
         Ok(server)
     }
 

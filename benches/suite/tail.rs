@@ -199,7 +199,7 @@ impl Stage {
             let flow = Self::flow(running.grpc, &self.warm, rate);
             let done = load(&[flow], TRIED, || running.process.busy())?;
             done.tallies[0].all_granted()?;
-            rate *= share / done.share();
+            rate *= (share / done.share()).min(1.5);
             found.push(rate);
         }
         // The first ones are on the way there.
