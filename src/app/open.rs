@@ -115,6 +115,7 @@ pub async fn open_store(config: &Config) -> Result<Opened, OpenError> {
     let ring = open_ring(config, &store).await?;
     Ok(Opened { store, ring, tasks })
 }
+
 /// Opens the store without its secrets: commands that neither mint nor check keys, such
 /// as those that migrate or list, need not hold them.
 ///
@@ -138,10 +139,10 @@ pub fn open_store_alone(config: &Config, tasks: &Tasks) -> Result<AnyStore, Open
     };
     Ok(AnyStore::Postgres(PostgresStore::new(&postgres, tasks.clone())?))
 }
+
 /// Opens the secrets of the keys in `store`, which belongs to the same configuration.
 ///
 /// Beside an embedded store that holds no minted key, creates a secret if there is none.
-/// none.
 pub async fn open_ring(config: &Config, store: &AnyStore) -> Result<KeyRing, OpenError> {
     let secrets = match (&config.keys.secret_file, &config.store.url) {
         (Some(path), _) => SecretFile::read(path, Group::Reads)?,

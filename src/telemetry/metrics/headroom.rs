@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::metrics::MeterProvider;
 use tokio::time::Instant;
 
 use super::{Metrics, local::ShardedCounters};
@@ -54,18 +53,13 @@ impl Metrics {
     /// can look up.
     pub fn observe_headroom(&self, capacity: impl Fn() -> f64 + Send + Sync + 'static) {
         let demand = Arc::clone(&self.demand);
-        self.provider
-            .meter("keystead")
-            .f64_observable_gauge("keystead_herd_headroom")
-            .with_description(
-                "Share of the store's lookup capacity left over if all checks were misses; \
-                 below 0 the loss of the cache would overload the store.",
-            )
-            .with_unit("1")
-            .with_callback(move |gauge| {
-                gauge.observe(headroom(demand.per_second(Instant::now()), capacity()), &[]);
-            })
-            .build();
+        self.observe_gauge(
+            "keystead_herd_headroom",
+            "1",
+            "Share of the store's lookup capacity left over if all checks were misses; below 0 the \
+             loss of the cache would overload the store.",
+            move || Some(headroom(demand.per_second(Instant::now()), capacity())),
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Meter, MeterProvider},
+    metrics::{Counter, Meter},
 };
 
 use super::Metrics;
@@ -84,12 +84,12 @@ impl Metrics {
 
     /// Exports the age of the snapshot in seconds, read at every scrape.
     pub fn observe_snapshot_age(&self, seconds: impl Fn() -> f64 + Send + Sync + 'static) {
-        self.provider
-            .meter("keystead")
-            .f64_observable_gauge("keystead_snapshot_age_seconds")
-            .with_description("Age of the snapshot on disk; without one, of this process.")
-            .with_callback(move |gauge| gauge.observe(seconds(), &[]))
-            .build();
+        self.observe_gauge(
+            "keystead_snapshot_age_seconds",
+            "",
+            "Age of the snapshot on disk; without one, of this process.",
+            move || Some(seconds()),
+        );
     }
 }
 
